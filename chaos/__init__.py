@@ -1,0 +1,1 @@
+"""Faults, their injection, and the deterministic simulator."""

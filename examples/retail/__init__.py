@@ -1,0 +1,1 @@
+"""The retail stream: real invoice lines as context events of four models."""

@@ -1,0 +1,1 @@
+"""The sync pipeline: command side, event stores, logs, relay, projector, replica storages."""

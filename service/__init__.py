@@ -1,0 +1,1 @@
+"""Composition of roles, HTTP API and the `synchroscope` command: the one place that joins parts."""

@@ -1,0 +1,200 @@
+"""The order-independent checksum of a set of facts, split into buckets.
+
+A fact is (context type, subject, field, value). Its 128-bit hash is cut into two lanes of 64 bits;
+a bucket is the sum of its facts' lanes, each mod 2^64 (AdHash: Bellare and Micciancio, 1997, "A new
+paradigm for collision-free hashing"). Sums, never XOR: twins would cancel. A change is one
+subtraction and one addition, so a fold needs no state per key. ``docs/digest-spec.md`` is the
+reference; its test vectors are run against this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
+from typing import Any
+
+from msgspec import Struct
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
+
+from synchroscope.canonical import encode
+from synchroscope.errors import ConfigurationError
+
+MASK = (1 << 64) - 1
+DEFAULT_BITS = 8
+MAXIMUM_BITS = 20
+
+_LANES = struct.Struct(">QQ")
+Lanes = tuple[int, int]
+
+
+class Hasher:
+    """Turns facts and applied events into pairs of 64-bit lanes.
+
+    Parameters
+    ----------
+    algorithm: ``"xxh3-128"`` (default; against accidents and bugs) or ``"blake2b-128"``, keyed, where
+        somebody may choose values on purpose to make two states look alike.
+    key: Up to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
+    """
+
+    def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
+        self.algorithm = algorithm
+        self._digest: Callable[[bytes], bytes]
+        if algorithm == "xxh3-128":
+            if key:
+                raise ConfigurationError("xxh3-128 takes no key; choose blake2b-128")
+            self._digest = xxh3_128_digest
+        elif algorithm == "blake2b-128":
+            if not 16 <= len(key) <= 64:
+                raise ConfigurationError("blake2b-128 needs a key of 16 to 64 bytes")
+            self._digest = lambda data: hashlib.blake2b(data, digest_size=16, key=key).digest()
+        else:
+            raise ConfigurationError(f"unknown hash {algorithm!r}: use xxh3-128 or blake2b-128")
+
+    def fact(self, context_type: str, subject: str, field: str, value: Any) -> Lanes:
+        """Return the lanes of one fact."""
+        data = _fact_head(context_type, subject, field) + encode(value)
+        return _LANES.unpack(self._digest(data))  # type: ignore[return-value]
+
+    def applied(self, offset: int, event_id: str, prior: int) -> Lanes:
+        """Return the lanes of "this event, at this offset, was applied after sequence `prior`"."""
+        data = b"\x83" + encode(offset) + encode(event_id) + encode(prior)
+        return _LANES.unpack(self._digest(data))  # type: ignore[return-value]
+
+
+@lru_cache(maxsize=16_384)
+def _fact_head(context_type: str, subject: str, field: str) -> bytes:
+    return b"\x84" + encode(context_type) + encode(subject) + encode(field)
+
+
+@lru_cache(maxsize=16_384)
+def aggregate_hash(context_type: str, subject: str) -> int:
+    """Return the 64-bit hash whose leading bits name an aggregate's bucket."""
+    return xxh3_64_intdigest(b"\x82" + encode(context_type) + encode(subject))
+
+
+def event_hash(event_id: str) -> int:
+    """Return the 64-bit hash by which a journal entry names an event."""
+    return xxh3_64_intdigest(event_id.encode())
+
+
+class Root(Struct, frozen=True, array_like=True):
+    """The sum over all buckets, and how many facts there are."""
+
+    lane0: int
+    lane1: int
+    facts: int
+
+
+class Digest:
+    """A table of ``2**bits`` buckets, each two lanes and a count of facts.
+
+    >>> hasher, digest = Hasher(), Digest(bits=4)
+    >>> fact = hasher.fact("geographic", "user:1", "country", "France")
+    >>> digest.add(3, fact); digest.root().facts
+    1
+    >>> digest.subtract(3, fact); digest.root() == Digest(bits=4).root()
+    True
+    """
+
+    __slots__ = ("bits", "counts", "lane0", "lane1", "shift")
+
+    def __init__(self, bits: int = DEFAULT_BITS) -> None:
+        if not 0 < bits <= MAXIMUM_BITS:
+            raise ConfigurationError(f"digest bits must be 1 to {MAXIMUM_BITS}, not {bits}")
+        self.bits = bits
+        self.shift = 64 - bits
+        # Sums are masked when read, not when changed: Python's integers do not overflow.
+        self.lane0 = [0] * (1 << bits)
+        self.lane1 = [0] * (1 << bits)
+        self.counts = [0] * (1 << bits)
+
+    def bucket(self, context_type: str, subject: str) -> int:
+        """Return the bucket of an aggregate."""
+        return aggregate_hash(context_type, subject) >> self.shift
+
+    def add(self, bucket: int, lanes: Lanes) -> None:
+        """Add one fact."""
+        self.lane0[bucket] += lanes[0]
+        self.lane1[bucket] += lanes[1]
+        self.counts[bucket] += 1
+
+    def subtract(self, bucket: int, lanes: Lanes) -> None:
+        """Take one fact out."""
+        self.lane0[bucket] -= lanes[0]
+        self.lane1[bucket] -= lanes[1]
+        self.counts[bucket] -= 1
+
+    def sum_of(self, bucket: int) -> Lanes:
+        """Return one bucket's lanes."""
+        return self.lane0[bucket] & MASK, self.lane1[bucket] & MASK
+
+    def replace(self, bucket: int, facts: Collection[Lanes]) -> bool:
+        """Set a bucket to exactly these facts; say whether that is what it held already."""
+        held = (*self.sum_of(bucket), self.counts[bucket] & MASK)
+        total = sum_lanes(facts)
+        self.lane0[bucket], self.lane1[bucket] = total
+        self.counts[bucket] = len(facts)
+        return held == (*total, len(facts))
+
+    def root(self) -> Root:
+        """Return the sum over all buckets."""
+        return Root(sum(self.lane0) & MASK, sum(self.lane1) & MASK, sum(self.counts) & MASK)
+
+    def table(self) -> bytes:
+        """Return all buckets: lane 0, lane 1, count of bucket 0, of bucket 1, … (big-endian)."""
+        columns = zip(self.lane0, self.lane1, self.counts, strict=True)
+        numbers = [number & MASK for column in columns for number in column]
+        return struct.pack(f">{len(numbers)}Q", *numbers)
+
+    def differing(self, other: Digest) -> list[int]:
+        """Return the buckets whose sums or counts differ from the other table's."""
+        if self.bits != other.bits:
+            raise ConfigurationError("tables of different size cannot be compared")
+        return [
+            bucket
+            for bucket in range(1 << self.bits)
+            if self.sum_of(bucket) != other.sum_of(bucket)
+            or (self.counts[bucket] - other.counts[bucket]) & MASK
+        ]
+
+    def copy(self) -> Digest:
+        """Return an independent copy."""
+        twin = Digest(self.bits)
+        twin.lane0, twin.lane1, twin.counts = self.lane0[:], self.lane1[:], self.counts[:]
+        return twin
+
+    @classmethod
+    def from_table(cls, table: bytes) -> Digest:
+        """Return the digest that `table` was made from; raise ValueError on a wrong length."""
+        size = len(table) // 24
+        if len(table) % 24 or size & (size - 1) or not 2 <= size <= 1 << MAXIMUM_BITS:
+            raise ValueError(f"a digest table has 24 * 2**bits bytes, not {len(table)}")
+        digest = cls(size.bit_length() - 1)
+        numbers = struct.unpack(f">{3 * size}Q", table)
+        digest.lane0, digest.lane1 = list(numbers[0::3]), list(numbers[1::3])
+        digest.counts = list(numbers[2::3])
+        return digest
+
+
+def sum_lanes(items: Iterable[Lanes]) -> Lanes:
+    """Return the lane-wise sum mod 2^64."""
+    lane0 = lane1 = 0
+    for first, second in items:
+        lane0 += first
+        lane1 += second
+    return lane0 & MASK, lane1 & MASK
+
+
+def lanes_hex(lanes: Lanes) -> str:
+    """Return 32 hexadecimal digits, lane 0 first."""
+    return f"{lanes[0] & MASK:016x}{lanes[1] & MASK:016x}"
+
+
+def lanes_from_hex(text: str) -> Lanes:
+    """Return the lanes that `lanes_hex` wrote."""
+    if len(text) != 32:
+        raise ValueError(f"lanes are 32 hexadecimal digits, not {text!r}")
+    return int(text[:16], 16), int(text[16:], 16)

@@ -1,0 +1,147 @@
+"""What replicas and the validator say to each other, as JSON records on `sync.*` topics.
+
+Every number is a total since the incarnation began, so that a lost message loses nothing.
+``docs/digest-spec.md`` describes the format for other languages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+FORMAT = 1
+
+
+class Note(Struct, frozen=True, rename="camel"):
+    """One partition of a replica at an exact position (the next offset to read).
+
+    ``state`` is the digest's root, ``audit`` the sum over every applied event; both are 32
+    hexadecimal digits. ``anomalies`` counts stored values that were not what an event's ``previous``
+    says, and buckets whose stored facts did not sum to the digest.
+    """
+
+    partition: int
+    position: int
+    state: str
+    facts: int
+    audit: str
+    applied: int
+    anomalies: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    late: int = 0
+    undecodable: int = 0
+    unsequenced: int = 0
+    marker: bool = False
+
+
+class Report(Struct, frozen=True, rename="camel", tag="report"):
+    """What a replica says of itself: its notes since the last report, the newest last."""
+
+    replica: str
+    view_hash: str
+    algorithm: str
+    bits: int
+    incarnation: str
+    at: float
+    notes: list[Note]
+    format: int = FORMAT
+
+
+class Mismatch(Struct, frozen=True, rename="camel"):
+    """At `offset` the storage returned another value than the event's ``previous`` (fact hashes)."""
+
+    offset: int
+    context_type: str
+    subject: str
+    field: str
+    sequence: int
+    prior: int
+    expected: str | None
+    stored: str | None
+
+
+class Entry(Struct, frozen=True, array_like=True):
+    """One applied event: where, which (64-bit hash of its ID), its sequence, the one before it."""
+
+    offset: int
+    event: int
+    sequence: int
+    prior: int
+
+
+class StoredFact(Struct, frozen=True, rename="camel"):
+    """One stored field of an aggregate, by hash; `value` only where the field is not personal."""
+
+    field: str
+    hash: str | None
+    sequence: int
+    value: Any = None
+
+
+class StoredAggregate(Struct, frozen=True, rename="camel"):
+    """One aggregate as the storage holds it."""
+
+    context_type: str
+    subject: str
+    sequence: int
+    facts: list[StoredFact]
+
+
+class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
+    """A replica's answer, read from its storage at exactly `note.position`.
+
+    ``table`` is the digest's bucket table; ``entries`` and ``mismatches`` what was applied since
+    ``journal_from``; ``aggregates`` what is stored in the buckets that were asked for.
+    """
+
+    replica: str
+    incarnation: str
+    request_id: str
+    note: Note
+    table: bytes
+    journal_from: int
+    entries: list[Entry]
+    mismatches: list[Mismatch]
+    buckets: list[int]
+    aggregates: list[StoredAggregate]
+    scrubbed: bool = False
+
+
+class Request(Struct, frozen=True, rename="camel", tag="request"):
+    """The validator asks one replica to explain one partition.
+
+    ``since`` is the position from which entries are wanted; ``buckets`` those whose stored facts are
+    to be shown; ``scrub`` asks to sum every bucket again from storage first.
+    """
+
+    request_id: str
+    replica: str
+    partition: int
+    since: int
+    buckets: list[int] = []
+    scrub: bool = False
+
+
+Message = Report | Explanation | Request
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Message)
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the message as JSON."""
+    return _encoder.encode(message)
+
+
+def decode_message(data: bytes) -> Message | None:
+    """Return the message, or None where the bytes are no message of this format."""
+    try:
+        message = _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(message, Report) and message.format != FORMAT:
+        return None
+    return message

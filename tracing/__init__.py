@@ -1,0 +1,1 @@
+"""Metrics and correlation: what the pipeline shows of itself."""

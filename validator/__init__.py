@@ -1,0 +1,1 @@
+"""Reference, comparison, location, classification, findings."""
