@@ -1,0 +1,120 @@
+"""From the log to one replica: polls, applies, reports, answers.
+
+The one place where a replica meets transport. A model's process runs one of these beside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from synchroscope.latency import Latencies
+from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
+from synchroscope.replica import Change, Replica
+from synchroscope.report import Message, Request, decode_message, encode_message
+
+DEFAULT_BATCH_RECORDS = 500
+DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
+DEFAULT_HEARTBEAT_SECONDS = 1.0
+MAXIMUM_REQUESTS_PER_STEP = 100
+
+
+class Projector:
+    """Keeps one replica up to date with a log.
+
+    Parameters
+    ----------
+    replica: The replica to feed.
+    log: The log; `sync.reports` and `sync.requests` are used as well as the events.
+    events: Where events are read, when not from `log` itself (a link that may be faulty).
+    batch_records: Most records applied in one transaction; more is faster, and later to be seen.
+    report_interval_seconds: Time between reports while events come in.
+    heartbeat_seconds: Time between reports while none do.
+    clock: Tells the time after a commit, for the propagation latency; None measures nothing.
+    on_changes: Called with what was applied after it is stored, urgent changes first.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        log: Log,
+        *,
+        events: Log | None = None,
+        batch_records: int = DEFAULT_BATCH_RECORDS,
+        report_interval_seconds: float = DEFAULT_REPORT_INTERVAL_SECONDS,
+        heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+        clock: Callable[[], float] | None = None,
+        on_changes: Callable[[Sequence[Change]], None] | None = None,
+    ) -> None:
+        self.replica = replica
+        self._log = log
+        self._events = log if events is None else events
+        self._batch_records = batch_records
+        self._report_interval_seconds = report_interval_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._clock = clock
+        self._on_changes = on_changes
+        self._partitions = range(log.partitions(EVENTS))
+        # Only what is new to this replica counts for latency, not what a rebuild reads again.
+        self._fresh_from = [replica.position(p) or log.head(EVENTS, p) for p in self._partitions]
+        self._request_position = log.head(REQUESTS, 0)
+        self._reported_at: float | None = None
+        self._unreported = False
+        self.latencies = Latencies()
+
+    def step(self, now: float) -> Progress:
+        """Apply one batch a partition, answer requests, report when it is time."""
+        applied = sum(self._apply(partition) for partition in self._partitions)
+        self._unreported = self._unreported or applied > 0
+        answers = self._answer()
+        messages: list[Message] = list(answers)
+        if self._is_report_due(now):
+            messages.append(self.replica.report(now, self._partitions))
+            self._reported_at = now
+            self._unreported = False
+        key = self.replica.name.encode()
+        self._log.append(
+            [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
+        )
+        return Progress(applied + len(answers))
+
+    def _apply(self, partition: int) -> int:
+        position = self.replica.position(partition)
+        batch = self._events.read(EVENTS, partition, position, self._batch_records)
+        if batch.position == position and not batch.records:
+            return 0
+        changes = self.replica.apply(partition, batch.records, batch.position)
+        if self._clock is not None:
+            self._observe(partition, batch.records, self._clock())
+        if changes and self._on_changes is not None:
+            self._on_changes(changes)
+        return max(len(batch.records), 1)
+
+    def _observe(self, partition: int, records: Sequence[Record], now: float) -> None:
+        times: dict[float, int] = {}
+        for record in records:
+            if record.offset >= self._fresh_from[partition]:
+                recorded = record.header("recorded")
+                at = record.timestamp if recorded is None else float(recorded)
+                times[at] = times.get(at, 0) + 1
+        for at, count in times.items():
+            self.latencies.add(now - at, count)
+
+    def _answer(self) -> list[Message]:
+        batch = self._log.read(REQUESTS, 0, self._request_position, MAXIMUM_REQUESTS_PER_STEP)
+        self._request_position = batch.position
+        answers: list[Message] = []
+        for record in batch.records:
+            if record.key != self.replica.name.encode():
+                continue
+            request = decode_message(record.value)
+            if isinstance(request, Request) and request.partition in self._partitions:
+                answers.append(self.replica.explain(request))
+        return answers
+
+    def _is_report_due(self, now: float) -> bool:
+        if self._reported_at is None:
+            return True
+        age = now - self._reported_at
+        return age >= (
+            self._report_interval_seconds if self._unreported else self._heartbeat_seconds
+        )

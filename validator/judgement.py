@@ -1,0 +1,215 @@
+"""What happened to one aggregate of one replica: the cause, from what it applied and what it holds.
+
+The idea: play the journal (what the replica says it applied, in its order) on the state it is known
+to have had, by the published rules of a replica. Whatever the journal alone predicts - a value that
+is old because an event was missed, a ``previous`` that did not match - has its cause in the journal.
+What it does not predict was done to the storage behind the replica's back. Values are known by their
+fact hashes only; nothing here reads a clock, a log or a store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from synchroscope.ports import AggregateKey
+from synchroscope.report import Entry, Mismatch, StoredAggregate
+
+FactHash = str | None
+
+
+class Version(Struct, frozen=True):
+    """One event of the aggregate, as one view sees it.
+
+    ``fields`` and ``previous``: field -> fact hash, None where the view has no fact. ``offset`` is
+    known for events of the interval that is judged.
+    """
+
+    sequence: int
+    event_id: str
+    mark: int
+    correlation_id: str | None
+    offset: int | None
+    fields: Mapping[str, FactHash]
+    previous: Mapping[str, FactHash]
+
+
+class Actual(Struct, array_like=True):
+    """An aggregate as a replica holds it: field -> (fact hash, sequence that wrote it)."""
+
+    sequence: int
+    fields: dict[str, tuple[FactHash, int]]
+
+    def copy(self) -> Actual:
+        """Return an independent copy."""
+        return Actual(self.sequence, dict(self.fields))
+
+    def facts(self) -> dict[str, str]:
+        """Return field -> hash of the present facts."""
+        return {name: mark for name, (mark, _) in self.fields.items() if mark is not None}
+
+
+class Fault(Struct, frozen=True):
+    """Something done to the stored facts themselves."""
+
+    kind: str
+    offset: int
+    fields: dict[str, tuple[FactHash, FactHash]]
+    """Field -> (what it had to be, what was read)."""
+
+
+class Case(Struct, frozen=True):
+    """All that is known of one aggregate.
+
+    Parameters
+    ----------
+    versions: Every event of the aggregate up to the answer's position, in order.
+    before: How many of them lie before the interval that is judged.
+    entries: What the replica applied of it in the interval, in its order; None: not known.
+    mismatches: (offset, field) -> what storage returned instead of the event's ``previous``.
+    shown: Whether the stored aggregate was shown; ``stored`` is None then if there is none.
+    known: How the replica held it at the beginning, where that was already known to be wrong.
+    position: The answer's position.
+    """
+
+    key: AggregateKey
+    versions: Sequence[Version]
+    before: int
+    entries: Sequence[Entry] | None
+    mismatches: Mapping[tuple[int, str], Mismatch]
+    shown: bool
+    stored: StoredAggregate | None
+    known: Actual | None
+    position: int
+
+
+class Judgement(Struct, frozen=True):
+    """What happened to the aggregate."""
+
+    key: AggregateKey
+    missed: list[Version]
+    doubled: list[Version]
+    foreign: list[Entry]
+    late: list[Version]
+    faults: list[Fault]
+    expected: Actual
+    actual: Actual
+    unexplained: dict[str, tuple[FactHash, FactHash]]
+
+    @property
+    def deviates(self) -> bool:
+        """Whether the replica does not hold now what it must."""
+        return (
+            self.actual.facts() != self.expected.facts()
+            or self.actual.sequence != self.expected.sequence
+        )
+
+
+def state_after(versions: Sequence[Version]) -> Actual:
+    """Return what a correct replica holds after these events."""
+    state = Actual(0, {})
+    for version in versions:
+        state.sequence = version.sequence
+        for name, mark in version.fields.items():
+            state.fields[name] = (mark, version.sequence)
+    return state
+
+
+def judge(case: Case) -> Judgement:
+    """Decide what happened; pure."""
+    expected = state_after(case.versions)
+    start = case.known.copy() if case.known else state_after(case.versions[: case.before])
+    if case.entries is None:
+        return _judge_without_journal(case, expected)
+    by_mark = {version.mark: version for version in case.versions}
+    counts = Counter(entry.event for entry in case.entries)
+    interval = case.versions[case.before :]
+    missed = [v for v in interval if v.mark not in counts]
+    doubled = [by_mark[mark] for mark, n in counts.items() if n > 1 and mark in by_mark]
+    foreign = [entry for entry in case.entries if entry.event not in by_mark]
+    late: list[Version] = []
+    faults: list[Fault] = []
+    actual = start
+    for entry in case.entries:
+        version = by_mark.get(entry.event)
+        if version is None:
+            actual.sequence = max(actual.sequence, entry.sequence)
+            continue
+        if entry.prior != actual.sequence:
+            before = actual
+            actual = state_after([v for v in case.versions if v.sequence <= entry.prior])
+            actual.sequence = entry.prior
+            kind = "stale" if entry.prior < before.sequence else "foreign"
+            faults.append(Fault(kind, entry.offset, _differences(before, actual)))
+        fault = _play(case, version, entry, actual)
+        if fault is not None:
+            faults.append(fault)
+        if entry.sequence <= entry.prior:
+            late.append(version)
+    if case.shown:
+        seen = _stored(case.stored)
+        odd = _differences(actual, seen)
+        if odd:
+            faults.append(Fault(_storage_kind(case, odd), case.position, odd))
+        actual = seen
+    unexplained = {}
+    if not (missed or doubled or foreign or late or faults or case.known):
+        unexplained = _differences(expected, actual)
+    return Judgement(
+        case.key, missed, doubled, foreign, late, faults, expected, actual, unexplained
+    )
+
+
+def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault | None:
+    """Apply one event as a replica does; return what its storage returned beyond prediction."""
+    odd: dict[str, tuple[FactHash, FactHash]] = {}
+    is_late = entry.sequence <= entry.prior
+    for name, mark in version.fields.items():
+        held, wrote = actual.fields.get(name, (None, 0))
+        if is_late and wrote > entry.sequence:
+            continue
+        mismatch = case.mismatches.get((entry.offset, name))
+        if mismatch is not None and mismatch.stored != held:
+            odd[name] = (held, mismatch.stored)
+        actual.fields[name] = (mark, entry.sequence)
+    actual.sequence = max(actual.sequence, entry.sequence)
+    return Fault(_storage_kind(case, odd), entry.offset, odd) if odd else None
+
+
+def _judge_without_journal(case: Case, expected: Actual) -> Judgement:
+    """The replica no longer knows what it applied: say what differs, and not why."""
+    actual = expected
+    unexplained: dict[str, tuple[FactHash, FactHash]] = {}
+    if case.shown:
+        actual = _stored(case.stored)
+        unexplained = {} if case.known else _differences(expected, actual)
+    return Judgement(case.key, [], [], [], [], [], expected, actual, unexplained)
+
+
+def _stored(stored: StoredAggregate | None) -> Actual:
+    if stored is None:
+        return Actual(0, {})
+    return Actual(stored.sequence, {f.field: (f.hash, f.sequence) for f in stored.facts})
+
+
+def _differences(must: Actual, seen: Actual) -> dict[str, tuple[FactHash, FactHash]]:
+    names = sorted(set(must.fields) | set(seen.fields))
+    pairs = {
+        name: (must.fields.get(name, (None, 0))[0], seen.fields.get(name, (None, 0))[0])
+        for name in names
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _storage_kind(case: Case, odd: Mapping[str, tuple[FactHash, FactHash]]) -> str:
+    """Stale when every odd value is one that the field had before; else corrupted."""
+    for name, (_, seen) in odd.items():
+        earlier = {v.fields[name] for v in case.versions if name in v.fields}
+        first = case.versions[0].fields if case.versions else {}
+        if seen is None and name not in first:
+            continue
+        if seen not in earlier or (seen is None and None not in earlier):
+            return "corrupted"
+    return "stale"

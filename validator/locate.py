@@ -1,0 +1,284 @@
+"""From a replica's explanation to the aggregates that deviate: gathers what `judge` needs.
+
+What a suspect aggregate ought to be comes from its own events in the store, up to the very event
+that stands last before the position; nothing is read of aggregates that nothing points at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from synchroscope.digest import Hasher, Lanes, event_hash, lanes_hex
+from synchroscope.errors import InvalidEventError
+from synchroscope.event import ContextEvent, decode_wire
+from synchroscope.ports import AggregateKey
+from synchroscope.report import Entry, Explanation, Mismatch
+from synchroscope.view import View
+
+from validator.judgement import Actual, Case, Judgement, Version, judge
+from validator.reference import Fold, Reference
+
+MAXIMUM_SUSPECTS = 2_000
+PartitionOf = Callable[[str, str], int]
+
+
+class HistoricEvent(Protocol):
+    """An event in the authority's total order."""
+
+    @property
+    def position(self) -> int:
+        """Its place in the order."""
+        ...
+
+    @property
+    def event(self) -> ContextEvent:
+        """The event."""
+        ...
+
+
+class History(Protocol):
+    """The authority on what happened to an aggregate: the event store."""
+
+    def history(self, key: AggregateKey, until: int | None = None) -> Sequence[HistoricEvent]:
+        """Return the aggregate's events in order, up to and including position `until`."""
+        ...
+
+    def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
+        """Return the aggregates whose hash begins with `bucket`."""
+        ...
+
+
+class Expected(Struct, frozen=True):
+    """An event of the interval that the view has to apply."""
+
+    offset: int
+    key: AggregateKey
+    sequence: int
+    event_id: str
+    mark: int
+
+
+class Contradiction(Struct, frozen=True):
+    """A bucket whose reference is not the sum of what the aggregates' histories say."""
+
+    bucket: int
+    facts: list[Lanes]
+    keys: list[AggregateKey]
+
+
+class Located(Struct, frozen=True):
+    """All judgements of one explanation."""
+
+    judgements: list[Judgement]
+    contradictions: list[Contradiction]
+    offsets: dict[str, int]
+    """Event ID -> offset, of the interval's events."""
+    journal_complete: bool
+    overflow: int
+    """How many suspects were left out because there were too many."""
+
+
+class Locator:
+    """Turns explanations into judgements, for all views of a log."""
+
+    def __init__(
+        self, reference: Reference, history: History, partition_of: PartitionOf, hasher: Hasher
+    ) -> None:
+        self._reference = reference
+        self._history = history
+        self._partition_of = partition_of
+        self._hasher = hasher
+
+    def locate(
+        self,
+        view: View,
+        explanation: Explanation,
+        since: int,
+        since_store_position: int,
+        known: dict[AggregateKey, Actual],
+        point: Fold,
+        bad_buckets: Sequence[int],
+    ) -> Located:
+        """Judge every aggregate that the explanation casts suspicion on."""
+        partition, position = explanation.note.partition, explanation.note.position
+        complete = explanation.journal_from <= since
+        expected = self._expected(view, partition, since, position)
+        entries = explanation.entries
+        suspects = self._suspects(expected, entries, explanation.mismatches, known, complete)
+        shown = {(a.context_type, a.subject): a for a in explanation.aggregates}
+        bits = point.views[view.model].digest.bits
+        contradictions = []
+        for bucket in bad_buckets:
+            keys = [
+                key
+                for key in self._history.aggregates(bucket, bits)
+                if key[0] in view.fields and self._partition_of(*key) == partition
+            ]
+            found, facts = self._true_facts(view, keys, point)
+            probe = point.views[view.model].digest.copy()
+            if not probe.replace(bucket, facts):
+                contradictions.append(Contradiction(bucket, facts, keys))
+            for key in {**dict.fromkeys(keys), **dict.fromkeys(shown)}:
+                stored = shown.get(key)
+                if self._bucket(key, bits) != bucket:
+                    continue
+                held = {} if stored is None else {f.field: f.hash for f in stored.facts if f.hash}
+                if held != found.get(key, {}):
+                    suspects.setdefault(key)
+        keys_judged = list(suspects)[:MAXIMUM_SUSPECTS]
+        by_key: dict[AggregateKey, list[Entry]] = {key: [] for key in keys_judged}
+        key_of = {e.mark: e.key for e in expected}
+        versions_of = {
+            key: self._versions(view, key, point.store_position, expected) for key in keys_judged
+        }
+        for key, (versions, _) in versions_of.items():
+            key_of.update({version.mark: key for version in versions})
+        for entry in entries:
+            if (owner := key_of.get(entry.event)) in by_key:
+                by_key[owner].append(entry)  # type: ignore[index]
+        odd = {key: _of(explanation.mismatches, key) for key in keys_judged}
+        judgements = []
+        for key in keys_judged:
+            versions, positions = versions_of[key]
+            bucket_shown = self._bucket(key, bits) in explanation.buckets
+            before = sum(place <= since_store_position for place in positions)
+            judgements.append(
+                judge(
+                    Case(
+                        key,
+                        versions,
+                        before,
+                        by_key[key] if complete else None,
+                        odd[key],
+                        bucket_shown,
+                        shown.get(key),
+                        known.get(key),
+                        position,
+                    )
+                )
+            )
+        return Located(
+            judgements,
+            contradictions,
+            {e.event_id: e.offset for e in expected},
+            complete,
+            len(suspects) - len(keys_judged),
+        )
+
+    def _bucket(self, key: AggregateKey, bits: int) -> int:
+        from synchroscope.digest import aggregate_hash
+
+        return aggregate_hash(*key) >> (64 - bits)
+
+    def _expected(self, view: View, partition: int, since: int, position: int) -> list[Expected]:
+        found = []
+        for record in self._reference.records(partition, since, position):
+            if self._reference.is_repeat(partition, record.offset):
+                continue
+            try:
+                event = decode_wire(record.value)
+            except InvalidEventError:
+                continue
+            if event.context_type in view.fields and event.sequence is not None:
+                key = (event.context_type, event.subject)
+                mark = event_hash(event.event_id)
+                found.append(Expected(record.offset, key, event.sequence, event.event_id, mark))
+        return found
+
+    @staticmethod
+    def _suspects(
+        expected: Sequence[Expected],
+        entries: Sequence[Entry],
+        mismatches: Sequence[Mismatch],
+        known: dict[AggregateKey, Actual],
+        complete: bool,
+    ) -> dict[AggregateKey, None]:
+        """Return the aggregates whose journal is not what it must be, in order of discovery."""
+        suspects: dict[AggregateKey, None] = dict.fromkeys(known)
+        for mismatch in mismatches:
+            suspects.setdefault((mismatch.context_type, mismatch.subject))
+        if not complete:
+            return suspects
+        by_mark = {e.mark: e for e in expected}
+        applied: dict[int, int] = {}
+        for entry in entries:
+            applied[entry.event] = applied.get(entry.event, 0) + 1
+            event = by_mark.get(entry.event)
+            if event is not None and (
+                entry.prior != entry.sequence - 1 or applied[entry.event] > 1
+            ):
+                suspects.setdefault(event.key)
+        for event in expected:
+            if event.mark not in applied:
+                suspects.setdefault(event.key)
+        return suspects
+
+    def _true_facts(
+        self, view: View, keys: Sequence[AggregateKey], point: Fold
+    ) -> tuple[dict[AggregateKey, dict[str, str]], list[Lanes]]:
+        found: dict[AggregateKey, dict[str, str]] = {}
+        facts: list[Lanes] = []
+        for key in keys:
+            present: dict[str, Lanes] = {}
+            for historic in self._history.history(key, point.store_position):
+                for name, _, current in self._seen(view, historic.event):
+                    present.pop(name, None)
+                    if current is not None:
+                        present[name] = current
+            if present:
+                found[key] = {name: lanes_hex(lanes) for name, lanes in present.items()}
+                facts.extend(present.values())
+        return found, facts
+
+    def _versions(
+        self, view: View, key: AggregateKey, until: int, expected: Sequence[Expected]
+    ) -> tuple[list[Version], list[int]]:
+        offsets = {e.mark: e.offset for e in expected if e.key == key}
+        versions, positions = [], []
+        for historic in self._history.history(key, until):
+            event = historic.event
+            seen = list(self._seen(view, event))
+            mark = event_hash(str(event.event_id))
+            versions.append(
+                Version(
+                    event.sequence or 0,
+                    str(event.event_id),
+                    mark,
+                    event.correlation_id,
+                    offsets.get(mark),
+                    {name: current and lanes_hex(current) for name, _, current in seen},
+                    {name: before and lanes_hex(before) for name, before, _ in seen},
+                )
+            )
+            positions.append(historic.position)
+        return versions, positions
+
+    def _seen(
+        self, view: View, event: ContextEvent
+    ) -> list[tuple[str, Lanes | None, Lanes | None]]:
+        """Return (field, previous, current) of what the view sees of an event."""
+        wanted = view.fields[event.context_type]
+        targets = event.propagation_rules.target_models
+        seen = []
+        for name, update in event.context_delta.updates.items():
+            if wanted and name not in wanted:
+                continue
+            old = update.previous_targets
+            previous = update.previous if old is None or view.model in old else None
+            current = update.current if targets is None or view.model in targets else None
+            kind, subject = event.context_type, event.subject
+            seen.append(
+                (
+                    name,
+                    self._reference.lanes(kind, subject, name, previous),
+                    self._reference.lanes(kind, subject, name, current),
+                )
+            )
+        return seen
+
+
+def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:
+    return {(m.offset, m.field): m for m in mismatches if (m.context_type, m.subject) == key}

@@ -1,0 +1,310 @@
+"""What every view must be at a position, computed from the log alone and without state per key.
+
+The fold subtracts the hash of each update's ``previous`` and adds that of its ``current``, so its
+size depends on views, partitions and buckets, never on the number of keys. That is exact for a log
+that the command side wrote, complete from its start; a record without a sequence takes the proof
+away, and the reference says so (`Fold.unproven`).
+
+It shares the encoding and the hash with the replicas, and not one line of their fold.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from synchroscope.digest import DEFAULT_BITS, MASK, Digest, Hasher, Lanes, event_hash
+from synchroscope.errors import InvalidEventError
+from synchroscope.event import WireEvent, decode_wire
+from synchroscope.ports import EVENTS, Log, Record
+from synchroscope.view import View
+
+REPEAT_WINDOW = 1_024
+KEPT_POINTS = 64
+MAXIMUM_REPLAY = 16_384
+READ_RECORDS = 1_000
+
+
+class ViewSum(Struct, array_like=True):
+    """One view of one partition: its digest, the audit over its events, how many they were."""
+
+    digest: Digest
+    audit: Lanes
+    applied: int
+
+    def copy(self) -> ViewSum:
+        """Return an independent copy."""
+        return ViewSum(self.digest.copy(), self.audit, self.applied)
+
+
+class Fold:
+    """All views of one partition at one position."""
+
+    __slots__ = ("position", "store_position", "unproven", "views")
+
+    def __init__(self, views: Mapping[str, ViewSum]) -> None:
+        self.position = 0
+        self.store_position = 0
+        self.unproven = ""
+        self.views = dict(views)
+
+    def copy(self) -> Fold:
+        """Return an independent copy."""
+        twin = Fold({model: view.copy() for model, view in self.views.items()})
+        twin.position, twin.store_position = self.position, self.store_position
+        twin.unproven = self.unproven
+        return twin
+
+
+class StoredFold(Struct, array_like=True):
+    """A `Fold` as bytes, for the validator's checkpoint."""
+
+    position: int
+    store_position: int
+    unproven: str
+    repeated: int
+    views: dict[str, tuple[bytes, Lanes, int]]
+    recent: list[int]
+    interval: int
+
+
+class Reference:
+    """The reference of every view on every partition of a log.
+
+    Parameters
+    ----------
+    log: The log to fold.
+    views: The views that replicas are expected to have, one a model.
+    bits, hasher: The digest's size and hash; replicas must use the same.
+    marker_interval: Offsets between two kept points; smaller makes going back cheaper and costs
+        memory (`KEPT_POINTS` tables of 24 bytes a bucket, a view and a partition).
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        views: Iterable[View],
+        *,
+        bits: int = DEFAULT_BITS,
+        hasher: Hasher | None = None,
+        marker_interval: int = 1_024,
+    ) -> None:
+        self._log = log
+        self._views = {view.model: view for view in views}
+        self._bits = bits
+        self._hasher = hasher or Hasher()
+        self._interval = marker_interval
+        count = log.partitions(EVENTS)
+        self._folds = [self._empty() for _ in range(count)]
+        self._points: list[OrderedDict[int, Fold]] = [OrderedDict() for _ in range(count)]
+        self._recent: list[deque[int]] = [deque(maxlen=REPEAT_WINDOW) for _ in range(count)]
+        self._repeats: list[deque[int]] = [deque(maxlen=REPEAT_WINDOW) for _ in range(count)]
+        self.repeated = [0] * count
+        for number in range(count):
+            self._keep(number, self._folds[number])
+
+    def _empty(self) -> Fold:
+        return Fold({model: ViewSum(Digest(self._bits), (0, 0), 0) for model in self._views})
+
+    @property
+    def partitions(self) -> range:
+        """The log's partitions."""
+        return range(len(self._folds))
+
+    def position(self, partition: int) -> int:
+        """Return the next offset to fold."""
+        return self._folds[partition].position
+
+    def current(self, partition: int) -> Fold:
+        """Return the newest fold; not to be changed."""
+        return self._folds[partition]
+
+    # -- going forward -----------------------------------------------------------------------
+
+    def advance(self, partition: int, limit: int, wanted: Iterable[int] = ()) -> int:
+        """Fold up to `limit` records, keeping a point at each wanted position passed; count them."""
+        fold = self._folds[partition]
+        batch = self._log.read(EVENTS, partition, fold.position, limit)
+        if batch.position == fold.position:
+            return 0
+        stops = [position for position in sorted(set(wanted)) if position > fold.position]
+        recent, repeats = self._recent[partition], self._repeats[partition]
+        for record in batch.records:
+            while stops and stops[0] <= record.offset:
+                self._keep_at(partition, fold, stops.pop(0))
+            self._pass_markers(partition, fold, record.offset)
+            try:
+                event = decode_wire(record.value)
+            except InvalidEventError:
+                fold.unproven = f"record at {partition}:{record.offset} is no event"
+                continue
+            mark = event_hash(event.event_id)
+            if mark in recent:
+                repeats.append(record.offset)
+                self.repeated[partition] += 1
+                continue
+            recent.append(mark)
+            self._fold_event(fold, record, event)
+        while stops and stops[0] <= batch.position:
+            self._keep_at(partition, fold, stops.pop(0))
+        self._pass_markers(partition, fold, batch.position)
+        fold.position = batch.position
+        return len(batch.records)
+
+    def _pass_markers(self, partition: int, fold: Fold, offset: int) -> None:
+        marker = (fold.position // self._interval + 1) * self._interval
+        while marker <= offset:
+            self._keep_at(partition, fold, marker)
+            marker += self._interval
+
+    def _keep_at(self, partition: int, fold: Fold, position: int) -> None:
+        fold.position = position
+        self._keep(partition, fold)
+
+    def _keep(self, partition: int, fold: Fold) -> None:
+        points = self._points[partition]
+        points[fold.position] = fold.copy()
+        points.move_to_end(fold.position)
+        while len(points) > KEPT_POINTS:
+            points.popitem(last=False)
+
+    def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
+        stored = record.header("store-position")
+        if stored is not None:
+            fold.store_position = int(stored)
+        if event.sequence is None:
+            fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
+            return
+        kind, subject = event.context_type, event.subject
+        audit: Lanes | None = None
+        bucket = -1
+        hashes: dict[str, tuple[Lanes | None, Lanes | None]] = {}
+        targets = event.propagation_rules.target_models
+        for model, view in self._views.items():
+            wanted = view.fields.get(kind)
+            if wanted is None:
+                continue
+            total = fold.views[model]
+            if audit is None:
+                audit = self._hasher.applied(record.offset, event.event_id, event.sequence - 1)
+                bucket = total.digest.bucket(kind, subject)
+            total.audit = ((total.audit[0] + audit[0]) & MASK, (total.audit[1] + audit[1]) & MASK)
+            total.applied += 1
+            for name, update in event.context_delta.updates.items():
+                if wanted and name not in wanted:
+                    continue
+                pair = hashes.get(name)
+                if pair is None:
+                    pair = hashes[name] = (
+                        self.lanes(kind, subject, name, update.previous),
+                        self.lanes(kind, subject, name, update.current),
+                    )
+                old_targets = update.previous_targets
+                if pair[0] is not None and (old_targets is None or model in old_targets):
+                    total.digest.subtract(bucket, pair[0])
+                if pair[1] is not None and (targets is None or model in targets):
+                    total.digest.add(bucket, pair[1])
+
+    def lanes(self, kind: str, subject: str, field: str, value: object) -> Lanes | None:
+        """Return a fact's lanes; None where there is no fact."""
+        return None if value is None else self._hasher.fact(kind, subject, field, value)
+
+    # -- going back --------------------------------------------------------------------------
+
+    def at(self, partition: int, position: int) -> Fold | None:
+        """Return the fold at exactly that position; None when it is out of reach.
+
+        Out of reach is what lies ahead, and what lies so far back that no kept point is near.
+        """
+        fold = self._folds[partition]
+        if position == fold.position:
+            return fold
+        points = self._points[partition]
+        if position in points:
+            return points[position]
+        earlier = [kept for kept in points if kept < position]
+        if position > fold.position or not earlier or position - max(earlier) > MAXIMUM_REPLAY:
+            return None
+        twin = points[max(earlier)].copy()
+        for record in self.records(partition, twin.position, position):
+            if record.offset not in self._repeats[partition]:
+                try:
+                    self._fold_event(twin, record, decode_wire(record.value))
+                except InvalidEventError:
+                    continue
+        twin.position = position
+        self._keep(partition, twin)
+        return twin
+
+    def records(self, partition: int, start: int, end: int) -> Iterable[Record]:
+        """Yield the log's records from offset `start` up to, not including, `end`."""
+        while start < end:
+            batch = self._log.read(EVENTS, partition, start, min(READ_RECORDS, end - start))
+            for record in batch.records:
+                if record.offset >= end:
+                    return
+                yield record
+            if batch.position <= start:
+                return
+            start = batch.position
+
+    def is_repeat(self, partition: int, offset: int) -> bool:
+        """Say whether the record there repeated an event ID and was dropped."""
+        return offset in self._repeats[partition]
+
+    # -- correcting --------------------------------------------------------------------------
+
+    def rebase(
+        self, partition: int, model: str, bucket: int, facts: Sequence[Lanes], at: Fold
+    ) -> None:
+        """Correct a bucket that the log's own contradiction spoilt: `facts` are the true ones at `at`.
+
+        The same difference is added to the current fold; kept points are dropped, as they carry the
+        error.
+        """
+        held = at.views[model].digest
+        truth = Digest(self._bits)
+        truth.replace(bucket, facts)
+        current = self._folds[partition].views[model].digest
+        current.lane0[bucket] += truth.lane0[bucket] - held.lane0[bucket]
+        current.lane1[bucket] += truth.lane1[bucket] - held.lane1[bucket]
+        current.counts[bucket] += truth.counts[bucket] - held.counts[bucket]
+        self._points[partition].clear()
+        self._keep(partition, self._folds[partition])
+
+    # -- checkpoint --------------------------------------------------------------------------
+
+    def store(self) -> list[StoredFold]:
+        """Return everything needed to go on from here."""
+        return [
+            StoredFold(
+                fold.position,
+                fold.store_position,
+                fold.unproven,
+                self.repeated[number],
+                {m: (v.digest.table(), v.audit, v.applied) for m, v in fold.views.items()},
+                list(self._recent[number]),
+                self._interval,
+            )
+            for number, fold in enumerate(self._folds)
+        ]
+
+    def restore(self, stored: Sequence[StoredFold]) -> None:
+        """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
+        if len(stored) != len(self._folds):
+            raise ValueError("checkpoint of another partition count")
+        for number, part in enumerate(stored):
+            if set(part.views) != set(self._views):
+                raise ValueError("checkpoint of other views")
+            fold = self._empty()
+            fold.position, fold.store_position = part.position, part.store_position
+            fold.unproven = part.unproven
+            for model, (table, audit, applied) in part.views.items():
+                fold.views[model] = ViewSum(Digest.from_table(table), audit, applied)
+            self._folds[number] = fold
+            self._recent[number] = deque(part.recent, maxlen=REPEAT_WINDOW)
+            self.repeated[number] = part.repeated
+            self._points[number].clear()
+            self._keep(number, fold)

@@ -1,0 +1,165 @@
+"""What the validator knows of one replica, and the verdict that follows from it.
+
+All decisions here are pure: notes and reference in, a value with a reason out.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from synchroscope.digest import MASK, Lanes, lanes_from_hex
+from synchroscope.ports import AggregateKey
+from synchroscope.report import Explanation, Note
+from synchroscope.view import View
+
+from validator.judgement import Actual
+from validator.reference import ViewSum
+
+MAXIMUM_WAITING = 256
+NOTHING: Lanes = (0, 0)
+
+
+class Verdict(StrEnum):
+    """What can be said of a replica. What could not be checked is UNKNOWN, never CONSISTENT."""
+
+    CONSISTENT = "CONSISTENT"
+    UNKNOWN = "UNKNOWN"
+    DIVERGED = "DIVERGED"
+
+
+class Judged(Struct, frozen=True):
+    """A verdict and its reason."""
+
+    verdict: Verdict
+    reason: str
+
+
+class Delta(Struct, frozen=True, array_like=True):
+    """Reference minus replica at one position: facts, applied events, and anomalies it counted."""
+
+    state: Lanes = NOTHING
+    facts: int = 0
+    audit: Lanes = NOTHING
+    applied: int = 0
+    anomalies: int = 0
+
+    @property
+    def holds_the_same_facts(self) -> bool:
+        """Whether the replica's facts are what they must be."""
+        return self.state == NOTHING and self.facts == 0
+
+
+def compare(reference: ViewSum, note: Note) -> Delta:
+    """Return how a replica differs from its reference at the note's position."""
+    root = reference.digest.root()
+    state, audit = lanes_from_hex(note.state), lanes_from_hex(note.audit)
+    return Delta(
+        ((root.lane0 - state[0]) & MASK, (root.lane1 - state[1]) & MASK),
+        root.facts - note.facts,
+        ((reference.audit[0] - audit[0]) & MASK, (reference.audit[1] - audit[1]) & MASK),
+        reference.applied - note.applied,
+        note.anomalies,
+    )
+
+
+class Investigation(Struct):
+    """A question that was put to the replica and is not answered yet."""
+
+    request_id: str
+    since: int
+    buckets: list[int]
+    scrub: bool
+    asked_at: float
+    attempts: int = 1
+    answer: Explanation | None = None
+
+
+class PartitionWatch(Struct):
+    """One partition of one replica.
+
+    ``known`` is the difference that is already accounted for by findings; ``settled`` the position up
+    to which every applied event is accounted for; ``actual`` how deviating aggregates are held.
+    """
+
+    known: Delta = Delta()
+    settled: int = 0
+    settled_store_position: int = 0
+    compared_position: int = -1
+    compared_at: float = 0.0
+    newest: Note | None = None
+    newest_at: float = 0.0
+    scrubbed_position: int = -1
+    actual: dict[AggregateKey, Actual] = {}
+    investigation: Investigation | None = None
+    waiting: list[Note] = []
+    news: bool = False
+
+
+class ReplicaWatch(Struct):
+    """One expected replica."""
+
+    name: str
+    model: str
+    incarnation: str = ""
+    refused: str = "never reported"
+    partitions: list[PartitionWatch] = []
+    markers_compared: int = 0
+    agreements: int = 0
+    ordering_violations: int = 0
+    reported_at: float = 0.0
+
+    def reset(self, incarnation: str, count: int) -> None:
+        """Forget what was known of an earlier life; findings stay open until a digest agrees."""
+        self.incarnation = incarnation
+        self.partitions = [PartitionWatch() for _ in range(count)]
+
+
+def refuse_reason(view: View, algorithm: str, bits: int, report: object) -> str:
+    """Return why a report cannot be compared at all; empty when it can."""
+    for name, expected in (("view_hash", view.hash()), ("algorithm", algorithm), ("bits", bits)):
+        seen = getattr(report, name)
+        if seen != expected:
+            return f"{name} is {seen}, expected {expected}"
+    return ""
+
+
+def judge_replica(
+    watch: ReplicaWatch,
+    heads: list[int],
+    unproven: list[str],
+    has_open_findings: bool,
+    now: float,
+    evidence_limit_seconds: float,
+) -> Judged:
+    """Return the verdict, by the first rule that applies.
+
+    1. It never reported, or what it reports cannot be compared: UNKNOWN.
+    2. A finding is open, or its facts differed at the last equal position: DIVERGED.
+    3. The reference itself is not proven for a partition: UNKNOWN.
+    4. A partition was not compared yet, or the evidence is too old: UNKNOWN.
+    5. CONSISTENT.
+    """
+    if watch.refused:
+        return Judged(Verdict.UNKNOWN, watch.refused)
+    if has_open_findings:
+        return Judged(Verdict.DIVERGED, "open findings")
+    for number, part in enumerate(watch.partitions):
+        if not part.known.holds_the_same_facts or part.news:
+            return Judged(Verdict.DIVERGED, f"digest differs on partition {number}")
+    for number, reason in enumerate(unproven):
+        if reason:
+            return Judged(Verdict.UNKNOWN, f"reference of partition {number}: {reason}")
+    for number, part in enumerate(watch.partitions):
+        if part.compared_position < 0:
+            return Judged(Verdict.UNKNOWN, f"partition {number} was never compared")
+        age = now - part.compared_at
+        if age > evidence_limit_seconds and (
+            part.compared_position < heads[number]
+            or now - watch.reported_at > evidence_limit_seconds
+        ):
+            return Judged(
+                Verdict.UNKNOWN, f"evidence of partition {number} is {age:.0f} s old"
+            )
+    return Judged(Verdict.CONSISTENT, "equal digests at equal positions")
