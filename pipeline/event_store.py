@@ -20,8 +20,8 @@ class FieldState(Struct, frozen=True, array_like=True):
     """One field as the command side knows it.
 
     ``targets`` are the models that were to see the value (None: every model), ``due`` the time in
-    seconds since 1970 at which it expires (None: never), ``sequence`` and ``event_id`` the event that
-    wrote it, ``correlation_id`` that event's.
+    seconds since 1970 at which it expires (None: never), ``sequence`` and ``event_id`` the event
+    that wrote it, ``correlation_id`` that event's.
     """
 
     value: Any
@@ -96,7 +96,9 @@ class EventStore(Protocol):
         """Write all of it in one transaction, or raise and write nothing.
 
         Raises `ConflictError` with the current state when an aggregate is not at its expected
-        sequence. Positions are given in commit order, from 1, without gaps.
+        sequence; that is looked at first. Raises `StorageError` when an event has no sequence, or
+        its ID or its aggregate's sequence is stored already. Positions are given in commit order,
+        from 1, without gaps, to events and to dead letters apart.
         """
         ...
 
@@ -107,11 +109,15 @@ class EventStore(Protocol):
     def state_as_of(
         self, key: AggregateKey, *, sequence: int | None = None, time: dt.datetime | None = None
     ) -> AggregateState:
-        """Return the state after the event of that sequence, or after all events up to that time."""
+        """Return the state after the event of that sequence, or after all events up to that time.
+
+        An event stamped later than `time` does not count, even where one after it is stamped
+        earlier. Given both, both bounds hold; given none, it is the present state.
+        """
         ...
 
     def contains(self, event_ids: Sequence[str]) -> set[str]:
-        """Return those of the event IDs that the store has."""
+        """Return those of the event IDs (lower case, with hyphens) that the store has."""
         ...
 
     def read(self, after: int, limit: int) -> list[StoredEvent]:
@@ -123,11 +129,11 @@ class EventStore(Protocol):
         ...
 
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
-        """Return the aggregates whose hash (`synchroscope.digest.aggregate_hash`) begins with `bucket`."""
+        """Return the aggregates whose `aggregate_hash` begins with `bucket`, ordered by it."""
         ...
 
     def due(self, until: float, limit: int) -> list[tuple[float, AggregateKey, str]]:
-        """Return (due, aggregate, field) of values due at or before `until`, in that order."""
+        """Return the first (due, aggregate, field) of values due at or before `until`, sorted."""
         ...
 
     def read_dead_letters(self, after: int, limit: int) -> list[StoredDeadLetter]:
@@ -143,7 +149,7 @@ class EventStore(Protocol):
         ...
 
     def counter(self, name: str) -> int:
-        """Return a counter's total."""
+        """Return a counter's total; 0 where it was never added to."""
         ...
 
     def count(self) -> int:

@@ -74,12 +74,20 @@ class Log(Protocol):
     ) -> None:
         """Append all records and move the consumer to `positions`, in one step or not at all.
 
-        Must not return before both would survive the death of this process.
+        Must not return before both would survive the death of this process. Offsets begin at 0 in
+        each partition and have no gaps. A consumer's positions may name places that are no topic
+        of the log; those not named stay. Raises `ConfigurationError` for an unknown topic or
+        partition.
         """
         ...
 
     def read(self, topic: str, partition: int, position: int, limit: int) -> Batch:
-        """Return up to `limit` records from `position` on. Must not move any position."""
+        """Return up to `limit` records from `position` on. Must not move any position.
+
+        Records that retention or compaction has dropped are passed over; where none is left before
+        the head, the batch is empty and its position is the head. A position at or beyond the head,
+        or a limit of 0, gives an empty batch with the position unchanged.
+        """
         ...
 
     def head(self, topic: str, partition: int) -> int:
@@ -91,7 +99,11 @@ class Log(Protocol):
         ...
 
     def latest(self, topic: str, key: bytes) -> Record | None:
-        """Return the newest record of a key in a compacted topic (`sync.state`, `sync.findings`)."""
+        """Return the newest record of a key in a compacted topic, `sync.state` or `sync.findings`.
+
+        Of `sync.state` a log may keep only the newest record of a key; of `sync.findings` it keeps
+        all. Raises `ConfigurationError` for any other topic.
+        """
         ...
 
 
@@ -102,8 +114,8 @@ class AggregateRecord(Struct, array_like=True):
     """One aggregate as a replica stores it.
 
     ``fields`` holds (value, sequence that wrote it); value None means there is no fact, and is kept
-    so that an event that comes late cannot overwrite a newer one. ``missing`` are the sequences that
-    were passed over and may still come.
+    so that an event that comes late cannot overwrite a newer one. ``missing`` are the sequences
+    that were passed over and may still come.
     """
 
     context_type: str
@@ -153,7 +165,10 @@ class ReplicaStorage(Protocol):
         ...
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
-        """Yield the partition's aggregates whose hash begins with `bucket`, read from storage."""
+        """Yield the partition's aggregates whose hash begins with `bucket`, read from storage.
+
+        What cannot be read is passed over. Must not be advanced across a `commit`.
+        """
         ...
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
@@ -170,8 +185,8 @@ class ReplicaStorage(Protocol):
     ) -> None:
         """Store records, the partition's state and a journal chunk in one transaction.
 
-        `state` None leaves the partition's state alone. Chunks that end at or before
-        `journal_floor` are dropped.
+        `state` None leaves the partition's state alone. The partition's chunks that end at or
+        before `journal_floor` are dropped. The caller does not change the records afterwards.
         """
         ...
 
