@@ -91,7 +91,7 @@ def finding_id(*parts: object) -> str:
     >>> finding_id("a", 1) == finding_id("a", 1) != finding_id("a", 2)
     True
     """
-    return "F-" + xxh3_64_hexdigest("\x1f".join(map(str, parts)))[:12]
+    return "F-" + xxh3_64_hexdigest("\x1f".join(map(str, parts)).encode())[:12]
 
 
 def timestamp(now: float) -> str:

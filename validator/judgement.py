@@ -1,10 +1,10 @@
 """What happened to one aggregate of one replica: the cause, from what it applied and what it holds.
 
-The idea: play the journal (what the replica says it applied, in its order) on the state it is known
-to have had, by the published rules of a replica. Whatever the journal alone predicts - a value that
-is old because an event was missed, a ``previous`` that did not match - has its cause in the journal.
-What it does not predict was done to the storage behind the replica's back. Values are known by their
-fact hashes only; nothing here reads a clock, a log or a store.
+The idea: play the journal (what the replica says it applied, in its order) on the state it is
+known to have had, by the published rules of a replica. Whatever the journal alone predicts - a
+value that is old because an event was missed, a ``previous`` that did not match - has its cause in
+the journal. What it does not predict was done to the storage behind the replica's back. Values are
+known by their fact hashes only; nothing here reads a clock, a log or a store.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Case(Struct, frozen=True):
     entries: What the replica applied of it in the interval, in its order; None: not known.
     mismatches: (offset, field) -> what storage returned instead of the event's ``previous``.
     shown: Whether the stored aggregate was shown; ``stored`` is None then if there is none.
-    known: How the replica held it at the beginning, where that was already known to be wrong.
+    known, known_before: How the replica held it after that many of the versions, where that was
+        already known to be wrong; between there and `before` it applied everything as it must.
     position: The answer's position.
     """
 
@@ -82,6 +83,7 @@ class Case(Struct, frozen=True):
     shown: bool
     stored: StoredAggregate | None
     known: Actual | None
+    known_before: int
     position: int
 
 
@@ -120,7 +122,7 @@ def state_after(versions: Sequence[Version]) -> Actual:
 def judge(case: Case) -> Judgement:
     """Decide what happened; pure."""
     expected = state_after(case.versions)
-    start = case.known.copy() if case.known else state_after(case.versions[: case.before])
+    start = _start(case)
     if case.entries is None:
         return _judge_without_journal(case, expected)
     by_mark = {version.mark: version for version in case.versions}
@@ -160,6 +162,17 @@ def judge(case: Case) -> Judgement:
     return Judgement(
         case.key, missed, doubled, foreign, late, faults, expected, actual, unexplained
     )
+
+
+def _start(case: Case) -> Actual:
+    if case.known is None:
+        return state_after(case.versions[: case.before])
+    start = case.known.copy()
+    for version in case.versions[case.known_before : case.before]:
+        start.sequence = max(start.sequence, version.sequence)
+        for name, mark in version.fields.items():
+            start.fields[name] = (mark, version.sequence)
+    return start
 
 
 def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault | None:

@@ -6,20 +6,20 @@ that stands last before the position; nothing is read of aggregates that nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from synchroscope.digest import Hasher, Lanes, event_hash, lanes_hex
+from synchroscope.digest import Lanes, aggregate_hash, event_hash, lanes_hex
 from synchroscope.errors import InvalidEventError
-from synchroscope.event import ContextEvent, decode_wire
+from synchroscope.event import ContextEvent, decode_event, decode_wire
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Explanation, Mismatch
 from synchroscope.view import View
-
-from validator.judgement import Actual, Case, Judgement, Version, judge
+from validator.judgement import Case, Judgement, Version, judge
 from validator.reference import Fold, Reference
+from validator.watch import Held
 
 MAXIMUM_SUSPECTS = 2_000
 PartitionOf = Callable[[str, str], int]
@@ -69,6 +69,15 @@ class Contradiction(Struct, frozen=True):
     keys: list[AggregateKey]
 
 
+class Culprit(Struct, frozen=True):
+    """The record that contradicts its aggregate's history, and who produced it."""
+
+    key: AggregateKey
+    offset: int
+    event_id: str
+    producer: str
+
+
 class Located(Struct, frozen=True):
     """All judgements of one explanation."""
 
@@ -77,6 +86,8 @@ class Located(Struct, frozen=True):
     offsets: dict[str, int]
     """Event ID -> offset, of the interval's events."""
     journal_complete: bool
+    strangers: list[Entry]
+    """What the replica applied and no event of the log stands for."""
     overflow: int
     """How many suspects were left out because there were too many."""
 
@@ -84,13 +95,10 @@ class Located(Struct, frozen=True):
 class Locator:
     """Turns explanations into judgements, for all views of a log."""
 
-    def __init__(
-        self, reference: Reference, history: History, partition_of: PartitionOf, hasher: Hasher
-    ) -> None:
+    def __init__(self, reference: Reference, history: History, partition_of: PartitionOf) -> None:
         self._reference = reference
         self._history = history
         self._partition_of = partition_of
-        self._hasher = hasher
 
     def locate(
         self,
@@ -98,7 +106,7 @@ class Locator:
         explanation: Explanation,
         since: int,
         since_store_position: int,
-        known: dict[AggregateKey, Actual],
+        known: Mapping[AggregateKey, Held],
         point: Fold,
         bad_buckets: Sequence[int],
     ) -> Located:
@@ -108,6 +116,7 @@ class Locator:
         expected = self._expected(view, partition, since, position)
         entries = explanation.entries
         suspects = self._suspects(expected, entries, explanation.mismatches, known, complete)
+        strangers = self._name_strangers(view, partition, expected, entries, suspects)
         shown = {(a.context_type, a.subject): a for a in explanation.aggregates}
         bits = point.views[view.model].digest.bits
         contradictions = []
@@ -125,8 +134,8 @@ class Locator:
                 stored = shown.get(key)
                 if self._bucket(key, bits) != bucket:
                     continue
-                held = {} if stored is None else {f.field: f.hash for f in stored.facts if f.hash}
-                if held != found.get(key, {}):
+                facts_held = {f.field: f.hash for f in stored.facts if f.hash} if stored else {}
+                if facts_held != found.get(key, {}):
                     suspects.setdefault(key)
         keys_judged = list(suspects)[:MAXIMUM_SUSPECTS]
         by_key: dict[AggregateKey, list[Entry]] = {key: [] for key in keys_judged}
@@ -138,13 +147,15 @@ class Locator:
             key_of.update({version.mark: key for version in versions})
         for entry in entries:
             if (owner := key_of.get(entry.event)) in by_key:
-                by_key[owner].append(entry)  # type: ignore[index]
+                by_key[owner].append(entry)
         odd = {key: _of(explanation.mismatches, key) for key in keys_judged}
         judgements = []
         for key in keys_judged:
             versions, positions = versions_of[key]
             bucket_shown = self._bucket(key, bits) in explanation.buckets
             before = sum(place <= since_store_position for place in positions)
+            held = known.get(key)
+            held_before = 0 if held is None else sum(p <= held.store_position for p in positions)
             judgements.append(
                 judge(
                     Case(
@@ -155,7 +166,8 @@ class Locator:
                         odd[key],
                         bucket_shown,
                         shown.get(key),
-                        known.get(key),
+                        None if held is None else held.actual,
+                        held_before,
                         position,
                     )
                 )
@@ -165,12 +177,69 @@ class Locator:
             contradictions,
             {e.event_id: e.offset for e in expected},
             complete,
+            strangers,
             len(suspects) - len(keys_judged),
         )
 
-    def _bucket(self, key: AggregateKey, bits: int) -> int:
-        from synchroscope.digest import aggregate_hash
+    def last_written(self, judgement: Judgement, partition: int, position: int) -> int | None:
+        """Return the offset of the last event before the fault that wrote one of its odd fields."""
+        names = {name for fault in judgement.faults for name in fault.fields}
+        names |= set(judgement.unexplained)
+        met = min((fault.offset for fault in judgement.faults), default=position)
+        writers = [judgement.expected.fields[n][1] for n in names if n in judgement.expected.fields]
+        offsets = []
+        for historic in self._history.history(judgement.key):
+            if names & set(historic.event.context_delta.updates) or (
+                historic.event.sequence in writers
+            ):
+                offset = self._offset_of(partition, historic.position)
+                if offset is None or offset >= met:
+                    break
+                offsets.append(offset)
+        return max(offsets, default=None)
 
+    def _offset_of(self, partition: int, store_position: int) -> int | None:
+        """Find the record of an event by bisection: store positions rise within a partition."""
+        low, high = 0, self._reference.position(partition)
+        while low < high:
+            middle = (low + high) // 2
+            record = next(iter(self._reference.records(partition, middle, high)), None)
+            if record is None:
+                high = middle
+                continue
+            stored = record.header("store-position")
+            if stored is None:
+                return None
+            if int(stored) == store_position:
+                return record.offset
+            if int(stored) < store_position:
+                low = record.offset + 1
+            else:
+                high = middle
+        return None
+
+    def contradicting_record(
+        self, view: View, partition: int, contradiction: Contradiction, position: int
+    ) -> Culprit | None:
+        """Name the first record whose ``previous`` is not what its aggregate's history says."""
+        keys = set(contradiction.keys)
+        held: dict[tuple[AggregateKey, str], Lanes | None] = {}
+        for record in self._reference.records(partition, 0, position):
+            try:
+                event = decode_event(record.value)
+            except InvalidEventError:
+                continue
+            key = (event.context_type, event.subject)
+            if key not in keys:
+                continue
+            for name, previous, current in self._seen(view, event):
+                if held.get((key, name)) != previous:
+                    producer = f"{event.source.model_id}/{event.source.instance_id}"
+                    return Culprit(key, record.offset, str(event.event_id), producer)
+                held[key, name] = current
+        return None
+
+    def _bucket(self, key: AggregateKey, bits: int) -> int:
         return aggregate_hash(*key) >> (64 - bits)
 
     def _expected(self, view: View, partition: int, since: int, position: int) -> list[Expected]:
@@ -188,12 +257,33 @@ class Locator:
                 found.append(Expected(record.offset, key, event.sequence, event.event_id, mark))
         return found
 
+    def _name_strangers(
+        self,
+        view: View,
+        partition: int,
+        expected: Sequence[Expected],
+        entries: Sequence[Entry],
+        suspects: dict[AggregateKey, None],
+    ) -> list[Entry]:
+        """Find the aggregates of earlier events' entries; return entries of no event at all."""
+        marks = {e.mark for e in expected}
+        strangers = []
+        for entry in entries:
+            if entry.event in marks:
+                continue
+            earlier = self._expected(view, partition, entry.offset, entry.offset + 1)
+            if earlier and earlier[0].mark == entry.event:
+                suspects.setdefault(earlier[0].key)
+            else:
+                strangers.append(entry)
+        return strangers
+
     @staticmethod
     def _suspects(
         expected: Sequence[Expected],
         entries: Sequence[Entry],
         mismatches: Sequence[Mismatch],
-        known: dict[AggregateKey, Actual],
+        known: Mapping[AggregateKey, Held],
         complete: bool,
     ) -> dict[AggregateKey, None]:
         """Return the aggregates whose journal is not what it must be, in order of discovery."""

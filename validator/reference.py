@@ -99,7 +99,7 @@ class Reference:
         count = log.partitions(EVENTS)
         self._folds = [self._empty() for _ in range(count)]
         self._points: list[OrderedDict[int, Fold]] = [OrderedDict() for _ in range(count)]
-        self._recent: list[deque[int]] = [deque(maxlen=REPEAT_WINDOW) for _ in range(count)]
+        self._recent: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(count)]
         self._repeats: list[deque[int]] = [deque(maxlen=REPEAT_WINDOW) for _ in range(count)]
         self.repeated = [0] * count
         for number in range(count):
@@ -124,7 +124,7 @@ class Reference:
     # -- going forward -----------------------------------------------------------------------
 
     def advance(self, partition: int, limit: int, wanted: Iterable[int] = ()) -> int:
-        """Fold up to `limit` records, keeping a point at each wanted position passed; count them."""
+        """Fold up to `limit` records, keeping a point at each wanted position; count them."""
         fold = self._folds[partition]
         batch = self._log.read(EVENTS, partition, fold.position, limit)
         if batch.position == fold.position:
@@ -145,7 +145,9 @@ class Reference:
                 repeats.append(record.offset)
                 self.repeated[partition] += 1
                 continue
-            recent.append(mark)
+            recent[mark] = None
+            if len(recent) > REPEAT_WINDOW:
+                recent.popitem(last=False)
             self._fold_event(fold, record, event)
         while stops and stops[0] <= batch.position:
             self._keep_at(partition, fold, stops.pop(0))
@@ -259,7 +261,8 @@ class Reference:
     def rebase(
         self, partition: int, model: str, bucket: int, facts: Sequence[Lanes], at: Fold
     ) -> None:
-        """Correct a bucket that the log's own contradiction spoilt: `facts` are the true ones at `at`.
+        """Correct a bucket that the log's own contradiction spoilt: `facts` are the
+        true ones at `at`.
 
         The same difference is added to the current fold; kept points are dropped, as they carry the
         error.
@@ -304,7 +307,7 @@ class Reference:
             for model, (table, audit, applied) in part.views.items():
                 fold.views[model] = ViewSum(Digest.from_table(table), audit, applied)
             self._folds[number] = fold
-            self._recent[number] = deque(part.recent, maxlen=REPEAT_WINDOW)
+            self._recent[number] = OrderedDict.fromkeys(part.recent)
             self.repeated[number] = part.repeated
             self._points[number].clear()
             self._keep(number, fold)

@@ -13,7 +13,6 @@ from synchroscope.digest import MASK, Lanes, lanes_from_hex
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Explanation, Note
 from synchroscope.view import View
-
 from validator.judgement import Actual
 from validator.reference import ViewSum
 
@@ -76,11 +75,18 @@ class Investigation(Struct):
     answer: Explanation | None = None
 
 
+class Held(Struct, frozen=True, array_like=True):
+    """How a replica held an aggregate when the store's order stood at `store_position`."""
+
+    actual: Actual
+    store_position: int
+
+
 class PartitionWatch(Struct):
     """One partition of one replica.
 
-    ``known`` is the difference that is already accounted for by findings; ``settled`` the position up
-    to which every applied event is accounted for; ``actual`` how deviating aggregates are held.
+    ``known`` is the difference that findings account for already; ``settled`` the position up to
+    which every applied event is accounted for; ``held`` how deviating aggregates were found.
     """
 
     known: Delta = Delta()
@@ -88,10 +94,12 @@ class PartitionWatch(Struct):
     settled_store_position: int = 0
     compared_position: int = -1
     compared_at: float = 0.0
+    agreed_position: int | None = None
+    differs: bool = False
     newest: Note | None = None
     newest_at: float = 0.0
     scrubbed_position: int = -1
-    actual: dict[AggregateKey, Actual] = {}
+    held: dict[AggregateKey, Held] = {}
     investigation: Investigation | None = None
     waiting: list[Note] = []
     news: bool = False
@@ -146,12 +154,14 @@ def judge_replica(
     if has_open_findings:
         return Judged(Verdict.DIVERGED, "open findings")
     for number, part in enumerate(watch.partitions):
-        if not part.known.holds_the_same_facts or part.news:
+        if part.differs:
             return Judged(Verdict.DIVERGED, f"digest differs on partition {number}")
     for number, reason in enumerate(unproven):
         if reason:
             return Judged(Verdict.UNKNOWN, f"reference of partition {number}: {reason}")
     for number, part in enumerate(watch.partitions):
+        if part.news:
+            return Judged(Verdict.UNKNOWN, f"partition {number} is being investigated")
         if part.compared_position < 0:
             return Judged(Verdict.UNKNOWN, f"partition {number} was never compared")
         age = now - part.compared_at
@@ -159,7 +169,5 @@ def judge_replica(
             part.compared_position < heads[number]
             or now - watch.reported_at > evidence_limit_seconds
         ):
-            return Judged(
-                Verdict.UNKNOWN, f"evidence of partition {number} is {age:.0f} s old"
-            )
+            return Judged(Verdict.UNKNOWN, f"evidence of partition {number} is {age:.0f} s old")
     return Judged(Verdict.CONSISTENT, "equal digests at equal positions")

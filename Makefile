@@ -1,0 +1,49 @@
+# make setup | demo | test | check | sim | faults | bench | lock
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SEEDS ?= 1000
+FAULT_SEEDS ?= 10
+
+.PHONY: setup demo test check sim faults bench lock clean
+
+setup: $(VENV)/.ready
+
+# The lock file pins every package by hash; the project itself is installed editable on top.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "Python's venv module is missing (on Debian: apt-get install python3-venv)"; exit 2; }
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/synchroscope demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+sim: setup
+	$(BIN)/synchroscope simulate --seeds $(SEEDS) $(ARGS)
+
+faults: setup
+	$(BIN)/python -m benchmarks.faults --seeds $(FAULT_SEEDS) $(ARGS)
+
+bench: setup
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Resolve again for Python 3.11 and newer; needs uv (pip install uv).
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-annotate --extra dev -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,165 @@
+"""`synchroscope demo`: the retail stream through the whole pipeline, in one process."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from examples.retail.stream import RetailProducer
+from examples.retail.views import RULES, VIEWS
+from msgspec import Struct
+from pipeline.commands import CommandSide
+from rich.console import Console
+
+from chaos.faults import FaultSpec, parse_fault
+from service.embedded import EmbeddedPipeline, ReplicaSpec
+from service.http import HttpServer, Showcase, Shown, make_app
+from service.report import build_report, exit_code
+from service.screen import Screen, print_summary
+
+REFRESH_SECONDS = 0.5
+IDLE_SECONDS = 0.002
+SETTLE_SECONDS = 60.0
+HURRIED_SETTLE_SECONDS = 15.0
+DEFAULT_DATA = Path(__file__).resolve().parent.parent / "examples" / "retail" / "data"
+
+REPLICAS = tuple(
+    ReplicaSpec(f"{view.model}@{instance}", view, storage)
+    for view in VIEWS
+    for instance, storage in ((1, "lmdb"), (2, "memory"))
+)
+
+
+class DemoOptions(Struct, frozen=True):
+    """What the command line says; see `service.cli`."""
+
+    data: Path = DEFAULT_DATA
+    speed: float | None = 1_200.0
+    duration_seconds: float | None = None
+    headless: bool = False
+    faults: tuple[str, ...] = ()
+    seed: int = 0
+    data_dir: Path | None = None
+    http_host: str = "127.0.0.1"
+    http_port: int = 8787
+    report: Path | None = None
+
+
+def run_demo(options: DemoOptions, console: Console) -> int:
+    """Run the demo to its end and return the exit code."""
+    faults = [parse_fault(text, [spec.name for spec in REPLICAS]) for text in options.faults]
+    if options.data_dir is not None:
+        return _Demo(options, options.data_dir, faults, console).run()
+    with tempfile.TemporaryDirectory(prefix="synchroscope-") as folder:
+        return _Demo(options, Path(folder), faults, console).run()
+
+
+class _Demo:
+    """One run: produce, settle, serve, stop."""
+
+    def __init__(
+        self, options: DemoOptions, folder: Path, faults: Sequence[FaultSpec], console: Console
+    ) -> None:
+        self._options = options
+        self._console = console
+        self._showcase = Showcase()
+        self._server = HttpServer(make_app(self._showcase), options.http_host, options.http_port)
+        self._pipeline = EmbeddedPipeline(folder, REPLICAS, faults=faults, seed=options.seed)
+        commands = CommandSide(self._pipeline.store, RULES)
+        self._producer = RetailProducer(
+            options.data, commands, self._pipeline.store, speed=options.speed
+        )
+        self._stops = 0
+        self._phase = "producing"
+        self._settled = False
+        self._produced_before = self._pipeline.store.count()
+        self._seconds = 0.0
+        self._refreshed_at = 0.0
+
+    def run(self) -> int:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._server.start()
+        self._refresh()
+        screen = Screen(self._console, self._server.url)
+        try:
+            self._produce(screen)
+            self._settle(screen)
+            if not self._options.headless:
+                self._serve(screen)
+            report = self._refresh()
+        finally:
+            screen.close()
+            self._server.stop()
+            self._pipeline.close()
+        print_summary(self._console, report, self._rate())
+        if self._options.report is not None:
+            text = json.dumps(report, indent=2, ensure_ascii=False)
+            self._options.report.write_text(text + "\n", encoding="utf-8")
+        return exit_code(report)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stops += 1
+        if self._stops > 2:
+            raise KeyboardInterrupt
+
+    def _produce(self, screen: Screen) -> None:
+        started = last = time.monotonic()
+        limit = self._options.duration_seconds
+        while not self._producer.done and not self._stops:
+            if limit is not None and time.monotonic() - started >= limit:
+                return
+            consumed = self._producer.step(time.time()).consumed + self._pipeline.step()
+            now = time.monotonic()
+            self._seconds += now - last
+            self._pipeline.ledger.producing_seconds += now - last
+            last = now
+            self._pause(screen, consumed)
+
+    def _settle(self, screen: Screen) -> None:
+        self._phase = "settling"
+        span = HURRIED_SETTLE_SECONDS if self._stops else SETTLE_SECONDS
+        deadline = time.monotonic() + span
+        while time.monotonic() < deadline and self._stops < 2:
+            consumed = self._pipeline.step()
+            if self._pipeline.is_caught_up():
+                if self._pipeline.validator.is_settled():
+                    self._settled = True
+                    return
+                self._pipeline.validator.scrub(time.time())
+            self._pause(screen, consumed)
+
+    def _serve(self, screen: Screen) -> None:
+        self._phase = "done, serving"
+        while not self._stops:
+            self._pause(screen, self._pipeline.step())
+
+    def _pause(self, screen: Screen, consumed: int) -> None:
+        now = time.monotonic()
+        if now - self._refreshed_at >= REFRESH_SECONDS:
+            self._refreshed_at = now
+            screen.show(self._refresh(), self._phase, self._rate(), now)
+        if not consumed:
+            time.sleep(IDLE_SECONDS)
+
+    def _rate(self) -> float:
+        made = self._pipeline_events - self._produced_before
+        return made / self._seconds if self._seconds else 0.0
+
+    def _refresh(self) -> dict[str, Any]:
+        now = time.time()
+        report = build_report(self._pipeline, now)
+        self._pipeline_events = report["events_produced"]
+        unready = [
+            f"{name}: {replica['reason']}"
+            for name, replica in report["replicas"].items()
+            if replica["verdict"] == "UNKNOWN"
+        ]
+        self._showcase.shown = Shown(self._pipeline.measure(), report, "; ".join(unready))
+        return report

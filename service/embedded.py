@@ -1,0 +1,245 @@
+"""The embedded mode: every role in one process on one data folder, stepped in turn.
+
+Read top to bottom, this is how the parts fit:
+
+    producer -> command side -> event store -> relay -> log -> [link] -> projector -> replica
+    log, reports -> validator -> findings, requests
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+from msgspec import Struct
+from pipeline.event_store_sqlite import SqliteEventStore
+from pipeline.storage_lmdb import LmdbStorage
+
+from chaos.faults import Dice, FaultJournal, FaultSpec
+from chaos.link import FaultyLink
+from chaos.saboteur import Saboteur
+from pipeline.log_sqlite import SqliteLog
+from pipeline.partitioner import PARTITIONERS
+from pipeline.projector import Projector
+from pipeline.relay import Relay
+from pipeline.sqlite_database import SqliteDatabase
+from synchroscope.latency import Latencies
+from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import (
+    CONTROL_TOPICS,
+    EVENTS,
+    STATE,
+    Log,
+    NewRecord,
+    ReplicaStorage,
+    Role,
+)
+from synchroscope.replica import Replica
+from synchroscope.view import View
+from tracing.metrics import Measurements, ReplicaMeasurements
+from validator.finding import timestamp
+from validator.ledger import FindingsReader
+from validator.validator import ExpectedReplica, Validator
+
+LEDGER_KEY = b"run-ledger"
+LEDGER_INTERVAL_SECONDS = 1.0
+
+
+class ReplicaSpec(Struct, frozen=True):
+    """A replica to run: its name, its view and where its facts live (``memory`` or ``lmdb``)."""
+
+    name: str
+    view: View
+    storage: str
+
+
+class RunLedger(Struct):
+    """What a run leaves for the next one on the same folder."""
+
+    latencies: dict[str, tuple[list[int], float]] = {}
+    producing_seconds: float = 0.0
+    runs: int = 0
+
+
+class EmbeddedPipeline:
+    """All roles but the producer, on one data folder.
+
+    Parameters
+    ----------
+    folder: Where everything is kept; made when it does not exist. One process at a time.
+    replicas: Which replicas to run.
+    partitions, partitioner: How the event log is divided; fixed at the folder's first use.
+    faults, seed: What to inject on the way to replicas or into their storages.
+    clock: Wall time in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        replicas: Sequence[ReplicaSpec],
+        *,
+        partitions: int = 4,
+        partitioner: str = "subject",
+        faults: Sequence[FaultSpec] = (),
+        seed: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._clock = clock
+        self._database = SqliteDatabase(folder / "synchroscope.db")
+        self.log = SqliteLog(
+            self._database, {EVENTS: partitions, **dict.fromkeys(CONTROL_TOPICS, 1)}
+        )
+        self.store = SqliteEventStore(self._database)
+        place = PARTITIONERS[partitioner]
+        self.relay = Relay(self.store, self.log, partitioner=place)
+        self.faults = FaultJournal(folder / "faults.jsonl")
+        self._storages: list[ReplicaStorage] = []
+        self.projectors: dict[str, Projector] = {}
+        self._saboteurs: dict[str, Saboteur] = {}
+        for spec in replicas:
+            self._add_replica(folder, spec, faults, Dice(seed))
+        views = list({spec.view.model: spec.view for spec in replicas}.values())
+        self.validator = Validator(
+            self.log,
+            views,
+            [ExpectedReplica(spec.name, spec.view.model) for spec in replicas],
+            self.store,
+            lambda kind, subject: place(kind, subject, partitions),
+        )
+        self.findings = FindingsReader(self.log)
+        self.ledger = self._load_ledger()
+        self._ledger_at = 0.0
+
+    def _add_replica(
+        self, folder: Path, spec: ReplicaSpec, faults: Sequence[FaultSpec], dice: Dice
+    ) -> None:
+        storage = make_storage(folder, spec)
+        replica = Replica(spec.name, spec.view, storage, incarnation=uuid4().hex)
+        events: Log = self.log
+        mine = [fault for fault in faults if fault.replica == spec.name]
+        if mine:
+            link = FaultyLink(
+                self.log, spec.view, spec.name, mine, dice, self.faults, self._clock, timestamp
+            )
+            events = link
+            self._saboteurs[spec.name] = Saboteur(
+                link, storage, replica.position, dice, self.faults, timestamp
+            )
+        self._storages.append(storage)
+        self.projectors[spec.name] = Projector(replica, self.log, events=events, clock=self._clock)
+
+    def roles(self) -> list[Role]:
+        """Return the roles in the order in which a round steps them."""
+        found: list[Role] = [self.relay]
+        for name, projector in self.projectors.items():
+            found.append(projector)
+            if name in self._saboteurs:
+                found.append(self._saboteurs[name])
+        found.append(self.validator)
+        return found
+
+    def step(self) -> int:
+        """Step every role once; return how much they consumed together."""
+        consumed = sum(role.step(self._clock()).consumed for role in self.roles())
+        now = self._clock()
+        if now - self._ledger_at >= LEDGER_INTERVAL_SECONDS:
+            self.save_ledger(now)
+        return consumed
+
+    # -- what a run leaves for the next ------------------------------------------------------
+
+    def _load_ledger(self) -> RunLedger:
+        record = self.log.latest(STATE, LEDGER_KEY)
+        ledger = RunLedger()
+        if record is not None:
+            ledger = msgspec.msgpack.decode(record.value, type=RunLedger)
+        for name, (counts, seconds) in ledger.latencies.items():
+            if name in self.projectors:
+                self.projectors[name].latencies = Latencies(counts, seconds)
+        ledger.runs += 1
+        return ledger
+
+    def save_ledger(self, now: float) -> None:
+        """Keep latencies and running time, so that a report covers all runs."""
+        self._ledger_at = now
+        self.ledger.latencies = {
+            name: (projector.latencies.counts, projector.latencies.total_seconds)
+            for name, projector in self.projectors.items()
+        }
+        data = msgspec.msgpack.encode(self.ledger)
+        self.log.append([NewRecord(STATE, 0, LEDGER_KEY, data)], now)
+
+    # -- what it shows of itself -------------------------------------------------------------
+
+    def heads(self) -> dict[int, int]:
+        """Return the event log's heads by partition."""
+        return {p: self.log.head(EVENTS, p) for p in range(self.log.partitions(EVENTS))}
+
+    def is_caught_up(self) -> bool:
+        """Say whether everything accepted is in the log and read by every replica."""
+        heads = self.heads()
+        return self.relay.position == self.store.count() and all(
+            projector.replica.position(partition) == head
+            for projector in self.projectors.values()
+            for partition, head in heads.items()
+        )
+
+    def measure(self) -> Measurements:
+        """Return the numbers for the metrics, as of now."""
+        now, heads = self._clock(), self.heads()
+        validator = self.validator
+        open_kinds: dict[str, int] = dict.fromkeys(validator.findings_total, 0)
+        for finding in validator.open_findings():
+            open_kinds[finding.kind] = open_kinds.get(finding.kind, 0) + 1
+        end = sum(heads.values())
+        replicas = tuple(
+            ReplicaMeasurements(
+                name=status.name,
+                verdict=status.verdict.value,
+                applied=status.applied,
+                duplicates=status.duplicates,
+                missing=status.gaps,
+                late=status.late,
+                anomalies=status.anomalies,
+                lag_events=end - sum(status.position.values()) if status.position else None,
+                comparisons=status.markers_compared,
+                reported_at=status.reported_at,
+                latencies=self.projectors[status.name].latencies,
+            )
+            for status in validator.status(now)
+        )
+        return Measurements(
+            at=now,
+            events_produced=self.store.count(),
+            rows_read=self.store.counter("rows_read"),
+            dead_letters=self.store.dead_letter_counts(),
+            log_heads=heads,
+            relay_backlog=self.store.count() - self.relay.position,
+            replicas=replicas,
+            consistent_ratio=validator.consistent_ratio,
+            checks=dict(validator.checks),
+            open_findings=open_kinds,
+            findings=validator.findings_total,
+            resolved=validator.resolved_total,
+            validator_lag_events=end - sum(map(validator.reference.position, heads)),
+            validator_requests=validator.requests_total,
+            repeated_in_log=sum(validator.reference.repeated),
+        )
+
+    def close(self) -> None:
+        """Close every storage; the folder can be opened again afterwards."""
+        self.save_ledger(self._clock())
+        for storage in self._storages:
+            storage.close()
+        self._database.close()
+
+
+def make_storage(folder: Path, spec: ReplicaSpec) -> ReplicaStorage:
+    """Return the storage of a replica, opened."""
+    if spec.storage == "lmdb":
+        return LmdbStorage(folder / "replicas" / f"{spec.name}.lmdb")
+    return MemoryStorage()

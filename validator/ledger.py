@@ -1,0 +1,95 @@
+"""All findings: opened once, resolved only by proof, published on `sync.findings`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from synchroscope.ports import FINDINGS, Log, NewRecord
+from validator.finding import Finding, decode_finding, encode_finding, timestamp
+
+READ_RECORDS = 1_000
+
+
+class Ledger:
+    """The findings that are open, and how many were ever opened and resolved, by kind."""
+
+    def __init__(self, opened: Iterable[Finding] = ()) -> None:
+        self._open = {finding.id: finding for finding in opened}
+        self._changed: dict[str, Finding] = {}
+        self.opened_total: Counter[str] = Counter()
+        self.resolved_total: Counter[str] = Counter()
+
+    def open_findings(
+        self, replica: str | None = None, partition: int | None = None
+    ) -> list[Finding]:
+        """Return the open findings, of one replica and partition if named."""
+        return [
+            finding
+            for finding in self._open.values()
+            if (replica is None or finding.replica == replica)
+            and (partition is None or finding.partition == partition)
+        ]
+
+    def open(self, finding: Finding, log: Log) -> None:
+        """Open a finding; one whose ID is known already keeps the time of its first detection."""
+        if finding.id in self._open:
+            return
+        earlier = log.latest(FINDINGS, finding.id.encode())
+        if earlier is None:
+            self.opened_total[finding.kind] += 1
+        else:
+            finding = replace(finding, detected_at=decode_finding(earlier.value).detected_at)
+        self._open[finding.id] = finding
+        self._changed[finding.id] = finding
+
+    def resolve(
+        self,
+        replica: str | None,
+        partition: int,
+        position: int,
+        now: float,
+        agrees: Callable[[Finding], bool],
+    ) -> None:
+        """Close those findings of a partition whose keys a digest at `position` shows in order."""
+        for finding in self.open_findings(replica, partition):
+            if finding.replica != replica or not agrees(finding):
+                continue
+            evidence = {**finding.evidence, "agreed_position": position}
+            closed = replace(
+                finding, state="resolved", resolved_at=timestamp(now), evidence=evidence
+            )
+            del self._open[finding.id]
+            self._changed[finding.id] = closed
+            self.resolved_total[finding.kind] += 1
+
+    def drain(self) -> list[NewRecord]:
+        """Return the records to publish for what changed since the last call."""
+        records = [
+            NewRecord(FINDINGS, 0, finding.id.encode(), encode_finding(finding))
+            for finding in self._changed.values()
+        ]
+        self._changed.clear()
+        return records
+
+
+class FindingsReader:
+    """Follows `sync.findings` and knows the newest form of every finding."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._position = 0
+        self._found: dict[str, Finding] = {}
+
+    def read(self) -> list[Finding]:
+        """Return all findings in order of detection."""
+        while True:
+            batch = self._log.read(FINDINGS, 0, self._position, READ_RECORDS)
+            for record in batch.records:
+                finding = decode_finding(record.value)
+                self._found[finding.id] = finding
+            if batch.position == self._position:
+                return sorted(self._found.values(), key=lambda f: (f.detected_at, f.id))
+            self._position = batch.position

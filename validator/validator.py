@@ -1,0 +1,663 @@
+"""The validator's role: reads reports and events, compares, asks, concludes, publishes.
+
+One step, in this order:
+
+1. Read reports and answers; remember the positions at which they need the reference.
+2. Fold events forward, keeping a point at each such position.
+3. Compare every note whose position the fold has reached; a difference that is not accounted for
+   starts an investigation.
+4. Conclude investigations that are answered; ask again where no answer came.
+5. Publish findings and requests together with the checkpoint, in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from synchroscope.digest import DEFAULT_BITS, Digest, Hasher
+from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
+from synchroscope.report import (
+    Explanation,
+    Note,
+    Report,
+    Request,
+    decode_message,
+    encode_message,
+)
+from synchroscope.view import View
+from validator.conclude import Scene, findings_of
+from validator.finding import Finding, Position, Since, finding_id, timestamp
+from validator.ledger import Ledger
+from validator.locate import Contradiction, History, Located, Locator, PartitionOf
+from validator.reference import Fold, Reference, StoredFold
+from validator.watch import (
+    MAXIMUM_WAITING,
+    Held,
+    Investigation,
+    Judged,
+    PartitionWatch,
+    ReplicaWatch,
+    Verdict,
+    compare,
+    judge_replica,
+    refuse_reason,
+)
+
+CONSUMER = "validator"
+REPORTS_PER_STEP = 500
+MAXIMUM_BAD_BUCKETS = 64
+MAXIMUM_HELD = 2_000
+
+
+class ExpectedReplica(Struct, frozen=True):
+    """A replica that must report: its name and its view's model."""
+
+    name: str
+    model: str
+
+
+class Checkpoint(Struct, array_like=True):
+    """The validator's constant-size state."""
+
+    reports: int
+    folds: list[StoredFold]
+    watches: list[ReplicaWatch]
+    open: list[Finding]
+    opened_total: dict[str, int]
+    resolved_total: dict[str, int]
+    checks: dict[str, int]
+    requests: int
+
+
+class ReplicaStatus(Struct, frozen=True):
+    """One replica as the validator sees it."""
+
+    name: str
+    model: str
+    verdict: Verdict
+    reason: str
+    applied: int
+    position: dict[int, int]
+    duplicates: int
+    gaps: int
+    late: int
+    anomalies: int
+    markers_compared: int
+    open_findings: int
+    reported_at: float | None
+
+
+class Validator:
+    """Proves replicas consistent, or names what is not.
+
+    Parameters
+    ----------
+    log: Events, reports, requests, findings and the checkpoint all live here.
+    views, replicas: What must be; a replica that never reports is UNKNOWN.
+    history: The authority for what a suspect aggregate ought to be.
+    partition_of: (context type, subject) -> partition, as the relay has it.
+    evidence_limit_seconds: Age from which evidence no longer counts.
+    request_timeout_seconds: After this a question is put again.
+    fold_records: Most events folded of one partition in one step.
+    checkpoint_interval_seconds: Most time between checkpoints while there is nothing to publish.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        views: Sequence[View],
+        replicas: Sequence[ExpectedReplica],
+        history: History,
+        partition_of: PartitionOf,
+        *,
+        bits: int = DEFAULT_BITS,
+        hasher: Hasher | None = None,
+        marker_interval: int = 1_024,
+        evidence_limit_seconds: float = 30.0,
+        request_timeout_seconds: float = 2.0,
+        fold_records: int = 1_000,
+        checkpoint_interval_seconds: float = 0.5,
+    ) -> None:
+        self._log = log
+        self._views = {view.model: view for view in views}
+        self._hasher = hasher or Hasher()
+        self._bits = bits
+        self._evidence_limit_seconds = evidence_limit_seconds
+        self._request_timeout_seconds = request_timeout_seconds
+        self._fold_records = fold_records
+        self._checkpoint_interval_seconds = checkpoint_interval_seconds
+        self.reference = Reference(
+            log, views, bits=bits, hasher=self._hasher, marker_interval=marker_interval
+        )
+        self._locator = Locator(self.reference, history, partition_of)
+        self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
+        self._ledger = Ledger()
+        self._reports_position = 0
+        self._requests: list[Request] = []
+        self._requests_total = 0
+        self.checks = {"match": 0, "mismatch": 0, "unknown": 0}
+        self._checkpoint_at: float | None = None
+        self._dirty = False
+        self._restore()
+
+    # -- the step ----------------------------------------------------------------------------
+
+    def step(self, now: float) -> Progress:
+        """Do one bounded round of work."""
+        consumed = self._read_reports(now)
+        for partition in self.reference.partitions:
+            wanted = self._wanted(partition)
+            consumed += self.reference.advance(partition, self._fold_records, wanted)
+        for watch in self._watches.values():
+            for number, part in enumerate(watch.partitions):
+                self._compare_waiting(watch, part, now)
+                self._follow_up(watch, number, part, now)
+        self._publish(now, consumed > 0)
+        return Progress(consumed)
+
+    def _read_reports(self, now: float) -> int:
+        batch = self._log.read(REPORTS, 0, self._reports_position, REPORTS_PER_STEP)
+        for record in batch.records:
+            message = decode_message(record.value)
+            if isinstance(message, Report):
+                self._take_report(message, now)
+            elif isinstance(message, Explanation):
+                self._take_explanation(message)
+        self._reports_position = batch.position
+        return len(batch.records)
+
+    def _take_report(self, report: Report, now: float) -> None:
+        watch = self._watches.get(report.replica)
+        if watch is None:
+            return
+        view = self._views[watch.model]
+        watch.refused = refuse_reason(view, self._hasher.algorithm, self._bits, report)
+        if watch.refused:
+            self.checks["unknown"] += 1
+            return
+        count = len(self.reference.partitions)
+        if report.incarnation != watch.incarnation:
+            watch.reset(report.incarnation, count)
+        watch.reported_at = now
+        for note in report.notes:
+            if not 0 <= note.partition < count:
+                continue
+            part = watch.partitions[note.partition]
+            if part.newest is not None and note.position < part.newest.position and not note.marker:
+                part = watch.partitions[note.partition] = PartitionWatch()
+            if not note.marker:
+                part.newest, part.newest_at = note, now
+            part.waiting.append(note)
+            del part.waiting[:-MAXIMUM_WAITING]
+
+    def _take_explanation(self, explanation: Explanation) -> None:
+        watch = self._watches.get(explanation.replica)
+        if watch is None or watch.incarnation != explanation.incarnation:
+            return
+        number = explanation.note.partition
+        if not 0 <= number < len(watch.partitions):
+            return
+        investigation = watch.partitions[number].investigation
+        if investigation is not None and investigation.request_id == explanation.request_id:
+            investigation.answer = explanation
+
+    def _wanted(self, partition: int) -> list[int]:
+        wanted = []
+        for watch in self._watches.values():
+            if not watch.partitions:
+                continue
+            part = watch.partitions[partition]
+            wanted += [note.position for note in part.waiting]
+            if part.investigation is not None and part.investigation.answer is not None:
+                wanted.append(part.investigation.answer.note.position)
+        return wanted
+
+    # -- comparing ---------------------------------------------------------------------------
+
+    def _compare_waiting(self, watch: ReplicaWatch, part: PartitionWatch, now: float) -> None:
+        rest: list[Note] = []
+        for note in part.waiting:
+            if note.position > self.reference.position(note.partition):
+                rest.append(note)
+            elif note.position >= part.settled:
+                point = self.reference.at(note.partition, note.position)
+                if point is None:
+                    self.checks["unknown"] += 1
+                else:
+                    self._compare(watch, part, note, point, now)
+        part.waiting = rest
+
+    def _compare(
+        self, watch: ReplicaWatch, part: PartitionWatch, note: Note, point: Fold, now: float
+    ) -> None:
+        if point.unproven:
+            self.checks["unknown"] += 1
+            return
+        delta = compare(point.views[watch.model], note)
+        watch.markers_compared += 1
+        self._dirty = True
+        part.compared_position, part.compared_at = note.position, now
+        self.checks["match" if delta.holds_the_same_facts else "mismatch"] += 1
+        watch.agreements += delta.holds_the_same_facts
+        if delta.holds_the_same_facts:
+            part.agreed_position = note.position
+            self._resolve(watch, note, now, lambda finding: True)
+        if note.marker:
+            return
+        part.differs = not delta.holds_the_same_facts
+        if delta != part.known:
+            part.news = True
+        elif part.investigation is None:
+            part.settled, part.settled_store_position = note.position, point.store_position
+
+    def _resolve(
+        self, watch: ReplicaWatch, note: Note, now: float, agrees: Callable[[Finding], bool]
+    ) -> None:
+        self._ledger.resolve(watch.name, note.partition, note.position, now, agrees)
+
+    # -- investigating -----------------------------------------------------------------------
+
+    def _follow_up(
+        self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float
+    ) -> None:
+        investigation = part.investigation
+        if investigation is None:
+            if part.news:
+                self._ask(watch, number, part, [], False, now)
+            return
+        answer = investigation.answer
+        if answer is None:
+            wait = self._request_timeout_seconds * min(investigation.attempts, 5)
+            if now - investigation.asked_at >= wait:
+                self._ask(
+                    watch,
+                    number,
+                    part,
+                    investigation.buckets,
+                    investigation.scrub,
+                    now,
+                    investigation.attempts + 1,
+                )
+            return
+        if answer.note.position > self.reference.position(number):
+            return
+        point = self.reference.at(number, answer.note.position)
+        if point is None:
+            investigation.answer, investigation.asked_at = None, now
+            return
+        self._evaluate(watch, number, part, investigation, answer, point, now)
+
+    def _ask(
+        self,
+        watch: ReplicaWatch,
+        number: int,
+        part: PartitionWatch,
+        buckets: list[int],
+        scrub: bool,
+        now: float,
+        attempts: int = 1,
+    ) -> None:
+        self._requests_total += 1
+        request = Request(
+            f"{self._requests_total}-{watch.incarnation}",
+            watch.name,
+            number,
+            part.settled,
+            buckets,
+            scrub,
+        )
+        part.investigation = Investigation(
+            request.request_id, part.settled, buckets, scrub, now, attempts
+        )
+        self._requests.append(request)
+
+    def _evaluate(
+        self,
+        watch: ReplicaWatch,
+        number: int,
+        part: PartitionWatch,
+        investigation: Investigation,
+        answer: Explanation,
+        point: Fold,
+        now: float,
+    ) -> None:
+        bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
+        asked = bad[:MAXIMUM_BAD_BUCKETS]
+        if not set(asked) <= set(answer.buckets):
+            self._ask(watch, number, part, asked, False, now)
+            if investigation.scrub:
+                part.scrubbed_position = answer.note.position
+            return
+        self._conclude(watch, part, investigation, answer, point, bad, now)
+
+    def _conclude(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        investigation: Investigation,
+        answer: Explanation,
+        point: Fold,
+        bad: list[int],
+        now: float,
+    ) -> None:
+        note, view = answer.note, self._views[watch.model]
+        located = self._locator.locate(
+            view,
+            answer,
+            part.settled,
+            part.settled_store_position,
+            part.held,
+            point,
+            bad[:MAXIMUM_BAD_BUCKETS],
+        )
+        if located.contradictions:
+            point = self._correct(view, note, point, located.contradictions, now)
+        delta = compare(point.views[watch.model], note)
+        is_seen = any(j.expected.facts() != j.actual.facts() for j in located.judgements)
+        if delta.holds_the_same_facts == is_seen and not investigation.scrub:
+            # The digest and what is stored tell different tales: have it summed from storage.
+            self._ask(watch, note.partition, part, answer.buckets, True, now)
+            return
+        scene = self._scene(watch, part, answer, located, now)
+        for finding in findings_of(scene, located):
+            self._ledger.open(finding, self._log)
+        deviating = self._remember(watch, part, located, point)
+        part.known = delta
+        part.settled, part.settled_store_position = note.position, point.store_position
+        part.compared_position, part.compared_at = note.position, now
+        part.news = False
+        part.differs = not delta.holds_the_same_facts
+        part.investigation = None
+        self._dirty = True
+        if investigation.scrub:
+            part.scrubbed_position = note.position
+        if delta.holds_the_same_facts:
+            part.agreed_position = note.position
+            self._resolve(watch, note, now, lambda finding: True)
+        else:
+            self._resolve(watch, note, now, lambda f: bool(f.keys) and not deviating & set(f.keys))
+            if not self._ledger.open_findings(watch.name, note.partition) or located.overflow:
+                self._ledger.open(self._unlocated(watch, part, note, bad, now), self._log)
+
+    def _remember(
+        self, watch: ReplicaWatch, part: PartitionWatch, located: Located, point: Fold
+    ) -> set[tuple[str, str]]:
+        """Keep how deviating aggregates are held; return those whose facts differ."""
+        deviating = set()
+        for judgement in located.judgements:
+            watch.ordering_violations += len(judgement.late)
+            part.held.pop(judgement.key, None)
+            if judgement.deviates and len(part.held) < MAXIMUM_HELD:
+                part.held[judgement.key] = Held(judgement.actual, point.store_position)
+            if judgement.expected.facts() != judgement.actual.facts():
+                deviating.add(judgement.key)
+        return deviating
+
+    def _scene(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        answer: Explanation,
+        located: Located,
+        now: float,
+    ) -> Scene:
+        number = answer.note.partition
+        values: dict[tuple[tuple[str, str], str], Any] = {}
+        view = self._views[watch.model]
+        for aggregate in answer.aggregates:
+            for fact in aggregate.facts:
+                if view.is_public(aggregate.context_type, fact.field):
+                    key = (aggregate.context_type, aggregate.subject)
+                    values[key, fact.field] = fact.value
+        written: dict[tuple[str, str], int] = {}
+        recorded: dict[int, float] = {}
+        for judgement in located.judgements:
+            offsets = [v.offset for v in judgement.missed if v.offset is not None]
+            offsets += [fault.offset for fault in judgement.faults]
+            for offset in offsets:
+                for record in self.reference.records(number, offset, offset + 1):
+                    stamp = record.header("recorded")
+                    recorded[offset] = record.timestamp if stamp is None else float(stamp)
+            if judgement.faults or judgement.unexplained:
+                last = self._locator.last_written(judgement, number, answer.note.position)
+                if last is not None:
+                    written[judgement.key] = last + 1
+        return Scene(
+            watch.name,
+            number,
+            answer.note.position,
+            part.agreed_position,
+            now,
+            values,
+            written,
+            recorded,
+        )
+
+    def _unlocated(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        note: Note,
+        bad: Sequence[int],
+        now: float,
+    ) -> Finding:
+        share = len(bad) / (1 << self._bits)
+        return Finding(
+            id=finding_id(watch.name, note.partition, "bulk", note.position),
+            state="open",
+            kind="bulk" if len(bad) > MAXIMUM_BAD_BUCKETS else "unlocated",
+            replica=watch.name,
+            context_type=None,
+            subjects=[],
+            first_bad_position=Position(note.partition, note.position),
+            since=Since(note.partition, part.agreed_position, note.position),
+            detected_at=timestamp(now),
+            resolved_at=None,
+            evidence={
+                "reason": f"{len(bad)} buckets ({share:.0%}) differ; location UNKNOWN. "
+                "A rebuild of the replica is cheaper than a repair from about a tenth on",
+                "buckets": list(bad[:MAXIMUM_BAD_BUCKETS]),
+            },
+            partition=note.partition,
+        )
+
+    def _correct(
+        self,
+        view: View,
+        note: Note,
+        point: Fold,
+        contradictions: Sequence[Contradiction],
+        now: float,
+    ) -> Fold:
+        """Rebase the reference where a record contradicts its own aggregate's history."""
+        point = point.copy()
+        for contradiction in contradictions:
+            bucket = contradiction.bucket
+            self.reference.rebase(note.partition, view.model, bucket, contradiction.facts, point)
+            point.views[view.model].digest.replace(bucket, contradiction.facts)
+            culprit = self._locator.contradicting_record(
+                view, note.partition, contradiction, note.position
+            )
+            keys = contradiction.keys if culprit is None else [culprit.key]
+            offset = None if culprit is None else culprit.offset
+            self._ledger.open(
+                Finding(
+                    id=finding_id("log", note.partition, view.model, offset, bucket),
+                    state="open",
+                    kind="log-contradiction",
+                    replica=None,
+                    context_type=keys[0][0] if keys else None,
+                    subjects=[] if culprit is None else [culprit.key[1]],
+                    first_bad_position=None if offset is None else Position(note.partition, offset),
+                    since=None,
+                    detected_at=timestamp(now),
+                    resolved_at=None,
+                    evidence={
+                        "reason": "a record contradicts its own aggregate's history; the reference "
+                        "was corrected, replicas are not blamed",
+                        "event_id": None if culprit is None else culprit.event_id,
+                        "producer": None if culprit is None else culprit.producer,
+                        "corrected_bucket": bucket,
+                        "model": view.model,
+                    },
+                    partition=note.partition,
+                    keys=list(keys[:1]),
+                ),
+                self._log,
+            )
+        return point
+
+    # -- publishing and the checkpoint -------------------------------------------------------
+
+    def _publish(self, now: float, worked: bool) -> None:
+        outputs = [
+            NewRecord(REQUESTS, 0, request.replica.encode(), encode_message(request))
+            for request in self._requests
+        ]
+        self._requests.clear()
+        outputs += self._ledger.drain()
+        self._dirty = self._dirty or worked
+        due = (
+            self._checkpoint_at is None
+            or now - self._checkpoint_at >= self._checkpoint_interval_seconds
+        )
+        if not outputs and not (self._dirty and due):
+            return
+        outputs.append(NewRecord(STATE, 0, CONSUMER.encode(), self._checkpoint()))
+        self._log.append(
+            outputs, now, consumer=CONSUMER, positions={(REPORTS, 0): self._reports_position}
+        )
+        self._checkpoint_at = now
+        self._dirty = False
+
+    def _checkpoint(self) -> bytes:
+        return msgspec.msgpack.encode(
+            Checkpoint(
+                self._reports_position,
+                self.reference.store(),
+                list(self._watches.values()),
+                self._ledger.open_findings(),
+                dict(self._ledger.opened_total),
+                dict(self._ledger.resolved_total),
+                self.checks,
+                self._requests_total,
+            )
+        )
+
+    def _restore(self) -> None:
+        record = self._log.latest(STATE, CONSUMER.encode())
+        if record is None:
+            return
+        stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
+        self.reference.restore(stored.folds)
+        self._reports_position = stored.reports
+        self._ledger = Ledger(stored.open)
+        self._ledger.opened_total.update(stored.opened_total)
+        self._ledger.resolved_total.update(stored.resolved_total)
+        self.checks = stored.checks
+        self._requests_total = stored.requests
+        for watch in stored.watches:
+            if watch.name in self._watches and watch.model == self._watches[watch.name].model:
+                self._watches[watch.name] = watch
+
+    # -- asking the validator ----------------------------------------------------------------
+
+    def scrub(self, now: float) -> None:
+        """Ask every replica to sum its facts again from storage, where it was not at the head."""
+        for watch in self._watches.values():
+            for number, part in enumerate(watch.partitions):
+                head = self._log.head(EVENTS, number)
+                if part.investigation is None and part.scrubbed_position < head:
+                    self._ask(watch, number, part, [], True, now)
+
+    def is_settled(self) -> bool:
+        """Say whether every replica was scrubbed and compared at every partition's head."""
+        heads = [self._log.head(EVENTS, number) for number in self.reference.partitions]
+        return all(
+            watch.partitions
+            and not watch.refused
+            and all(
+                part.compared_position == head
+                and part.settled == head
+                and part.scrubbed_position >= head
+                and part.investigation is None
+                and not part.news
+                for part, head in zip(watch.partitions, heads, strict=True)
+            )
+            for watch in self._watches.values()
+        )
+
+    def judge(self, name: str, now: float) -> Judged:
+        """Return one replica's verdict."""
+        watch = self._watches[name]
+        return judge_replica(
+            watch,
+            [self.reference.position(p) for p in self.reference.partitions],
+            [self.reference.current(p).unproven for p in self.reference.partitions],
+            bool(self._ledger.open_findings(name)),
+            now,
+            self._evidence_limit_seconds,
+        )
+
+    def status(self, now: float) -> list[ReplicaStatus]:
+        """Return every expected replica's status."""
+        return [self._status(watch, now) for watch in self._watches.values()]
+
+    def _status(self, watch: ReplicaWatch, now: float) -> ReplicaStatus:
+        judged = self.judge(watch.name, now)
+        notes = [part.newest for part in watch.partitions if part.newest is not None]
+        return ReplicaStatus(
+            name=watch.name,
+            model=watch.model,
+            verdict=judged.verdict,
+            reason=judged.reason,
+            applied=sum(note.applied for note in notes),
+            position={note.partition: note.position for note in notes},
+            duplicates=sum(note.duplicates for note in notes),
+            gaps=sum(note.gaps for note in notes),
+            late=sum(note.late for note in notes),
+            anomalies=sum(note.anomalies for note in notes),
+            markers_compared=watch.markers_compared,
+            open_findings=len(self._ledger.open_findings(watch.name)),
+            reported_at=watch.reported_at or None,
+        )
+
+    def open_findings(self) -> list[Finding]:
+        """Return the open findings."""
+        return self._ledger.open_findings()
+
+    @property
+    def findings_total(self) -> dict[str, int]:
+        """How many findings were ever opened, by kind."""
+        return dict(self._ledger.opened_total)
+
+    @property
+    def resolved_total(self) -> dict[str, int]:
+        """How many findings were resolved, by kind."""
+        return dict(self._ledger.resolved_total)
+
+    @property
+    def requests_total(self) -> int:
+        """How many questions were put to replicas."""
+        return self._requests_total
+
+    def applied(self, model: str) -> int:
+        """Return how many events of the log a view has to apply, up to the fold's position."""
+        return sum(
+            self.reference.current(p).views[model].applied for p in self.reference.partitions
+        )
+
+    @property
+    def consistent_ratio(self) -> float | None:
+        """Share of comparisons in which the facts agreed; None before the first."""
+        total = self.checks["match"] + self.checks["mismatch"]
+        return self.checks["match"] / total if total else None
+
+
+def expected_replicas(pairs: Iterable[tuple[str, str]]) -> list[ExpectedReplica]:
+    """Return (name, model) pairs as expected replicas."""
+    return [ExpectedReplica(name, model) for name, model in pairs]
