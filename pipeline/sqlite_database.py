@@ -20,6 +20,8 @@ Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 BUSY_TIMEOUT_SECONDS = 5.0
 CACHE_KIBIBYTES = 65_536
+#: A page that many commits change is copied into the file once for all of them.
+PAGES_BETWEEN_CHECKPOINTS = 8_192
 JOURNAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 _REMEDIES = {
@@ -81,6 +83,7 @@ class SqliteDatabase:
         if exclusive:
             self.execute("PRAGMA journal_mode = WAL")
             self.execute(f"PRAGMA synchronous = {synchronous}")
+            self.execute(f"PRAGMA wal_autocheckpoint = {PAGES_BETWEEN_CHECKPOINTS}")
             self.execute(f"PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES}")
         else:
             self.execute("PRAGMA query_only = ON")

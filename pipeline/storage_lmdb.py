@@ -5,8 +5,8 @@ A commit is one LMDB transaction, handed to the operating system before `commit`
 (``MDB_NOSYNC``) it may leave a corrupt file, for common file systems do not keep the order of
 writes. A flush for each commit at least doubles its time. As a replica can be rebuilt from the log,
 the default is not to flush and not to trust: while the storage is open, a file beside it names the
-kernel's boot; if it is still there at the next opening, and the machine was started anew in between,
-the storage is emptied and the replica begins a new life from the log.
+kernel's boot; if it is still there at the next opening, and the machine was started anew since, the
+storage is emptied and the replica begins a new life from the log.
 """
 
 from __future__ import annotations
