@@ -11,6 +11,7 @@ storage is emptied and the replica begins a new life from the log.
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -65,24 +66,29 @@ class LmdbStorage:
         self._path = Path(path)
         self._maximum_map_size_bytes = maximum_map_size_bytes
         self._lock = threading.Lock()
+        self._mark = self._path / _UNFLUSHED
         boot = _boot()
+        # Where the boot has no name, nothing could tell that a flush was missed.
+        flushes = durable or not boot
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             self._discard_if_untrusted(boot)
-            # Where the boot has no name, nothing could tell that a flush was missed.
-            self._flushes = durable or not boot
-            self._environment = lmdb.open(
-                str(self._path),
-                map_size=map_size_bytes,
-                max_dbs=4,
-                sync=self._flushes,
-                metasync=self._flushes,
-            )
-        except (lmdb.Error, OSError) as error:
+            was_marked = self._mark.exists()
+            if not flushes:
+                _write_flushed(self._mark, boot)
+        except OSError as error:
             raise self._failure(error) from error
         try:
-            if not self._flushes:
-                (self._path / _UNFLUSHED).write_text(boot)
+            self._environment = lmdb.open(
+                str(self._path), map_size=map_size_bytes, max_dbs=4, sync=flushes, metasync=flushes
+            )
+        except lmdb.Error as error:
+            if not was_marked:
+                self._mark.unlink(missing_ok=True)
+            raise self._failure(error) from error
+        try:
+            if flushes:
+                self._flush()
             self._aggregates = self._environment.open_db(b"aggregates")
             self._states = self._environment.open_db(b"states")
             self._journal = self._environment.open_db(b"journal")
@@ -92,10 +98,13 @@ class LmdbStorage:
             raise self._failure(error) from error
 
     def _discard_if_untrusted(self, boot: str) -> None:
-        mark = self._path / _UNFLUSHED
-        if mark.exists() and mark.read_text() != boot:
+        if self._mark.exists() and self._mark.read_text() != boot:
             for name in ("data.mdb", "lock.mdb", _UNFLUSHED):
                 (self._path / name).unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        self._environment.sync(True)
+        self._mark.unlink(missing_ok=True)
 
     def incarnation(self) -> str | None:
         """Return the name of this storage's life."""
@@ -193,9 +202,8 @@ class LmdbStorage:
 
     def close(self) -> None:
         """Flush, and release the folder; closing twice is harmless."""
-        with self._lock, suppress(lmdb.Error):
-            self._environment.sync(True)
-            (self._path / _UNFLUSHED).unlink(missing_ok=True)
+        with self._lock, suppress(lmdb.Error, OSError):
+            self._flush()
         self._environment.close()
 
     # -- LMDB ----------------------------------------------------------------------------------
@@ -265,6 +273,19 @@ def _boot() -> str:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+def _write_flushed(path: Path, text: str) -> None:
+    # The mark must be on the disk before the first page that it warns of.
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @lru_cache(maxsize=16_384)
