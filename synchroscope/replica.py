@@ -427,9 +427,7 @@ class Replica:
         entries: list[Entry] = []
         mismatches: list[Mismatch] = []
         for chunk in self._storage.journal(number, request.since):
-            more, odd = msgspec.msgpack.decode(
-                chunk.data, type=tuple[list[Entry], list[Mismatch]]
-            )
+            more, odd = msgspec.msgpack.decode(chunk.data, type=tuple[list[Entry], list[Mismatch]])
             entries.extend(more)
             mismatches.extend(odd)
         aggregates = [
