@@ -114,5 +114,3 @@ class CrashingStorage:
     def close(self) -> None:
         """Close the storage."""
         self._storage.close()
-
-

@@ -126,9 +126,7 @@ class World:
         self.may_crash = False
         self.events_made = 0
         self.acknowledged: list[str] = []
-        self.log = MemoryLog(
-            {EVENTS: self.settings.partitions, **dict.fromkeys(CONTROL_TOPICS, 1)}
-        )
+        self.log = MemoryLog({EVENTS: self.settings.partitions, **dict.fromkeys(CONTROL_TOPICS, 1)})
         self.store = MemoryEventStore()
         self.journal = FaultJournal()
         self.dice = Dice(seed)
@@ -165,9 +163,7 @@ class World:
         storage = self.storages[name]
         log = self.crashing_log()
         specs = () if self.good_links else self.settings.faults
-        link = FaultyLink(
-            log, view, name, specs, self.dice, self.journal, self.clock, timestamp
-        )
+        link = FaultyLink(log, view, name, specs, self.dice, self.journal, self.clock, timestamp)
         replica = Replica(
             name,
             view,
@@ -320,6 +316,7 @@ class World:
         found, masked = self.check_findings()
         self.check_log()
         self.check_verdicts()
+        self.check_counts()
         self.rebuild()
         return Outcome(
             self.seed,
@@ -395,11 +392,22 @@ class World:
                 if finding.replica == name
                 for key in finding.keys
             }
-            odd = {
-                key[:2] for key in truth.keys() | held.keys() if truth.get(key) != held.get(key)
-            }
+            odd = {key[:2] for key in truth.keys() | held.keys() if truth.get(key) != held.get(key)}
             if odd != named:
                 raise Broken(f"{name}: deviating {sorted(odd)}, named {sorted(named)}")
+
+    def check_counts(self) -> None:
+        """Every late event is proven by the audit; an unharmed replica never shows any news."""
+        assert self.validator is not None
+        harmless = ("duplicate", "delay")
+        harmed = {f.replica for f in self.journal.faults() if f.kind not in harmless}
+        for status in self.validator.status(self.now):
+            if status.late != status.ordering_violations:
+                raise Broken(
+                    f"{status.name}: {status.late} late, {status.ordering_violations} proven"
+                )
+            if status.name not in harmed and status.agreements != status.markers_compared:
+                raise Broken(f"{status.name} is unharmed and did not always agree: {status}")
 
     def check_findings(self) -> tuple[int, int]:
         """Every fault that had an effect is found where it struck; nothing is found without cause."""

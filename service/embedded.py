@@ -26,6 +26,7 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.projector import Projector
 from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
+from synchroscope.digest import Hasher
 from synchroscope.latency import Latencies
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import (
@@ -82,7 +83,7 @@ class EmbeddedPipeline:
         replicas: Sequence[ReplicaSpec],
         *,
         partitions: int = 4,
-        partitioner: str = "subject",
+        partitioner: str = "by_subject",
         faults: Sequence[FaultSpec] = (),
         seed: int = 0,
         clock: Callable[[], float] = time.time,
@@ -97,6 +98,7 @@ class EmbeddedPipeline:
         place = PARTITIONERS[partitioner]
         self.relay = Relay(self.store, self.log, partitioner=place)
         self.faults = FaultJournal(folder / "faults.jsonl")
+        self._hasher = Hasher()  # one for all: replicas of one process meet the same facts
         self._storages: list[ReplicaStorage] = []
         self.projectors: dict[str, Projector] = {}
         self._saboteurs: dict[str, Saboteur] = {}
@@ -109,6 +111,7 @@ class EmbeddedPipeline:
             [ExpectedReplica(spec.name, spec.view.model) for spec in replicas],
             self.store,
             lambda kind, subject: place(kind, subject, partitions),
+            hasher=self._hasher,
         )
         self.findings = FindingsReader(self.log)
         self.ledger = self._load_ledger()
@@ -118,7 +121,7 @@ class EmbeddedPipeline:
         self, folder: Path, spec: ReplicaSpec, faults: Sequence[FaultSpec], dice: Dice
     ) -> None:
         storage = make_storage(folder, spec)
-        replica = Replica(spec.name, spec.view, storage, incarnation=uuid4().hex)
+        replica = Replica(spec.name, spec.view, storage, incarnation=uuid4().hex, hasher=self._hasher)
         events: Log = self.log
         mine = [fault for fault in faults if fault.replica == spec.name]
         if mine:

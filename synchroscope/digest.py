@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
@@ -25,7 +26,11 @@ MASK = (1 << 64) - 1
 DEFAULT_BITS = 8
 MAXIMUM_BITS = 20
 
+MAXIMUM_RECENT = 8_192
+"""Facts whose hashes a `Hasher` remembers."""
+
 _LANES = struct.Struct(">QQ")
+_pack = msgspec.msgpack.Encoder().encode
 Lanes = tuple[int, int]
 
 
@@ -41,6 +46,7 @@ class Hasher:
 
     def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
         self.algorithm = algorithm
+        self._recent: dict[tuple[bytes, bytes], Lanes] = {}
         self._digest: Callable[[bytes], bytes]
         if algorithm == "xxh3-128":
             if key:
@@ -55,8 +61,16 @@ class Hasher:
 
     def fact(self, context_type: str, subject: str, field: str, value: Any) -> Lanes:
         """Return the lanes of one fact."""
-        data = _fact_head(context_type, subject, field) + encode(value)
-        return _LANES.unpack(self._digest(data))  # type: ignore[return-value]
+        head = _fact_head(context_type, subject, field)
+        # The same facts come again and again: as `current`, as `previous`, in every replica.
+        known = (head, _pack(value))
+        lanes = self._recent.get(known)
+        if lanes is None:
+            lanes = _LANES.unpack(self._digest(head + encode(value)))
+            if len(self._recent) >= MAXIMUM_RECENT:
+                self._recent.clear()
+            self._recent[known] = lanes
+        return lanes  # type: ignore[return-value]
 
     def applied(self, offset: int, event_id: str, prior: int) -> Lanes:
         """Return the lanes of "this event, at this offset, was applied after sequence `prior`"."""

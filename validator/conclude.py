@@ -31,7 +31,8 @@ class Scene(Struct, frozen=True):
 
     ``values`` are the replica's stored values of fields that are not personal; ``written`` the
     offset after the last event that wrote an aggregate, where it could be found;
-    ``agreed_position`` where the digests last agreed.
+    ``agreed_position`` where the digests last agreed; ``news_at`` when a report first showed a
+    difference (None where only the scrub's answer did).
     """
 
     replica: str
@@ -39,6 +40,7 @@ class Scene(Struct, frozen=True):
     position: int
     agreed_position: int | None
     now: float
+    news_at: float | None
     values: Mapping[tuple[AggregateKey, str], Any]
     written: Mapping[AggregateKey, int]
     recorded: Mapping[int, float]
@@ -97,7 +99,11 @@ def _finding(
         ),
         detected_at=timestamp(scene.now),
         resolved_at=None,
-        evidence={"checked_position": scene.position, **evidence},
+        evidence={
+            "checked_position": scene.position,
+            "first_reported_at": timestamp(scene.now if scene.news_at is None else scene.news_at),
+            **evidence,
+        },
         partition=scene.partition,
         keys=list(keys),
     )

@@ -74,7 +74,11 @@ class Checkpoint(Struct, array_like=True):
 
 
 class ReplicaStatus(Struct, frozen=True):
-    """One replica as the validator sees it."""
+    """One replica as the validator sees it.
+
+    ``late`` is what the replica says of itself, ``ordering_violations`` what the audit proves;
+    ``agreements`` are the comparisons that showed no news.
+    """
 
     name: str
     model: str
@@ -86,7 +90,9 @@ class ReplicaStatus(Struct, frozen=True):
     gaps: int
     late: int
     anomalies: int
+    ordering_violations: int
     markers_compared: int
+    agreements: int
     open_findings: int
     reported_at: float | None
 
@@ -242,7 +248,7 @@ class Validator:
         self._dirty = True
         part.compared_position, part.compared_at = note.position, now
         self.checks["match" if delta.holds_the_same_facts else "mismatch"] += 1
-        watch.agreements += delta.holds_the_same_facts
+        watch.agreements += delta == part.known
         if delta.holds_the_same_facts:
             part.agreed_position = note.position
             self._resolve(watch, note, now, lambda finding: True)
@@ -251,6 +257,7 @@ class Validator:
         part.differs = not delta.holds_the_same_facts
         if delta != part.known:
             part.news = True
+            part.news_at = now if part.news_at is None else part.news_at
         elif part.investigation is None:
             part.settled, part.settled_store_position = note.position, point.store_position
 
@@ -368,10 +375,11 @@ class Validator:
         deviating = self._remember(watch, part, located, point)
         part.known = delta
         part.settled, part.settled_store_position = note.position, point.store_position
-        part.compared_position, part.compared_at = note.position, now
-        part.news = False
-        part.differs = not delta.holds_the_same_facts
+        part.news, part.news_at = False, None
         part.investigation = None
+        if note.position >= part.compared_position:
+            part.compared_position, part.compared_at = note.position, now
+            part.differs = not delta.holds_the_same_facts
         self._dirty = True
         if investigation.scrub:
             part.scrubbed_position = note.position
@@ -380,7 +388,9 @@ class Validator:
             self._resolve(watch, note, now, lambda finding: True)
         else:
             self._resolve(watch, note, now, lambda f: bool(f.keys) and not deviating & set(f.keys))
-            if not self._ledger.open_findings(watch.name, note.partition) or located.overflow:
+            has_agreed_since = (part.agreed_position or 0) > note.position
+            is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
+            if located.overflow or not (is_covered or has_agreed_since):
                 self._ledger.open(self._unlocated(watch, part, note, bad, now), self._log)
 
     def _remember(
@@ -432,6 +442,7 @@ class Validator:
             answer.note.position,
             part.agreed_position,
             now,
+            part.news_at,
             values,
             written,
             recorded,
@@ -621,7 +632,9 @@ class Validator:
             gaps=sum(note.gaps for note in notes),
             late=sum(note.late for note in notes),
             anomalies=sum(note.anomalies for note in notes),
+            ordering_violations=watch.ordering_violations,
             markers_compared=watch.markers_compared,
+            agreements=watch.agreements,
             open_findings=len(self._ledger.open_findings(watch.name)),
             reported_at=watch.reported_at or None,
         )

@@ -103,6 +103,8 @@ class PartitionWatch(Struct):
     investigation: Investigation | None = None
     waiting: list[Note] = []
     news: bool = False
+    news_at: float | None = None
+    """When the first report came that showed a difference nothing accounts for yet."""
 
 
 class ReplicaWatch(Struct):
@@ -121,6 +123,7 @@ class ReplicaWatch(Struct):
     def reset(self, incarnation: str, count: int) -> None:
         """Forget what was known of an earlier life; findings stay open until a digest agrees."""
         self.incarnation = incarnation
+        self.ordering_violations = 0
         self.partitions = [PartitionWatch() for _ in range(count)]
 
 

@@ -1,0 +1,145 @@
+"""Break the validator, a replica or the relay in one place: the simulator has to notice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("synchroscope", "pipeline", "validator", "chaos")
+SEEDS = 150
+
+MUTATIONS = {
+    "the replica forgets to subtract what it overwrites": (
+        "synchroscope/replica.py",
+        "after.digest.subtract(bucket, stored_lanes)",
+        "pass",
+    ),
+    "the replica applies duplicates again": (
+        "synchroscope/replica.py",
+        "        if late:\n            if sequence not in aggregate.missing:",
+        "        if late:\n            if False:",
+    ),
+    "the replica throws late events away": (
+        "synchroscope/replica.py",
+        "if sequence not in aggregate.missing:",
+        "if True:",
+    ),
+    "the replica lets a late event overwrite a newer value": (
+        "synchroscope/replica.py",
+        "if late and stored_sequence > sequence:",
+        "if False:",
+    ),
+    "the replica keeps what an event withdraws": (
+        "synchroscope/replica.py",
+        "update.current if targets is None or model in targets else None",
+        "update.current",
+    ),
+    "the replica trusts the event's previous instead of its storage": (
+        "synchroscope/replica.py",
+        "        stored_lanes = self._lanes(kind, subject, name, stored)\n",
+        "        stored_lanes = self._lanes(kind, subject, name, previous)\n",
+    ),
+    "the replica stores its position before what it applied": (
+        "synchroscope/replica.py",
+        "        self._store(number, after, work.records, chunk, floor)",
+        "        self._store(number, after, {}, None, floor)\n"
+        "        self._store(number, after, work.records, chunk, floor)",
+    ),
+    "the replica notes a marker one record late": (
+        "synchroscope/replica.py",
+        "            self._pass_markers(partition, after, work, record.offset)\n"
+        "            self._apply_record(partition, after, work, record)",
+        "            self._apply_record(partition, after, work, record)\n"
+        "            self._pass_markers(partition, after, work, record.offset)",
+    ),
+    "the scrub believes the digest": (
+        "synchroscope/replica.py",
+        "        if request.scrub:",
+        "        if False:",
+    ),
+    "the reference ignores who was to see the previous value": (
+        "validator/reference.py",
+        "if pair[0] is not None and (old_targets is None or model in old_targets):",
+        "if pair[0] is not None:",
+    ),
+    "the reference counts a stop one record late": (
+        "validator/reference.py",
+        "while stops and stops[0] <= record.offset:",
+        "while stops and stops[0] < record.offset:",
+    ),
+    "the validator compares at unequal positions": (
+        "validator/validator.py",
+        "point = self.reference.at(note.partition, note.position)",
+        "point = self.reference.current(note.partition)",
+    ),
+    "the validator takes every difference for known": (
+        "validator/validator.py",
+        "        if delta != part.known:\n            part.news = True",
+        "        if delta != part.known:\n            part.known = delta",
+    ),
+    "the validator closes findings without an agreeing digest": (
+        "validator/validator.py",
+        "lambda f: bool(f.keys) and not deviating & set(f.keys)",
+        "lambda f: True",
+    ),
+    "the validator ignores the events that were applied": (
+        "validator/watch.py",
+        "((reference.audit[0] - audit[0]) & MASK, (reference.audit[1] - audit[1]) & MASK)",
+        "(0, 0)",
+    ),
+    "the judge takes a missed event for a storage fault": (
+        "validator/judgement.py",
+        "missed = [v for v in interval if v.mark not in counts]",
+        "missed: list[Version] = []",
+    ),
+    "the validator forgets how a replica was found": (
+        "validator/validator.py",
+        "if judgement.deviates and len(part.held) < MAXIMUM_HELD:",
+        "if False:",
+    ),
+    "the relay stores its position before the records": (
+        "pipeline/relay.py",
+        "        self._log.append(records, now, consumer=self._name, positions=positions)",
+        "        self._log.append([], now, consumer=self._name, positions=positions)\n"
+        "        self._log.append(records, now)",
+    ),
+    "the relay stores its position after the records": (
+        "pipeline/relay.py",
+        "        self._log.append(records, now, consumer=self._name, positions=positions)",
+        "        self._log.append(records, now)\n"
+        "        self._log.append([], now, consumer=self._name, positions=positions)",
+    ),
+    "the relay skips an event": (
+        "pipeline/relay.py",
+        "events = self._store.read(self._events, self._batch_records)",
+        "events = self._store.read(self._events + (self._events == 7), self._batch_records)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_simulator_notices_when(name: str, tmp_path: Path) -> None:
+    file, before, after = MUTATIONS[name]
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    source = (tmp_path / file).read_text(encoding="utf-8")
+    assert source.count(before) == 1, "the mutation no longer fits the code: mend this test"
+    (tmp_path / file).write_text(source.replace(before, after), encoding="utf-8")
+
+    program = f"from chaos.simulator import simulate\nfor seed in range({SEEDS}): simulate(seed)\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert ended.returncode != 0, "nothing was noticed"
+    assert "chaos.simulator" in ended.stderr or "Broken" in ended.stderr or ended.stderr
