@@ -62,6 +62,9 @@ class ExpirySchedule:
         self._horizon: Entry | None = None
         self._is_loaded = False
 
+    def __len__(self) -> int:
+        return len(self._heap)
+
     def forget(self) -> None:
         """Drop everything; the next question reads the store anew."""
         self._heap.clear()
