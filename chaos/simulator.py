@@ -67,6 +67,7 @@ class Settings(Struct, frozen=True):
     bits: int
     steps: int
     subjects: int
+    scrub_interval_seconds: float | None
 
 
 class Outcome(Struct, frozen=True):
@@ -111,6 +112,7 @@ def draw_settings(rng: random.Random) -> Settings:
         bits=rng.choice([1, 4, 8]),
         steps=rng.randint(100, 400),
         subjects=rng.choice([2, 5, 20]),
+        scrub_interval_seconds=rng.choice([None, 0.05]),
     )
 
 
@@ -182,6 +184,7 @@ class World:
             batch_records=self.settings.batch_records,
             report_interval_seconds=0.05,
             heartbeat_seconds=0.2,
+            scrub_interval_seconds=self.settings.scrub_interval_seconds,
         )
 
     def make_validator(self) -> Validator:

@@ -15,6 +15,7 @@ from synchroscope.report import Message, Request, decode_message, encode_message
 DEFAULT_BATCH_RECORDS = 500
 DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
 DEFAULT_HEARTBEAT_SECONDS = 1.0
+DEFAULT_SCRUB_INTERVAL_SECONDS = 0.05
 MAXIMUM_REQUESTS_PER_STEP = 100
 
 
@@ -29,6 +30,9 @@ class Projector:
     batch_records: Most records applied in one transaction; more is faster, and later to be seen.
     report_interval_seconds: Time between reports while events come in.
     heartbeat_seconds: Time between reports while none do.
+    scrub_interval_seconds: Time between two buckets of the rolling scrub, which sums stored facts
+        again and so finds what changed behind the replica's back; None switches it off. A pass over
+        everything takes this times buckets times partitions (51 s by default).
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
     """
@@ -42,6 +46,7 @@ class Projector:
         batch_records: int = DEFAULT_BATCH_RECORDS,
         report_interval_seconds: float = DEFAULT_REPORT_INTERVAL_SECONDS,
         heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
+        scrub_interval_seconds: float | None = DEFAULT_SCRUB_INTERVAL_SECONDS,
         clock: Callable[[], float] | None = None,
         on_changes: Callable[[Sequence[Change]], None] | None = None,
     ) -> None:
@@ -51,6 +56,9 @@ class Projector:
         self._batch_records = batch_records
         self._report_interval_seconds = report_interval_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._scrub_interval_seconds = scrub_interval_seconds
+        self._scrubbed_at = 0.0
+        self._scrub_place = 0
         self._clock = clock
         self._on_changes = on_changes
         self._partitions = range(log.partitions(EVENTS))
@@ -65,6 +73,7 @@ class Projector:
         """Apply one batch a partition, answer requests, report when it is time."""
         applied = sum(self._apply(partition) for partition in self._partitions)
         self._unreported = self._unreported or applied > 0
+        self._scrub(now)
         answers = self._answer()
         messages: list[Message] = list(answers)
         if self._is_report_due(now):
@@ -88,6 +97,17 @@ class Projector:
         if changes and self._on_changes is not None:
             self._on_changes(changes)
         return max(len(batch.records), 1)
+
+    def _scrub(self, now: float) -> None:
+        interval = self._scrub_interval_seconds
+        if interval is None or now - self._scrubbed_at < interval:
+            return
+        self._scrubbed_at = now
+        partition = self._scrub_place % len(self._partitions)
+        bucket = self._scrub_place // len(self._partitions) % (1 << self.replica.bits)
+        self._scrub_place += 1
+        if self.replica.scrub(partition, (bucket,)):
+            self._unreported = True
 
     def _observe(self, partition: int, records: Sequence[Record], now: float) -> None:
         times: dict[float, int] = {}

@@ -14,6 +14,9 @@ from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
 
+PLAIN_WIDTH = 120
+
+
 class Speed(click.ParamType[float | None]):
     """A factor, or ``max``."""
 
@@ -117,7 +120,10 @@ def demo(
         http_port=http_port,
         report=report,
     )
-    sys.exit(run_demo(options, Console()))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    sys.exit(run_demo(options, console))
 
 
 @cli.command()

@@ -23,6 +23,8 @@ from service.http import HttpServer, Showcase, Shown, make_app
 from service.report import build_report, exit_code
 from service.screen import Screen, print_summary
 
+BATCH_ROWS = 50
+"""Rows a round: few enough for latencies under 100 ms at full speed, many enough for its rate."""
 REFRESH_SECONDS = 0.5
 IDLE_SECONDS = 0.002
 SETTLE_SECONDS = 60.0
@@ -73,7 +75,7 @@ class _Demo:
         self._pipeline = EmbeddedPipeline(folder, REPLICAS, faults=faults, seed=options.seed)
         commands = CommandSide(self._pipeline.store, RULES)
         self._producer = RetailProducer(
-            options.data, commands, self._pipeline.store, speed=options.speed
+            options.data, commands, self._pipeline.store, speed=options.speed, batch_rows=BATCH_ROWS
         )
         self._stops = 0
         self._phase = "producing"

@@ -121,7 +121,9 @@ class EmbeddedPipeline:
         self, folder: Path, spec: ReplicaSpec, faults: Sequence[FaultSpec], dice: Dice
     ) -> None:
         storage = make_storage(folder, spec)
-        replica = Replica(spec.name, spec.view, storage, incarnation=uuid4().hex, hasher=self._hasher)
+        replica = Replica(
+            spec.name, spec.view, storage, incarnation=uuid4().hex, hasher=self._hasher
+        )
         events: Log = self.log
         mine = [fault for fault in faults if fault.replica == spec.name]
         if mine:

@@ -47,6 +47,8 @@ class Hasher:
     def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
         self.algorithm = algorithm
         self._recent: dict[tuple[bytes, bytes], Lanes] = {}
+        self.applied: Callable[[int, str, int], Lanes] = lru_cache(MAXIMUM_RECENT)(self._applied)
+        """(offset, event ID, prior sequence) -> lanes of "applied there, after that sequence"."""
         self._digest: Callable[[bytes], bytes]
         if algorithm == "xxh3-128":
             if key:
@@ -72,8 +74,7 @@ class Hasher:
             self._recent[known] = lanes
         return lanes  # type: ignore[return-value]
 
-    def applied(self, offset: int, event_id: str, prior: int) -> Lanes:
-        """Return the lanes of "this event, at this offset, was applied after sequence `prior`"."""
+    def _applied(self, offset: int, event_id: str, prior: int) -> Lanes:
         data = b"\x83" + encode(offset) + encode(event_id) + encode(prior)
         return _LANES.unpack(self._digest(data))  # type: ignore[return-value]
 

@@ -156,7 +156,7 @@ class Replica:
         self.view = view
         self._storage = storage
         self._hasher = hasher or Hasher()
-        self._bits = bits
+        self.bits = bits
         self._marker_interval = marker_interval
         self._view_hash = view.hash()
         self._partitions: dict[int, _Partition] = {}
@@ -345,7 +345,7 @@ class Replica:
         """Take the bucket's sum from storage; say whether it was what the digest said."""
         lanes: list[Lanes] = []
         seen = set()
-        for stored in self._storage.scan(number, bucket, self._bits):
+        for stored in self._storage.scan(number, bucket, self.bits):
             key = (stored.context_type, stored.subject)
             seen.add(key)
             lanes.extend(self._fact_lanes(overlay.get(key, stored)))
@@ -392,7 +392,7 @@ class Replica:
             return known
         data = self._storage.partition_state(number)
         state = PartitionState() if data is None else _decode_state(data)
-        digest = Digest(self._bits)
+        digest = Digest(self.bits)
         if state.table:
             digest = Digest.from_table(state.table)
         self._partitions[number] = _Partition(state, digest, [])
@@ -412,7 +412,7 @@ class Replica:
             replica=self.name,
             view_hash=self._view_hash,
             algorithm=self._hasher.algorithm,
-            bits=self._bits,
+            bits=self.bits,
             incarnation=self.incarnation,
             at=now,
             notes=notes,
@@ -422,7 +422,7 @@ class Replica:
         """Answer a request, from storage, at exactly this replica's position."""
         number = request.partition
         if request.scrub:
-            self.scrub(number, range(1 << self._bits))
+            self.scrub(number, range(1 << self.bits))
         known = self._partition(number)
         entries: list[Entry] = []
         mismatches: list[Mismatch] = []
@@ -433,8 +433,8 @@ class Replica:
         aggregates = [
             self._show(record)
             for bucket in request.buckets
-            if 0 <= bucket < 1 << self._bits
-            for record in self._storage.scan(number, bucket, self._bits)
+            if 0 <= bucket < 1 << self.bits
+            for record in self._storage.scan(number, bucket, self.bits)
         ]
         return Explanation(
             replica=self.name,

@@ -196,7 +196,7 @@ class Validator:
             if part.newest is not None and note.position < part.newest.position and not note.marker:
                 part = watch.partitions[note.partition] = PartitionWatch()
             if not note.marker:
-                part.newest, part.newest_at = note, now
+                part.newest = note
             part.waiting.append(note)
             del part.waiting[:-MAXIMUM_WAITING]
 
@@ -207,7 +207,10 @@ class Validator:
         number = explanation.note.partition
         if not 0 <= number < len(watch.partitions):
             return
-        investigation = watch.partitions[number].investigation
+        part = watch.partitions[number]
+        if part.newest is None or explanation.note.position >= part.newest.position:
+            part.newest = explanation.note
+        investigation = part.investigation
         if investigation is not None and investigation.request_id == explanation.request_id:
             investigation.answer = explanation
 

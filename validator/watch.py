@@ -97,7 +97,6 @@ class PartitionWatch(Struct):
     agreed_position: int | None = None
     differs: bool = False
     newest: Note | None = None
-    newest_at: float = 0.0
     scrubbed_position: int = -1
     held: dict[AggregateKey, Held] = {}
     investigation: Investigation | None = None
