@@ -1,8 +1,8 @@
 """`make faults`: every kind of fault over many seeds, and whether exactly that was found.
 
-Each run is the real command with `--fault`, on the days that come with the package (or `--data`). It
-is judged from the report alone. Prints a table, writes JSON with `--output`, and ends with 1 when a
-promise was broken.
+Each run is the real command with `--fault`, on the days that come with the package (or `--data`).
+It is judged from the report alone. Prints a table, writes JSON with `--output`, and ends with 1 when
+a promise was broken.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def judge(kind: str, replica: str, report: dict[str, Any]) -> list[str]:
 
 
 def seconds_to_locate(report: dict[str, Any]) -> list[float]:
-    """Return, per finding, the seconds from the first report that showed it to the located finding."""
+    """Return, per finding, the seconds from the first report that showed it to its location."""
     return [
         (
             dt.datetime.fromisoformat(finding["detected_at"])
@@ -119,9 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     broken = 0
-    print(
-        f"{'kind':10} {'seeds':>5} {'injected':>8} {'findings':>8} {'open':>5} {'p95 to locate':>14}"
-    )
+    print("kind       seeds injected findings  open  p95 to locate")
     for kind in options.kinds:
         row = {"kind": kind, "seeds": options.seeds, "injected": 0, "findings": 0, "open": 0}
         times: list[float] = []

@@ -1,10 +1,10 @@
 """The whole pipeline under a seeded scheduler, a virtual clock, faulty links and crashes.
 
 The roles are the production code. A seed decides everything: how many partitions, views and
-replicas there are, what is produced, whose turn it is, what fails and when. One run has four phases:
+replicas there are, what is produced, whose turn it is, what fails and when. A run has four phases:
 
-1. chaos: roles step in random order; records are dropped, doubled, swapped and delayed, stored facts
-   are altered, and any role may die before or after any write and come back;
+1. chaos: roles step in random order; records are dropped, doubled, swapped and delayed, stored
+   facts are altered, and any role may die before or after any write and come back;
 2. calm: no more crashes or new damage to storage; everything is read, scrubbed and judged;
 3. the verdicts and findings are held against the oracle;
 4. rebuild: replicas that diverged start anew from the log over a good link, and all must agree.

@@ -44,7 +44,9 @@ def main(folder: Path) -> None:
             moved += len(batch.records)
         if not moved:
             notes = replica.report(time.time(), range(log.partitions(EVENTS))).notes
-            print("idle at " + ", ".join(f"{n.partition}:{n.position} {n.state}" for n in notes[-4:]))
+            print(
+                "idle at " + ", ".join(f"{n.partition}:{n.position} {n.state}" for n in notes[-4:])
+            )
             time.sleep(1.0)
 
 

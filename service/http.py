@@ -73,7 +73,7 @@ def make_app(showcase: Showcase) -> Starlette:
             if showcase.shown is None:
                 return JSONResponse({"error": "starting"}, 503)
             report = showcase.shown.report
-            found = report if name is None else report[name]
+            found: Any = report if name is None else report[name]
             if name == "findings":
                 for field in ("state", "replica", "kind"):
                     wanted = request.query_params.get(field)

@@ -39,8 +39,8 @@ class Hasher:
 
     Parameters
     ----------
-    algorithm: ``"xxh3-128"`` (default; against accidents and bugs) or ``"blake2b-128"``, keyed, where
-        somebody may choose values on purpose to make two states look alike.
+    algorithm: ``"xxh3-128"`` (default; against accidents and bugs) or ``"blake2b-128"``, keyed,
+        where somebody may choose values on purpose to make two states look alike.
     key: Up to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
     """
 
@@ -72,11 +72,11 @@ class Hasher:
             if len(self._recent) >= MAXIMUM_RECENT:
                 self._recent.clear()
             self._recent[known] = lanes
-        return lanes  # type: ignore[return-value]
+        return lanes
 
     def _applied(self, offset: int, event_id: str, prior: int) -> Lanes:
         data = b"\x83" + encode(offset) + encode(event_id) + encode(prior)
-        return _LANES.unpack(self._digest(data))  # type: ignore[return-value]
+        return _LANES.unpack(self._digest(data))
 
 
 @lru_cache(maxsize=16_384)

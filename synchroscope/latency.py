@@ -44,7 +44,7 @@ class Latencies:
         self.total_seconds += other.total_seconds
 
     def percentile(self, share: float) -> float | None:
-        """Return the latency in seconds that `share` of all do not exceed; None when there are none.
+        """Return the seconds that `share` of all do not exceed; None when there are none.
 
         The value is the middle of its class, so at most 2.5 per cent off.
         """
@@ -55,7 +55,7 @@ class Latencies:
         for place, count in enumerate(self.counts):
             seen += count
             if seen >= rank and count:
-                return SMALLEST_SECONDS * GROWTH ** (place - 0.5)
+                return float(SMALLEST_SECONDS * GROWTH ** (place - 0.5))
         return None
 
     def at_most(self, seconds: float) -> int:

@@ -1,7 +1,7 @@
 """One model instance's copy of its view: applies events, keeps its digest, answers for itself.
 
-Usable alone: `apply` takes records from any poll loop, `report` and `explain` return the messages to
-publish. Nothing here reads a clock, a socket or a random source.
+Usable alone: `apply` takes records from any poll loop, `report` and `explain` return the messages
+to publish. Nothing here reads a clock, a socket or a random source.
 
 The rules, in the order in which an event meets them:
 

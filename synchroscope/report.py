@@ -18,8 +18,8 @@ class Note(Struct, frozen=True, rename="camel"):
     """One partition of a replica at an exact position (the next offset to read).
 
     ``state`` is the digest's root, ``audit`` the sum over every applied event; both are 32
-    hexadecimal digits. ``anomalies`` counts stored values that were not what an event's ``previous``
-    says, and buckets whose stored facts did not sum to the digest.
+    hexadecimal digits. ``anomalies`` counts stored values that were not what an event's
+    ``previous`` says, and buckets whose stored facts did not sum to the digest.
     """
 
     partition: int
@@ -51,7 +51,7 @@ class Report(Struct, frozen=True, rename="camel", tag="report"):
 
 
 class Mismatch(Struct, frozen=True, rename="camel"):
-    """At `offset` the storage returned another value than the event's ``previous`` (fact hashes)."""
+    """At `offset` storage returned another value than the event's ``previous`` (fact hashes)."""
 
     offset: int
     context_type: str
@@ -113,8 +113,8 @@ class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
 class Request(Struct, frozen=True, rename="camel", tag="request"):
     """The validator asks one replica to explain one partition.
 
-    ``since`` is the position from which entries are wanted; ``buckets`` those whose stored facts are
-    to be shown; ``scrub`` asks to sum every bucket again from storage first.
+    ``since`` is the position from which entries are wanted; ``buckets`` those whose stored facts
+    are to be shown; ``scrub`` asks to sum every bucket again from storage first.
     """
 
     request_id: str
@@ -139,7 +139,7 @@ def encode_message(message: Message) -> bytes:
 def decode_message(data: bytes) -> Message | None:
     """Return the message, or None where the bytes are no message of this format."""
     try:
-        message = _decoder.decode(data)
+        message: Message = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if isinstance(message, Report) and message.format != FORMAT:

@@ -338,6 +338,12 @@ def test_a_cancellation_is_financial_urgent_and_for_two_models(tmp_path: Path) -
     assert [kind for kind, _, _ in updates(store)].count("behavioural") == 2
 
 
+def test_an_amount_that_rounds_to_nothing_is_a_plain_zero(tmp_path: Path) -> None:
+    store = MemoryEventStore()
+    produce(write(tmp_path, line(InvoiceNo="C1", Quantity="-1", UnitPrice="1e-5")), store)
+    assert repr(store.state(("financial", "user:17850")).values()["spend"]) == "0.0"
+
+
 def test_who_has_no_customer_number_is_known_by_the_invoice(tmp_path: Path) -> None:
     store = MemoryEventStore()
     produce(write(tmp_path, line(CustomerID="", Country="")), store)
