@@ -1,8 +1,8 @@
 """`make faults`: every kind of fault over many seeds, and whether exactly that was found.
 
 Each run is the real command with `--fault`, on the days that come with the package (or `--data`).
-It is judged from the report alone. Prints a table, writes JSON with `--output`, and ends with 1 when
-a promise was broken.
+It is judged from the report alone. Prints a table, writes JSON with `--output`, and ends with 1
+when a promise was broken.
 """
 
 from __future__ import annotations

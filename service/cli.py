@@ -13,7 +13,6 @@ from service.simulation import run_simulation
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
-
 PLAIN_WIDTH = 120
 
 

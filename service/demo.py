@@ -11,13 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from examples.retail.stream import RetailProducer
-from examples.retail.views import RULES, VIEWS
 from msgspec import Struct
-from pipeline.commands import CommandSide
 from rich.console import Console
 
 from chaos.faults import FaultSpec, parse_fault
+from examples.retail.stream import RetailProducer
+from examples.retail.views import RULES, VIEWS
+from pipeline.commands import CommandSide
 from service.embedded import EmbeddedPipeline, ReplicaSpec
 from service.http import HttpServer, Showcase, Shown, make_app
 from service.report import build_report, exit_code

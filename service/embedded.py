@@ -15,17 +15,17 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
-from pipeline.event_store_sqlite import SqliteEventStore
-from pipeline.storage_lmdb import LmdbStorage
 
 from chaos.faults import Dice, FaultJournal, FaultSpec
 from chaos.link import FaultyLink
 from chaos.saboteur import Saboteur
+from pipeline.event_store_sqlite import SqliteEventStore
 from pipeline.log_sqlite import SqliteLog
 from pipeline.partitioner import PARTITIONERS
 from pipeline.projector import Projector
 from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
+from pipeline.storage_lmdb import LmdbStorage
 from synchroscope.digest import Hasher
 from synchroscope.latency import Latencies
 from synchroscope.memory_storage import MemoryStorage

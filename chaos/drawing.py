@@ -1,0 +1,108 @@
+"""What a seed decides: the world as a whole, and every event that is produced in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from chaos.faults import KINDS, FaultSpec
+from pipeline.partitioner import PARTITIONERS
+from synchroscope.event import ContextDelta, ContextEvent, PropagationRules, Source, Update
+from synchroscope.view import View
+
+FIELDS = {"behavioural": ("page", "basket"), "financial": ("spend", "limit"), "geographic": ("at",)}
+MODELS = ("alpha", "beta", "gamma")
+
+
+class Settings(Struct, frozen=True):
+    """What a seed decides about the world as a whole."""
+
+    partitions: int
+    partitioner: str
+    views: tuple[View, ...]
+    replicas: tuple[tuple[str, View, bool], ...]
+    """(name, view, whether its storage survives a crash)."""
+    faults: tuple[FaultSpec, ...]
+    crash_chance: float
+    batch_records: int
+    marker_interval: int
+    bits: int
+    steps: int
+    subjects: int
+    scrub_interval_seconds: float | None
+
+
+def draw_settings(rng: random.Random) -> Settings:
+    """Draw the world."""
+    views = []
+    for model in MODELS[: rng.randint(1, 3)]:
+        kinds = rng.sample(sorted(FIELDS), rng.randint(1, 3))
+        fields = {
+            kind: frozenset(rng.choice([(), FIELDS[kind][:1], FIELDS[kind]])) for kind in kinds
+        }
+        views.append(View(model, fields))
+    replicas = []
+    for number in range(rng.randint(len(views), 4)):
+        view = views[number % len(views)]
+        replicas.append((f"{view.model}@{number}", view, rng.random() < 0.6))
+    faults = []
+    for name, _, _ in replicas:
+        for kind in KINDS:
+            if rng.random() < 0.3:
+                faults.append(FaultSpec(kind, name, rng.choice([0.005, 0.02, 0.08])))
+    return Settings(
+        partitions=rng.randint(1, 3),
+        partitioner=rng.choice(sorted(PARTITIONERS)),
+        views=tuple(views),
+        replicas=tuple(replicas),
+        faults=tuple(faults) if rng.random() < 0.9 else (),
+        crash_chance=rng.choice([0.0, 0.001, 0.005, 0.02]),
+        batch_records=rng.choice([1, 3, 10, 50]),
+        marker_interval=rng.choice([4, 16, 64]),
+        bits=rng.choice([1, 4, 8]),
+        steps=rng.randint(100, 400),
+        subjects=rng.choice([2, 5, 20]),
+        scrub_interval_seconds=rng.choice([None, 0.05]),
+    )
+
+
+def draw_event(rng: random.Random, settings: Settings, now: float) -> ContextEvent:
+    """Draw an event, with values and targets that collide often."""
+    kind = rng.choice(sorted(FIELDS))
+    names = rng.sample(FIELDS[kind], rng.randint(1, len(FIELDS[kind])))
+    models = rng.sample(MODELS, rng.randint(0, 3))
+    return ContextEvent(
+        event_id=uuid.UUID(int=rng.getrandbits(128)),
+        timestamp=dt.datetime.fromtimestamp(now, dt.UTC),
+        event_type="context.updated",
+        source=Source("simulation", "one"),
+        context_delta=ContextDelta(
+            updates={name: Update(current=draw_value(rng)) for name in names},
+            user_id=str(rng.randrange(settings.subjects)),
+        ),
+        propagation_rules=PropagationRules(
+            target_models=None if rng.random() < 0.6 else tuple(models),
+            priority=rng.choice(["high", "normal"]),
+            ttl=rng.choice([None, None, None, 1, 5]),
+        ),
+        context_type=kind,
+    )
+
+
+def draw_value(rng: random.Random) -> Any:
+    """Draw a JSON value, or None."""
+    choices: list[Callable[[], Any]] = [
+        lambda: rng.randrange(1_000),
+        lambda: rng.random() * 100,
+        lambda: f"v{rng.randrange(1_000)}",
+        lambda: {"n": rng.randrange(1_000)},
+        lambda: [rng.randrange(9) for _ in range(rng.randrange(4))],
+        lambda: rng.random() < 0.5,
+        lambda: None,
+    ]
+    return rng.choice(choices)()
