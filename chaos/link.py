@@ -21,8 +21,8 @@ from synchroscope.ports import (
 )
 from synchroscope.view import View
 
-SHORTEST_DELAY_SECONDS = 0.05
-LONGEST_DELAY_SECONDS = 0.5
+SHORTEST_DELAY_SECONDS = 0.02
+LONGEST_DELAY_SECONDS = 0.2
 
 
 class FaultyLink:

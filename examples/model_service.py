@@ -4,8 +4,8 @@
     python examples/model_service.py data        # another one: ^C to stop
 
 It opens no port and writes nothing. It follows the log, applies its view to a replica in memory,
-reacts to cancellations, decides on facts that are microseconds away, and can say at any moment which
-digest it has at which position (`Replica.report`).
+reacts to cancellations, decides on facts that are microseconds away, and can say at any moment
+which digest it has at which position (`Replica.report`).
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ BATCH_ROWS = 50
 REFRESH_SECONDS = 0.5
 IDLE_SECONDS = 0.002
 SETTLE_SECONDS = 60.0
+"""Without any progress for so long, what is not judged stays UNKNOWN."""
 HURRIED_SETTLE_SECONDS = 15.0
 DEFAULT_DATA = Path(__file__).resolve().parent.parent / "examples" / "retail" / "data"
 
@@ -79,7 +80,6 @@ class _Demo:
         )
         self._stops = 0
         self._phase = "producing"
-        self._settled = False
         self._produced_before = self._pipeline.store.count()
         self._seconds = 0.0
         self._refreshed_at = 0.0
@@ -125,16 +125,19 @@ class _Demo:
             self._pause(screen, consumed)
 
     def _settle(self, screen: Screen) -> None:
+        """Wait until all is judged; give up only when nothing has moved for a while."""
         self._phase = "settling"
         span = HURRIED_SETTLE_SECONDS if self._stops else SETTLE_SECONDS
-        deadline = time.monotonic() + span
-        while time.monotonic() < deadline and self._stops < 2:
+        moved_at, reached = time.monotonic(), -1
+        while time.monotonic() - moved_at < span and self._stops < 2:
             consumed = self._pipeline.step()
             if self._pipeline.is_caught_up():
                 if self._pipeline.validator.is_settled():
-                    self._settled = True
                     return
                 self._pipeline.validator.scrub(time.time())
+            progress = self._pipeline.progress()
+            if progress > reached and not self._stops:
+                moved_at, reached = time.monotonic(), progress
             self._pause(screen, consumed)
 
     def _serve(self, screen: Screen) -> None:

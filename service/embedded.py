@@ -193,6 +193,15 @@ class EmbeddedPipeline:
             for partition, head in heads.items()
         )
 
+    def progress(self) -> int:
+        """Return a number that grows as long as anything is still on its way."""
+        positions = sum(
+            projector.replica.position(partition)
+            for projector in self.projectors.values()
+            for partition in self.heads()
+        )
+        return positions + self.relay.position + self.validator.settled_total()
+
     def measure(self) -> Measurements:
         """Return the numbers for the metrics, as of now."""
         now, heads = self._clock(), self.heads()

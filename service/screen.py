@@ -79,8 +79,12 @@ class Screen:
         """Show how things stand."""
         line = headline(report, phase, rate)
         if self._live is not None:
+            opened = [f for f in report["findings"] if f["state"] != "resolved"]
             group = Group(
-                Text(line), Text(f"{self._url}  Ctrl-C to stop", style="dim"), replica_table(report)
+                Text(line),
+                Text(f"{self._url}  Ctrl-C to stop", style="dim"),
+                replica_table(report),
+                *[Text(describe(finding), style="red") for finding in opened[-5:]],
             )
             self._live.update(group, refresh=True)
         elif now - self._shown_at >= PLAIN_INTERVAL_SECONDS:

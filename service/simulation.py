@@ -37,7 +37,8 @@ def run_simulation(seeds: Sequence[int], keep_going: bool, console: Console) -> 
     faults = ", ".join(f"{n:,} {kind}" for kind, n in sorted(total.items()) if kind.islower())
     console.print(
         f"{done:,} seeds, {len(failed)} failed; {total['STEPS']:,} steps, "
-        f"{total['EVENTS']:,} events, {total['CRASHES']:,} crashes; injected: {faults or 'nothing'}; "
+        f"{total['EVENTS']:,} events, {total['CRASHES']:,} crashes; "
+        f"injected: {faults or 'nothing'}; "
         f"{total['FOUND']:,} found and located, {total['MASKED']:,} masked",
         highlight=False,
         soft_wrap=True,

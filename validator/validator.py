@@ -605,6 +605,11 @@ class Validator:
             for watch in self._watches.values()
         )
 
+    def settled_total(self) -> int:
+        """Return the sum of all positions up to which everything is accounted for and scrubbed."""
+        parts = [part for watch in self._watches.values() for part in watch.partitions]
+        return sum(part.settled + part.scrubbed_position for part in parts)
+
     def judge(self, name: str, now: float) -> Judged:
         """Return one replica's verdict."""
         watch = self._watches[name]
