@@ -483,14 +483,21 @@ def test_more_fields_than_an_event_holds_expire_with_several(store: EventStore) 
     assert store.state(KEY).values() == {}
 
 
-def test_the_memory_of_what_is_due_is_bounded(store: EventStore) -> None:
+@pytest.mark.parametrize("batch_events", [1, 7, 1_000])
+def test_the_memory_of_what_is_due_is_bounded(store: EventStore, batch_events: int) -> None:
     side = CommandSide(store, expiry_window=5, cache_size=3)
-    submit(side, make(1_000))
-    for number in range(100):
-        submit(side, make(number + 1, user=f"u{number}", at=number / 1_000, ttl=50 - number % 40))
-        assert len(side.schedule) <= 10
-    submit(side, make(1_001, at=1_000))
-    expired = [seconds(e) for e in stored(store) if e.event_type == EXPIRED]
+    events = [
+        make(number + 1, user=f"u{number}", at=number / 1_000, ttl=50 - number % 40)
+        for number in range(100)
+    ]
+    for start in range(0, len(events), batch_events):
+        with side.batch(0.0) as batch:
+            for event in events[start : start + batch_events]:
+                batch.submit(event)
+                assert len(side.schedule) <= 10
+            if start + batch_events >= len(events):
+                batch.submit(make(1_001, at=1_000))
+    expired = [seconds(event) for event in stored(store) if event.event_type == EXPIRED]
     assert len(expired) == 100
     assert expired == sorted(expired)
 
