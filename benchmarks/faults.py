@@ -44,7 +44,11 @@ def judge(kind: str, replica: str, report: dict[str, Any]) -> list[str]:
     """Return every broken promise of one run's report."""
     wrong: list[str] = []
     faults, findings = report["faults"], report["findings"]
-    injected = {(fault["subject"], fault["context_type"]) for fault in faults}
+    injected = {
+        (fault["subject"], fault["context_type"])
+        for fault in faults
+        if not fault["lost_with_process"]
+    }
     found = {(s, f["context_type"]) for f in findings for s in f["subjects"]}
     if kind in ALWAYS_FOUND and injected - found:
         wrong.append(f"not found: {sorted(injected - found)[:3]}")

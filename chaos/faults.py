@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 from xxhash import xxh3_64_intdigest
 
 from synchroscope.errors import ConfigurationError
@@ -30,7 +31,11 @@ class FaultSpec(Struct, frozen=True):
 
 
 class Injected(Struct, frozen=True):
-    """A fault that really happened. ``position`` holds partition and offset, ``at`` wall time."""
+    """A fault that really happened.
+
+    ``position`` holds partition and offset, ``at`` is wall time, ``life`` counts the processes that
+    have used the journal: what a process held in memory alone ended with it.
+    """
 
     kind: str
     replica: str
@@ -39,6 +44,7 @@ class Injected(Struct, frozen=True):
     field: str | None
     position: dict[str, int]
     at: str
+    life: int = 1
 
 
 def parse_fault(text: str, replicas: Iterable[str]) -> FaultSpec:
@@ -95,6 +101,7 @@ class FaultJournal:
                     self._remember(msgspec.json.decode(line, type=Injected))
                 except msgspec.DecodeError:
                     continue  # the line that a killed process did not finish
+        self.life = 1 + max((fault.life for fault in self._seen.values()), default=0)
 
     @staticmethod
     def _key(fault: Injected) -> tuple[object, ...]:
@@ -110,6 +117,7 @@ class FaultJournal:
 
     def add(self, fault: Injected) -> None:
         """Write a fault down, before it takes effect; one that is known already is not repeated."""
+        fault = replace(fault, life=self.life)
         if self._remember(fault) and self._path is not None:
             with self._path.open("ab") as file:
                 file.write(msgspec.json.encode(fault) + b"\n")

@@ -99,6 +99,7 @@ class EmbeddedPipeline:
         self.relay = Relay(self.store, self.log, partitioner=place)
         self.faults = FaultJournal(folder / "faults.jsonl")
         self._hasher = Hasher()  # one for all: replicas of one process meet the same facts
+        self.in_memory = {spec.name for spec in replicas if spec.storage == "memory"}
         self._storages: list[ReplicaStorage] = []
         self.projectors: dict[str, Projector] = {}
         self._saboteurs: dict[str, Saboteur] = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from chaos.faults import STORAGE_KINDS, Injected
 from service.embedded import EmbeddedPipeline
 from validator.finding import public_form, timestamp
 from validator.watch import Verdict
@@ -50,9 +51,21 @@ def build_report(pipeline: EmbeddedPipeline, now: float) -> dict[str, Any]:
         "consistent_ratio": validator.consistent_ratio,
         "ordering_violations": sum(status.late for status in statuses),
         "throughput_events_per_second": produced / seconds if seconds > 0 else None,
-        "faults": [msgspec.to_builtins(fault) for fault in pipeline.faults.faults()],
+        "faults": [_fault(pipeline, fault) for fault in pipeline.faults.faults()],
         "findings": [public_form(finding) for finding in pipeline.findings.read()],
     }
+
+
+def _fault(pipeline: EmbeddedPipeline, fault: Injected) -> dict[str, Any]:
+    """Return a fault as it is shown; damage to memory ends with its process, found or not."""
+    form: dict[str, Any] = msgspec.to_builtins(fault)
+    life = form.pop("life")
+    form["lost_with_process"] = (
+        fault.kind in STORAGE_KINDS
+        and life < pipeline.faults.life
+        and fault.replica in pipeline.in_memory
+    )
+    return form
 
 
 def exit_code(report: dict[str, Any]) -> int:

@@ -22,7 +22,9 @@ REPLICA_KEYS = {
     "verdict", "applied", "position", "duplicates", "gaps", "propagation_latency_seconds",
     "markers_compared",
 }  # fmt: skip
-FAULT_KEYS = {"kind", "replica", "subject", "context_type", "field", "position", "at"}
+FAULT_KEYS = {
+    "kind", "replica", "subject", "context_type", "field", "position", "at", "lost_with_process",
+}  # fmt: skip
 FINDING_KEYS = {
     "id", "state", "kind", "replica", "context_type", "subjects", "first_bad_position", "since",
     "detected_at", "resolved_at", "evidence",
