@@ -19,13 +19,18 @@ _HALF, _SINGLE, _DOUBLE = struct.Struct(">e"), struct.Struct(">f"), struct.Struc
 def encode(value: Any) -> bytes:
     """Return the canonical bytes of a JSON value.
 
-    Raises `InvalidEventError` for what JSON cannot say or 64-bit integers cannot hold.
+    Raises `InvalidEventError` for what has no canonical form: other types than JSON's, integers
+    outside [-2^63, 2^64), lone surrogates. NaN and infinities, which JSON cannot say but a column
+    of an attached store can, have one.
 
     >>> encode(["geographic", 5.0, -1, None, 1.5]).hex()
     '856a67656f677261706869630520f6f93e00'
     """
     if type(value) is str:
-        data = value.encode()
+        try:
+            data = value.encode()
+        except UnicodeEncodeError:
+            raise InvalidEventError("malformed JSON", "text has a lone surrogate") from None
         return _head(0x60, len(data)) + data
     if value is None:
         return b"\xf6"
@@ -62,7 +67,8 @@ def _head(major: int, argument: int) -> bytes:
 def _integer(value: int) -> bytes:
     if 0 <= value < 2**64:
         return _head(0x00, value)
-    if -(2**64) <= value < 0:
+    # No further down, although CBOR could: a float below -2^63 stays a float (as in dCBOR).
+    if -(2**63) <= value < 0:
         return _head(0x20, -1 - value)
     raise InvalidEventError("value out of range", "integer needs over 64 bits")
 

@@ -28,8 +28,11 @@ MAXIMUM_BITS = 20
 
 MAXIMUM_RECENT = 8_192
 """Facts whose hashes a `Hasher` remembers."""
+MAXIMUM_RECENT_BYTES = 256
+"""Values larger than this are hashed each time, so that what is remembered stays small."""
 
 _LANES = struct.Struct(">QQ")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _pack = msgspec.msgpack.Encoder().encode
 Lanes = tuple[int, int]
 
@@ -41,7 +44,10 @@ class Hasher:
     ----------
     algorithm: ``"xxh3-128"`` (default; against accidents and bugs) or ``"blake2b-128"``, keyed,
         where somebody may choose values on purpose to make two states look alike.
-    key: Up to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
+    key: 16 to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
+
+    The attribute ``algorithm`` is the name in reports; of the keyed one it ends in a check of the
+    key, so that a wrong key is seen as such and not as a divergence.
     """
 
     def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
@@ -58,6 +64,8 @@ class Hasher:
             if not 16 <= len(key) <= 64:
                 raise ConfigurationError("blake2b-128 needs a key of 16 to 64 bytes")
             self._digest = lambda data: hashlib.blake2b(data, digest_size=16, key=key).digest()
+            # Another key is another algorithm: nothing that the two say can be compared.
+            self.algorithm = f"{algorithm}:{self._digest(b'').hex()[:8]}"
         else:
             raise ConfigurationError(f"unknown hash {algorithm!r}: use xxh3-128 or blake2b-128")
 
@@ -65,10 +73,15 @@ class Hasher:
         """Return the lanes of one fact."""
         head = _fact_head(context_type, subject, field)
         # The same facts come again and again: as `current`, as `previous`, in every replica.
-        known = (head, _pack(value))
+        try:
+            known = (head, _pack(value))
+        except (OverflowError, RecursionError, TypeError, UnicodeEncodeError):
+            known = (head, b"")
         lanes = self._recent.get(known)
         if lanes is None:
             lanes = _LANES.unpack(self._digest(head + encode(value)))
+            if not 0 < len(known[1]) <= MAXIMUM_RECENT_BYTES:
+                return lanes
             if len(self._recent) >= MAXIMUM_RECENT:
                 self._recent.clear()
             self._recent[known] = lanes
@@ -210,6 +223,6 @@ def lanes_hex(lanes: Lanes) -> str:
 
 def lanes_from_hex(text: str) -> Lanes:
     """Return the lanes that `lanes_hex` wrote."""
-    if len(text) != 32:
+    if len(text) != 32 or not _HEX_DIGITS.issuperset(text):
         raise ValueError(f"lanes are 32 hexadecimal digits, not {text!r}")
     return int(text[:16], 16), int(text[16:], 16)
