@@ -166,6 +166,7 @@ def fold(state: AggregateState, event: ContextEvent) -> AggregateState:
     fields = dict(state.fields)
     rules = event.propagation_rules
     due = None if rules.ttl is None else event.timestamp.timestamp() + rules.ttl
+    identity = str(event.event_id)
     for name, update in event.context_delta.updates.items():
         if update.current is None:
             fields.pop(name, None)
@@ -175,7 +176,7 @@ def fold(state: AggregateState, event: ContextEvent) -> AggregateState:
             rules.target_models,
             due,
             event.sequence or state.sequence + 1,
-            str(event.event_id),
+            identity,
             event.correlation_id,
         )
     return AggregateState(event.sequence or state.sequence + 1, fields)
