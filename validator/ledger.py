@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -16,11 +16,22 @@ READ_RECORDS = 1_000
 class Ledger:
     """The findings that are open, and how many were ever opened and resolved, by kind."""
 
-    def __init__(self, opened: Iterable[Finding] = ()) -> None:
-        self._open = {finding.id: finding for finding in opened}
+    def __init__(self) -> None:
+        self._open: dict[str, Finding] = {}
         self._changed: dict[str, Finding] = {}
         self.opened_total: Counter[str] = Counter()
         self.resolved_total: Counter[str] = Counter()
+
+    def restore(
+        self,
+        opened: Iterable[Finding],
+        opened_total: Mapping[str, int],
+        resolved_total: Mapping[str, int],
+    ) -> None:
+        """Go on from a checkpoint."""
+        self._open = {finding.id: finding for finding in opened}
+        self.opened_total = Counter(opened_total)
+        self.resolved_total = Counter(resolved_total)
 
     def open_findings(
         self, replica: str | None = None, partition: int | None = None

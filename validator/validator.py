@@ -12,36 +12,32 @@ One step, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
-from synchroscope.digest import DEFAULT_BITS, Digest, Hasher
+from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
 from synchroscope.report import (
     Explanation,
     Note,
     Report,
-    Request,
     decode_message,
     encode_message,
 )
 from synchroscope.view import View
-from validator.conclude import Scene, findings_of
-from validator.finding import Finding, Position, Since, finding_id, timestamp
+from validator.finding import Finding
+from validator.investigator import Investigator
 from validator.ledger import Ledger
-from validator.locate import Contradiction, History, Located, Locator, PartitionOf
+from validator.locate import History, Locator, PartitionOf
 from validator.reference import Fold, Reference, StoredFold
+from validator.status import ReplicaStatus, status_of
 from validator.watch import (
     MAXIMUM_WAITING,
-    Held,
-    Investigation,
     Judged,
     PartitionWatch,
     ReplicaWatch,
-    Verdict,
     compare,
     judge_replica,
     refuse_reason,
@@ -49,8 +45,6 @@ from validator.watch import (
 
 CONSUMER = "validator"
 REPORTS_PER_STEP = 500
-MAXIMUM_BAD_BUCKETS = 64
-MAXIMUM_HELD = 2_000
 
 
 class ExpectedReplica(Struct, frozen=True):
@@ -71,30 +65,6 @@ class Checkpoint(Struct, array_like=True):
     resolved_total: dict[str, int]
     checks: dict[str, int]
     requests: int
-
-
-class ReplicaStatus(Struct, frozen=True):
-    """One replica as the validator sees it.
-
-    ``late`` is what the replica says of itself, ``ordering_violations`` what the audit proves;
-    ``agreements`` are the comparisons that showed no news.
-    """
-
-    name: str
-    model: str
-    verdict: Verdict
-    reason: str
-    applied: int
-    position: dict[int, int]
-    duplicates: int
-    gaps: int
-    late: int
-    anomalies: int
-    ordering_violations: int
-    markers_compared: int
-    agreements: int
-    open_findings: int
-    reported_at: float | None
 
 
 class Validator:
@@ -133,18 +103,23 @@ class Validator:
         self._hasher = hasher or Hasher()
         self._bits = bits
         self._evidence_limit_seconds = evidence_limit_seconds
-        self._request_timeout_seconds = request_timeout_seconds
         self._fold_records = fold_records
         self._checkpoint_interval_seconds = checkpoint_interval_seconds
         self.reference = Reference(
             log, views, bits=bits, hasher=self._hasher, marker_interval=marker_interval
         )
-        self._locator = Locator(self.reference, history, partition_of)
         self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
         self._ledger = Ledger()
+        self._investigator = Investigator(
+            log,
+            self._views,
+            self.reference,
+            Locator(self.reference, history, partition_of),
+            self._ledger,
+            bits,
+            request_timeout_seconds,
+        )
         self._reports_position = 0
-        self._requests: list[Request] = []
-        self._requests_total = 0
         self.checks = {"match": 0, "mismatch": 0, "unknown": 0}
         self._checkpoint_at: float | None = None
         self._dirty = False
@@ -161,7 +136,7 @@ class Validator:
         for watch in self._watches.values():
             for number, part in enumerate(watch.partitions):
                 self._compare_waiting(watch, part, now)
-                self._follow_up(watch, number, part, now)
+                self._investigator.follow_up(watch, number, part, now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 
@@ -254,7 +229,9 @@ class Validator:
         watch.agreements += delta == part.known
         if delta.holds_the_same_facts:
             part.agreed_position = note.position
-            self._resolve(watch, note, now, lambda finding: True)
+            self._ledger.resolve(
+                watch.name, note.partition, note.position, now, lambda finding: True
+            )
         if note.marker:
             return
         part.differs = not delta.holds_the_same_facts
@@ -264,277 +241,16 @@ class Validator:
         elif part.investigation is None:
             part.settled, part.settled_store_position = note.position, point.store_position
 
-    def _resolve(
-        self, watch: ReplicaWatch, note: Note, now: float, agrees: Callable[[Finding], bool]
-    ) -> None:
-        self._ledger.resolve(watch.name, note.partition, note.position, now, agrees)
-
-    # -- investigating -----------------------------------------------------------------------
-
-    def _follow_up(
-        self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float
-    ) -> None:
-        investigation = part.investigation
-        if investigation is None:
-            if part.news:
-                self._ask(watch, number, part, [], False, now)
-            return
-        answer = investigation.answer
-        if answer is None:
-            wait = self._request_timeout_seconds * min(investigation.attempts, 5)
-            if now - investigation.asked_at >= wait:
-                self._ask(
-                    watch,
-                    number,
-                    part,
-                    investigation.buckets,
-                    investigation.scrub,
-                    now,
-                    investigation.attempts + 1,
-                )
-            return
-        if answer.note.position > self.reference.position(number):
-            return
-        point = self.reference.at(number, answer.note.position)
-        if point is None:
-            investigation.answer, investigation.asked_at = None, now
-            return
-        self._evaluate(watch, number, part, investigation, answer, point, now)
-
-    def _ask(
-        self,
-        watch: ReplicaWatch,
-        number: int,
-        part: PartitionWatch,
-        buckets: list[int],
-        scrub: bool,
-        now: float,
-        attempts: int = 1,
-    ) -> None:
-        self._requests_total += 1
-        request = Request(
-            f"{self._requests_total}-{watch.incarnation}",
-            watch.name,
-            number,
-            part.settled,
-            buckets,
-            scrub,
-        )
-        part.investigation = Investigation(
-            request.request_id, part.settled, buckets, scrub, now, attempts
-        )
-        self._requests.append(request)
-
-    def _evaluate(
-        self,
-        watch: ReplicaWatch,
-        number: int,
-        part: PartitionWatch,
-        investigation: Investigation,
-        answer: Explanation,
-        point: Fold,
-        now: float,
-    ) -> None:
-        bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
-        asked = bad[:MAXIMUM_BAD_BUCKETS]
-        if not set(asked) <= set(answer.buckets):
-            self._ask(watch, number, part, asked, False, now)
-            if investigation.scrub:
-                part.scrubbed_position = answer.note.position
-            return
-        self._conclude(watch, part, investigation, answer, point, bad, now)
-
-    def _conclude(
-        self,
-        watch: ReplicaWatch,
-        part: PartitionWatch,
-        investigation: Investigation,
-        answer: Explanation,
-        point: Fold,
-        bad: list[int],
-        now: float,
-    ) -> None:
-        note, view = answer.note, self._views[watch.model]
-        located = self._locator.locate(
-            view,
-            answer,
-            part.settled,
-            part.settled_store_position,
-            part.held,
-            point,
-            bad[:MAXIMUM_BAD_BUCKETS],
-        )
-        if located.contradictions:
-            point = self._correct(view, note, point, located.contradictions, now)
-        delta = compare(point.views[watch.model], note)
-        is_seen = any(j.expected.facts() != j.actual.facts() for j in located.judgements)
-        if delta.holds_the_same_facts == is_seen and not investigation.scrub:
-            # The digest and what is stored tell different tales: have it summed from storage.
-            self._ask(watch, note.partition, part, answer.buckets, True, now)
-            return
-        scene = self._scene(watch, part, answer, located, now)
-        for finding in findings_of(scene, located):
-            self._ledger.open(finding, self._log)
-        deviating = self._remember(watch, part, located, point)
-        part.known = delta
-        part.settled, part.settled_store_position = note.position, point.store_position
-        part.news, part.news_at = False, None
-        part.investigation = None
-        if note.position >= part.compared_position:
-            part.compared_position, part.compared_at = note.position, now
-            part.differs = not delta.holds_the_same_facts
-        self._dirty = True
-        if investigation.scrub:
-            part.scrubbed_position = note.position
-        if delta.holds_the_same_facts:
-            part.agreed_position = note.position
-            self._resolve(watch, note, now, lambda finding: True)
-        else:
-            self._resolve(watch, note, now, lambda f: bool(f.keys) and not deviating & set(f.keys))
-            has_agreed_since = (part.agreed_position or 0) > note.position
-            is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
-            if located.overflow or not (is_covered or has_agreed_since):
-                self._ledger.open(self._unlocated(watch, part, note, bad, now), self._log)
-
-    def _remember(
-        self, watch: ReplicaWatch, part: PartitionWatch, located: Located, point: Fold
-    ) -> set[tuple[str, str]]:
-        """Keep how deviating aggregates are held; return those whose facts differ."""
-        deviating = set()
-        for judgement in located.judgements:
-            watch.ordering_violations += len(judgement.late)
-            part.held.pop(judgement.key, None)
-            if judgement.deviates and len(part.held) < MAXIMUM_HELD:
-                part.held[judgement.key] = Held(judgement.actual, point.store_position)
-            if judgement.expected.facts() != judgement.actual.facts():
-                deviating.add(judgement.key)
-        return deviating
-
-    def _scene(
-        self,
-        watch: ReplicaWatch,
-        part: PartitionWatch,
-        answer: Explanation,
-        located: Located,
-        now: float,
-    ) -> Scene:
-        number = answer.note.partition
-        values: dict[tuple[tuple[str, str], str], Any] = {}
-        view = self._views[watch.model]
-        for aggregate in answer.aggregates:
-            for fact in aggregate.facts:
-                if view.is_public(aggregate.context_type, fact.field):
-                    key = (aggregate.context_type, aggregate.subject)
-                    values[key, fact.field] = fact.value
-        written: dict[tuple[str, str], int] = {}
-        recorded: dict[int, float] = {}
-        for judgement in located.judgements:
-            offsets = [v.offset for v in judgement.missed if v.offset is not None]
-            offsets += [fault.offset for fault in judgement.faults]
-            for offset in offsets:
-                for record in self.reference.records(number, offset, offset + 1):
-                    stamp = record.header("recorded")
-                    recorded[offset] = record.timestamp if stamp is None else float(stamp)
-            if judgement.faults or judgement.unexplained:
-                last = self._locator.last_written(judgement, number, answer.note.position)
-                if last is not None:
-                    written[judgement.key] = last + 1
-        return Scene(
-            watch.name,
-            number,
-            answer.note.position,
-            part.agreed_position,
-            now,
-            part.news_at,
-            values,
-            written,
-            recorded,
-        )
-
-    def _unlocated(
-        self,
-        watch: ReplicaWatch,
-        part: PartitionWatch,
-        note: Note,
-        bad: Sequence[int],
-        now: float,
-    ) -> Finding:
-        share = len(bad) / (1 << self._bits)
-        return Finding(
-            id=finding_id(watch.name, note.partition, "bulk", note.position),
-            state="open",
-            kind="bulk" if len(bad) > MAXIMUM_BAD_BUCKETS else "unlocated",
-            replica=watch.name,
-            context_type=None,
-            subjects=[],
-            first_bad_position=Position(note.partition, note.position),
-            since=Since(note.partition, part.agreed_position, note.position),
-            detected_at=timestamp(now),
-            resolved_at=None,
-            evidence={
-                "reason": f"{len(bad)} buckets ({share:.0%}) differ; location UNKNOWN. "
-                "A rebuild of the replica is cheaper than a repair from about a tenth on",
-                "buckets": list(bad[:MAXIMUM_BAD_BUCKETS]),
-            },
-            partition=note.partition,
-        )
-
-    def _correct(
-        self,
-        view: View,
-        note: Note,
-        point: Fold,
-        contradictions: Sequence[Contradiction],
-        now: float,
-    ) -> Fold:
-        """Rebase the reference where a record contradicts its own aggregate's history."""
-        point = point.copy()
-        for contradiction in contradictions:
-            bucket = contradiction.bucket
-            self.reference.rebase(note.partition, view.model, bucket, contradiction.facts, point)
-            point.views[view.model].digest.replace(bucket, contradiction.facts)
-            culprit = self._locator.contradicting_record(
-                view, note.partition, contradiction, note.position
-            )
-            keys = contradiction.keys if culprit is None else [culprit.key]
-            offset = None if culprit is None else culprit.offset
-            self._ledger.open(
-                Finding(
-                    id=finding_id("log", note.partition, view.model, offset, bucket),
-                    state="open",
-                    kind="log-contradiction",
-                    replica=None,
-                    context_type=keys[0][0] if keys else None,
-                    subjects=[] if culprit is None else [culprit.key[1]],
-                    first_bad_position=None if offset is None else Position(note.partition, offset),
-                    since=None,
-                    detected_at=timestamp(now),
-                    resolved_at=None,
-                    evidence={
-                        "reason": "a record contradicts its own aggregate's history; the reference "
-                        "was corrected, replicas are not blamed",
-                        "event_id": None if culprit is None else culprit.event_id,
-                        "producer": None if culprit is None else culprit.producer,
-                        "corrected_bucket": bucket,
-                        "model": view.model,
-                    },
-                    partition=note.partition,
-                    keys=list(keys[:1]),
-                ),
-                self._log,
-            )
-        return point
-
     # -- publishing and the checkpoint -------------------------------------------------------
 
     def _publish(self, now: float, worked: bool) -> None:
         outputs = [
             NewRecord(REQUESTS, 0, request.replica.encode(), encode_message(request))
-            for request in self._requests
+            for request in self._investigator.requests
         ]
-        self._requests.clear()
+        self._investigator.requests.clear()
         outputs += self._ledger.drain()
-        self._dirty = self._dirty or worked
+        self._dirty = self._dirty or worked or self._investigator.is_dirty
         due = (
             self._checkpoint_at is None
             or now - self._checkpoint_at >= self._checkpoint_interval_seconds
@@ -546,7 +262,7 @@ class Validator:
             outputs, now, consumer=CONSUMER, positions={(REPORTS, 0): self._reports_position}
         )
         self._checkpoint_at = now
-        self._dirty = False
+        self._dirty = self._investigator.is_dirty = False
 
     def _checkpoint(self) -> bytes:
         return msgspec.msgpack.encode(
@@ -558,7 +274,7 @@ class Validator:
                 dict(self._ledger.opened_total),
                 dict(self._ledger.resolved_total),
                 self.checks,
-                self._requests_total,
+                self._investigator.requests_total,
             )
         )
 
@@ -569,11 +285,9 @@ class Validator:
         stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
         self.reference.restore(stored.folds)
         self._reports_position = stored.reports
-        self._ledger = Ledger(stored.open)
-        self._ledger.opened_total.update(stored.opened_total)
-        self._ledger.resolved_total.update(stored.resolved_total)
+        self._ledger.restore(stored.open, stored.opened_total, stored.resolved_total)
         self.checks = stored.checks
-        self._requests_total = stored.requests
+        self._investigator.requests_total = stored.requests
         for watch in stored.watches:
             if watch.name in self._watches and watch.model == self._watches[watch.name].model:
                 self._watches[watch.name] = watch
@@ -586,7 +300,7 @@ class Validator:
             for number, part in enumerate(watch.partitions):
                 head = self._log.head(EVENTS, number)
                 if part.investigation is None and part.scrubbed_position < head:
-                    self._ask(watch, number, part, [], True, now)
+                    self._investigator.ask(watch, number, part, [], True, now)
 
     def is_settled(self) -> bool:
         """Say whether every replica was scrubbed and compared at every partition's head."""
@@ -624,28 +338,12 @@ class Validator:
 
     def status(self, now: float) -> list[ReplicaStatus]:
         """Return every expected replica's status."""
-        return [self._status(watch, now) for watch in self._watches.values()]
-
-    def _status(self, watch: ReplicaWatch, now: float) -> ReplicaStatus:
-        judged = self.judge(watch.name, now)
-        notes = [part.newest for part in watch.partitions if part.newest is not None]
-        return ReplicaStatus(
-            name=watch.name,
-            model=watch.model,
-            verdict=judged.verdict,
-            reason=judged.reason,
-            applied=sum(note.applied for note in notes),
-            position={note.partition: note.position for note in notes},
-            duplicates=sum(note.duplicates for note in notes),
-            gaps=sum(note.gaps for note in notes),
-            late=sum(note.late for note in notes),
-            anomalies=sum(note.anomalies for note in notes),
-            ordering_violations=watch.ordering_violations,
-            markers_compared=watch.markers_compared,
-            agreements=watch.agreements,
-            open_findings=len(self._ledger.open_findings(watch.name)),
-            reported_at=watch.reported_at or None,
-        )
+        return [
+            status_of(
+                watch, self.judge(watch.name, now), len(self._ledger.open_findings(watch.name))
+            )
+            for watch in self._watches.values()
+        ]
 
     def open_findings(self) -> list[Finding]:
         """Return the open findings."""
@@ -664,7 +362,7 @@ class Validator:
     @property
     def requests_total(self) -> int:
         """How many questions were put to replicas."""
-        return self._requests_total
+        return self._investigator.requests_total
 
     def applied(self, model: str) -> int:
         """Return how many events of the log a view has to apply, up to the fold's position."""

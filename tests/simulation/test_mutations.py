@@ -83,7 +83,7 @@ MUTATIONS = {
         "        if delta != part.known:\n            part.known = delta",
     ),
     "the validator closes findings without an agreeing digest": (
-        "validator/validator.py",
+        "validator/investigator.py",
         "lambda f: bool(f.keys) and not deviating & set(f.keys)",
         "lambda f: True",
     ),
@@ -98,7 +98,7 @@ MUTATIONS = {
         "missed: list[Version] = []",
     ),
     "the validator forgets how a replica was found": (
-        "validator/validator.py",
+        "validator/investigator.py",
         "if judgement.deviates and len(part.held) < MAXIMUM_HELD:",
         "if False:",
     ),

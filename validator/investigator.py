@@ -1,0 +1,320 @@
+"""Follows a difference to its end: asks the replica, locates, concludes, corrects the reference.
+
+The questions go out with the validator's next checkpoint; the answers come back as explanations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synchroscope.digest import Digest
+from synchroscope.ports import Log
+from synchroscope.report import Explanation, Note, Request
+from synchroscope.view import View
+from validator.conclude import Scene, findings_of
+from validator.finding import Finding, Position, Since, finding_id, timestamp
+from validator.ledger import Ledger
+from validator.locate import Contradiction, Located, Locator
+from validator.reference import Fold, Reference
+from validator.watch import Held, Investigation, PartitionWatch, ReplicaWatch, compare
+
+MAXIMUM_BAD_BUCKETS = 64
+MAXIMUM_HELD = 2_000
+
+
+def _always(finding: Finding) -> bool:
+    return True
+
+
+class Investigator:
+    """Turns a difference that nothing accounts for into findings.
+
+    Parameters
+    ----------
+    log: Where earlier findings are looked up.
+    views: Model -> its view.
+    reference, locator, ledger: What must be; who deviates; where findings go.
+    bits: The digest's size.
+    request_timeout_seconds: After this a question is put again, later each time.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        views: Mapping[str, View],
+        reference: Reference,
+        locator: Locator,
+        ledger: Ledger,
+        bits: int,
+        request_timeout_seconds: float,
+    ) -> None:
+        self._log = log
+        self._views = views
+        self._reference = reference
+        self._locator = locator
+        self._ledger = ledger
+        self._bits = bits
+        self._request_timeout_seconds = request_timeout_seconds
+        self.requests: list[Request] = []
+        self.requests_total = 0
+        self.is_dirty = False
+
+    def follow_up(self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float) -> None:
+        investigation = part.investigation
+        if investigation is None:
+            if part.news:
+                self.ask(watch, number, part, [], False, now)
+            return
+        answer = investigation.answer
+        if answer is None:
+            wait = self._request_timeout_seconds * min(investigation.attempts, 5)
+            if now - investigation.asked_at >= wait:
+                self.ask(
+                    watch,
+                    number,
+                    part,
+                    investigation.buckets,
+                    investigation.scrub,
+                    now,
+                    investigation.attempts + 1,
+                )
+            return
+        if answer.note.position > self._reference.position(number):
+            return
+        point = self._reference.at(number, answer.note.position)
+        if point is None:
+            investigation.answer, investigation.asked_at = None, now
+            return
+        self._evaluate(watch, number, part, investigation, answer, point, now)
+
+    def ask(
+        self,
+        watch: ReplicaWatch,
+        number: int,
+        part: PartitionWatch,
+        buckets: list[int],
+        scrub: bool,
+        now: float,
+        attempts: int = 1,
+    ) -> None:
+        """Put a question to a replica: everything since the settled position, and these buckets."""
+        self.requests_total += 1
+        request = Request(
+            f"{self.requests_total}-{watch.incarnation}",
+            watch.name,
+            number,
+            part.settled,
+            buckets,
+            scrub,
+        )
+        part.investigation = Investigation(
+            request.request_id, part.settled, buckets, scrub, now, attempts
+        )
+        self.requests.append(request)
+
+    def _evaluate(
+        self,
+        watch: ReplicaWatch,
+        number: int,
+        part: PartitionWatch,
+        investigation: Investigation,
+        answer: Explanation,
+        point: Fold,
+        now: float,
+    ) -> None:
+        bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
+        asked = bad[:MAXIMUM_BAD_BUCKETS]
+        if not set(asked) <= set(answer.buckets):
+            self.ask(watch, number, part, asked, False, now)
+            if investigation.scrub:
+                part.scrubbed_position = answer.note.position
+            return
+        self._conclude(watch, part, investigation, answer, point, bad, now)
+
+    def _conclude(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        investigation: Investigation,
+        answer: Explanation,
+        point: Fold,
+        bad: list[int],
+        now: float,
+    ) -> None:
+        note, view = answer.note, self._views[watch.model]
+        located = self._locator.locate(
+            view,
+            answer,
+            part.settled,
+            part.settled_store_position,
+            part.held,
+            point,
+            bad[:MAXIMUM_BAD_BUCKETS],
+        )
+        if located.contradictions:
+            point = self._correct(view, note, point, located.contradictions, now)
+        delta = compare(point.views[watch.model], note)
+        is_seen = any(j.expected.facts() != j.actual.facts() for j in located.judgements)
+        if delta.holds_the_same_facts == is_seen and not investigation.scrub:
+            # The digest and what is stored tell different tales: have it summed from storage.
+            self.ask(watch, note.partition, part, answer.buckets, True, now)
+            return
+        scene = self._scene(watch, part, answer, located, now)
+        for finding in findings_of(scene, located):
+            self._ledger.open(finding, self._log)
+        deviating = self._remember(watch, part, located, point)
+        part.known = delta
+        part.settled, part.settled_store_position = note.position, point.store_position
+        part.news, part.news_at = False, None
+        part.investigation = None
+        if note.position >= part.compared_position:
+            part.compared_position, part.compared_at = note.position, now
+            part.differs = not delta.holds_the_same_facts
+        self.is_dirty = True
+        if investigation.scrub:
+            part.scrubbed_position = note.position
+        if delta.holds_the_same_facts:
+            part.agreed_position = note.position
+            self._ledger.resolve(watch.name, note.partition, note.position, now, _always)
+        else:
+            self._ledger.resolve(
+                watch.name,
+                note.partition,
+                note.position,
+                now,
+                lambda f: bool(f.keys) and not deviating & set(f.keys),
+            )
+            has_agreed_since = (part.agreed_position or 0) > note.position
+            is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
+            if located.overflow or not (is_covered or has_agreed_since):
+                self._ledger.open(self._unlocated(watch, part, note, bad, now), self._log)
+
+    def _remember(
+        self, watch: ReplicaWatch, part: PartitionWatch, located: Located, point: Fold
+    ) -> set[tuple[str, str]]:
+        """Keep how deviating aggregates are held; return those whose facts differ."""
+        deviating = set()
+        for judgement in located.judgements:
+            watch.ordering_violations += len(judgement.late)
+            part.held.pop(judgement.key, None)
+            if judgement.deviates and len(part.held) < MAXIMUM_HELD:
+                part.held[judgement.key] = Held(judgement.actual, point.store_position)
+            if judgement.expected.facts() != judgement.actual.facts():
+                deviating.add(judgement.key)
+        return deviating
+
+    def _scene(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        answer: Explanation,
+        located: Located,
+        now: float,
+    ) -> Scene:
+        number = answer.note.partition
+        values: dict[tuple[tuple[str, str], str], Any] = {}
+        view = self._views[watch.model]
+        for aggregate in answer.aggregates:
+            for fact in aggregate.facts:
+                if view.is_public(aggregate.context_type, fact.field):
+                    key = (aggregate.context_type, aggregate.subject)
+                    values[key, fact.field] = fact.value
+        written: dict[tuple[str, str], int] = {}
+        recorded: dict[int, float] = {}
+        for judgement in located.judgements:
+            offsets = [v.offset for v in judgement.missed if v.offset is not None]
+            offsets += [fault.offset for fault in judgement.faults]
+            for offset in offsets:
+                for record in self._reference.records(number, offset, offset + 1):
+                    stamp = record.header("recorded")
+                    recorded[offset] = record.timestamp if stamp is None else float(stamp)
+            if judgement.faults or judgement.unexplained:
+                last = self._locator.last_written(judgement, number, answer.note.position)
+                if last is not None:
+                    written[judgement.key] = last + 1
+        return Scene(
+            watch.name,
+            number,
+            answer.note.position,
+            part.agreed_position,
+            now,
+            part.news_at,
+            values,
+            written,
+            recorded,
+        )
+
+    def _unlocated(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        note: Note,
+        bad: Sequence[int],
+        now: float,
+    ) -> Finding:
+        share = len(bad) / (1 << self._bits)
+        return Finding(
+            id=finding_id(watch.name, note.partition, "bulk", note.position),
+            state="open",
+            kind="bulk" if len(bad) > MAXIMUM_BAD_BUCKETS else "unlocated",
+            replica=watch.name,
+            context_type=None,
+            subjects=[],
+            first_bad_position=Position(note.partition, note.position),
+            since=Since(note.partition, part.agreed_position, note.position),
+            detected_at=timestamp(now),
+            resolved_at=None,
+            evidence={
+                "reason": f"{len(bad)} buckets ({share:.0%}) differ; location UNKNOWN. "
+                "A rebuild of the replica is cheaper than a repair from about a tenth on",
+                "buckets": list(bad[:MAXIMUM_BAD_BUCKETS]),
+            },
+            partition=note.partition,
+        )
+
+    def _correct(
+        self,
+        view: View,
+        note: Note,
+        point: Fold,
+        contradictions: Sequence[Contradiction],
+        now: float,
+    ) -> Fold:
+        """Rebase the reference where a record contradicts its own aggregate's history."""
+        point = point.copy()
+        for contradiction in contradictions:
+            bucket = contradiction.bucket
+            self._reference.rebase(note.partition, view.model, bucket, contradiction.facts, point)
+            point.views[view.model].digest.replace(bucket, contradiction.facts)
+            culprit = self._locator.contradicting_record(
+                view, note.partition, contradiction, note.position
+            )
+            keys = contradiction.keys if culprit is None else [culprit.key]
+            offset = None if culprit is None else culprit.offset
+            self._ledger.open(
+                Finding(
+                    id=finding_id("log", note.partition, view.model, offset, bucket),
+                    state="open",
+                    kind="log-contradiction",
+                    replica=None,
+                    context_type=keys[0][0] if keys else None,
+                    subjects=[] if culprit is None else [culprit.key[1]],
+                    first_bad_position=None if offset is None else Position(note.partition, offset),
+                    since=None,
+                    detected_at=timestamp(now),
+                    resolved_at=None,
+                    evidence={
+                        "reason": "a record contradicts its own aggregate's history; the reference "
+                        "was corrected, replicas are not blamed",
+                        "event_id": None if culprit is None else culprit.event_id,
+                        "producer": None if culprit is None else culprit.producer,
+                        "corrected_bucket": bucket,
+                        "model": view.model,
+                    },
+                    partition=note.partition,
+                    keys=list(keys[:1]),
+                ),
+                self._log,
+            )
+        return point
