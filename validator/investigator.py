@@ -61,6 +61,7 @@ class Investigator:
         self.is_dirty = False
 
     def follow_up(self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float) -> None:
+        """Ask where there is news, ask again where no answer came, conclude where one did."""
         investigation = part.investigation
         if investigation is None:
             if part.news:
