@@ -21,6 +21,7 @@ MAXIMUM_EVENT_BYTES = 1_048_576
 MAXIMUM_UPDATES = 1_000
 MAXIMUM_VALUE_DEPTH = 16
 MAXIMUM_SEQUENCE = 2**53
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 DEFAULT_CONTEXT_TYPE = "general"
 UPDATED = "context.updated"
@@ -156,7 +157,7 @@ def check_value(value: Any, path: str, depth: int = 0) -> None:
     if isinstance(value, str):
         _check_text(value, path)
     elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
+        if not _LOWEST <= value <= _HIGHEST:
             raise InvalidEventError("value out of range", f"{path}: integer needs over 64 bits")
     elif isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
@@ -207,13 +208,16 @@ class WireRules(Struct, frozen=True, rename="camel"):
 
 
 class WireEvent(Struct, frozen=True, rename="camel"):
-    """What a fold needs of a `ContextEvent`; the rest is skipped while decoding."""
+    """What a fold needs of a `ContextEvent`; the rest is skipped while decoding.
+
+    Its values may be shared with a replica's storage and must not be changed.
+    """
 
     event_id: str
     context_delta: WireDelta
     propagation_rules: WireRules = WireRules()
     context_type: str = DEFAULT_CONTEXT_TYPE
-    sequence: int | None = None
+    sequence: Annotated[int, Meta(ge=1, le=MAXIMUM_SEQUENCE)] | None = None
 
     @property
     def subject(self) -> str:
@@ -222,10 +226,15 @@ class WireEvent(Struct, frozen=True, rename="camel"):
 
 
 _wire_decoder = msgspec.json.Decoder(WireEvent)
+_ALWAYS_VALID = frozenset({str, float, bool, type(None)})
 
 
 def decode_wire(data: bytes) -> WireEvent:
-    """Return the fields a fold needs, or raise `InvalidEventError`."""
+    """Return the fields a fold needs, or raise `InvalidEventError`.
+
+    What this accepts can be hashed and stored: a record that cannot must be refused here, before a
+    fold has changed anything, or it would stop every fold for good.
+    """
     try:
         event = _wire_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -233,4 +242,12 @@ def decode_wire(data: bytes) -> WireEvent:
     delta = event.context_delta
     if delta.user_id is None and delta.session_id is None:
         raise InvalidEventError("no subject", "contextDelta has neither userId nor sessionId")
+    # Text, floats and small integers are sound as JSON decodes them; looking closer costs a call.
+    for name, update in delta.updates.items():
+        value, kind = update.current, type(update.current)
+        if kind not in _ALWAYS_VALID and (kind is not int or not _LOWEST <= value <= _HIGHEST):
+            check_value(value, f"$.contextDelta.updates.{name}.current")
+        value, kind = update.previous, type(update.previous)
+        if kind not in _ALWAYS_VALID and (kind is not int or not _LOWEST <= value <= _HIGHEST):
+            check_value(value, f"$.contextDelta.updates.{name}.previous")
     return event

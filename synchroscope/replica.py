@@ -16,6 +16,7 @@ The rules, in the order in which an event meets them:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ from synchroscope.digest import (
     event_hash,
     lanes_hex,
 )
-from synchroscope.errors import InvalidEventError
+from synchroscope.errors import ConfigurationError, InvalidEventError, StorageError
 from synchroscope.event import PRIORITIES, WireEvent, decode_wire
 from synchroscope.ports import (
     AggregateKey,
@@ -57,6 +58,7 @@ MAXIMUM_MISSING = 64
 MAXIMUM_PENDING_NOTES = 64
 MAXIMUM_MISMATCHES = 256
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
+_CONTAINERS = frozenset({list, dict})
 
 
 class PartitionState(Struct, array_like=True):
@@ -160,6 +162,9 @@ class Replica:
         self._marker_interval = marker_interval
         self._view_hash = view.hash()
         self._partitions: dict[int, _Partition] = {}
+        if marker_interval < 1:
+            raise ConfigurationError(f"marker interval must be 1 or more, not {marker_interval}")
+        Digest(bits)  # Refuses wrong bits before the storage is emptied for them.
         life = f"/{self._view_hash}/{self._hasher.algorithm}/{bits}"
         stored = storage.incarnation()
         if stored is None or not stored.endswith(life):
@@ -173,7 +178,12 @@ class Replica:
         record = self._storage.get((context_type, subject))
         if record is None:
             return {}
-        return {name: value for name, (value, _) in record.fields.items() if value is not None}
+        return {
+            # The model may do with the answer what it likes; the stored value stays.
+            name: deepcopy(value) if type(value) in _CONTAINERS else value
+            for name, (value, _) in record.fields.items()
+            if value is not None
+        }
 
     def position(self, partition: int) -> int:
         """Return the next offset to read."""
@@ -184,12 +194,13 @@ class Replica:
     def apply(self, partition: int, records: Sequence[Record], position: int) -> list[Change]:
         """Apply records of one partition and move to `position`, in one transaction.
 
+        Never moves back, nor to before the last record.
         Returns the changes, urgent ones first (never out of order within an aggregate). When it
         raises, nothing has happened.
         """
         current = self._partition(partition)
         start = current.state.position
-        target = max(position, start)
+        target = max(position, start, records[-1].offset + 1 if records else 0)
         if not records and target == start:
             return []
         after, work = current.copy(), _Work()
@@ -208,6 +219,8 @@ class Replica:
         if marker > offset:
             return
         self._sum_dirty(number, after, work)
+        # A log that begins far from 0 is passed in one leap: only the last markers are kept.
+        marker = max(marker, (offset // interval - MAXIMUM_PENDING_NOTES + 1) * interval)
         while marker <= offset:
             after.notes.append(after.note(number, marker))
             after.state.position = marker
@@ -302,7 +315,13 @@ class Replica:
         before = update.previous_targets
         previous = update.previous if before is None or model in before else None
         stored_lanes = self._lanes(kind, subject, name, stored)
-        if not late and not (type(previous) is type(stored) and previous == stored):
+        # Equality is only the short way for plain values: Python's [1] equals [True].
+        is_known = (
+            type(previous) is type(stored)
+            and type(stored) not in _CONTAINERS
+            and previous == stored
+        )
+        if not late and not is_known:
             previous_lanes = self._lanes(kind, subject, name, previous)
             if previous_lanes != stored_lanes:
                 after.state.anomalies += 1
@@ -473,7 +492,13 @@ class Replica:
 
 
 def _decode_state(data: bytes) -> PartitionState:
-    return msgspec.msgpack.decode(data, type=PartitionState)
+    try:
+        return msgspec.msgpack.decode(data, type=PartitionState)
+    except msgspec.DecodeError as error:
+        raise StorageError(
+            f"a partition's state cannot be read ({error}); empty the replica's storage, "
+            "the replica is then built again from the log"
+        ) from None
 
 
 def _by_urgency(changes: list[Change]) -> list[Change]:

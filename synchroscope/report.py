@@ -6,12 +6,15 @@ Every number is a total since the incarnation began, so that a lost message lose
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 FORMAT = 1
+
+Hex128 = Annotated[str, Meta(pattern="^[0-9a-f]+$", min_length=32, max_length=32)]
+Index = Annotated[int, Meta(ge=0)]
 
 
 class Note(Struct, frozen=True, rename="camel"):
@@ -22,11 +25,11 @@ class Note(Struct, frozen=True, rename="camel"):
     ``previous`` says, and buckets whose stored facts did not sum to the digest.
     """
 
-    partition: int
-    position: int
-    state: str
+    partition: Index
+    position: Index
+    state: Hex128
     facts: int
-    audit: str
+    audit: Hex128
     applied: int
     anomalies: int = 0
     duplicates: int = 0
@@ -59,8 +62,8 @@ class Mismatch(Struct, frozen=True, rename="camel"):
     field: str
     sequence: int
     prior: int
-    expected: str | None
-    stored: str | None
+    expected: Hex128 | None
+    stored: Hex128 | None
 
 
 class Entry(Struct, frozen=True, array_like=True):
@@ -76,7 +79,7 @@ class StoredFact(Struct, frozen=True, rename="camel"):
     """One stored field of an aggregate, by hash; `value` only where the field is not personal."""
 
     field: str
-    hash: str | None
+    hash: Hex128 | None
     sequence: int
     value: Any = None
 
