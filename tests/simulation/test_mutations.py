@@ -64,8 +64,8 @@ MUTATIONS = {
     ),
     "the reference ignores who was to see the previous value": (
         "validator/reference.py",
-        "if pair[0] is not None and (old_targets is None or model in old_targets):",
-        "if pair[0] is not None:",
+        "if before is not None and (old_targets is None or model in old_targets):",
+        "if before is not None:",
     ),
     "the reference counts a stop one record late": (
         "validator/reference.py",
