@@ -14,6 +14,7 @@ from typing import Any
 from synchroscope.errors import InvalidEventError
 
 _HALF, _SINGLE, _DOUBLE = struct.Struct(">e"), struct.Struct(">f"), struct.Struct(">d")
+_BYTES = tuple(bytes((number,)) for number in range(256))
 
 
 def encode(value: Any) -> bytes:
@@ -54,7 +55,7 @@ def encode(value: Any) -> bytes:
 
 def _head(major: int, argument: int) -> bytes:
     if argument < 24:
-        return bytes((major | argument,))
+        return _BYTES[major | argument]
     if argument < 0x100:
         return bytes((major | 24, argument))
     if argument < 0x10000:
@@ -78,11 +79,14 @@ def _float(value: float) -> bytes:
         return b"\xf9\x7e\x00"
     if value.is_integer() and -(2.0**63) <= value < 2.0**64:
         return _integer(int(value))
-    for form, major in ((_HALF, b"\xf9"), (_SINGLE, b"\xfa")):
+    # What 32 bits do not keep, 16 do not either.
+    shortest = b"\xfb" + _DOUBLE.pack(value)
+    for form, major in ((_SINGLE, b"\xfa"), (_HALF, b"\xf9")):
         try:
             data = form.pack(value)
         except OverflowError:
-            continue
-        if form.unpack(data)[0] == value:
-            return major + data
-    return b"\xfb" + _DOUBLE.pack(value)
+            break
+        if form.unpack(data)[0] != value:
+            break
+        shortest = major + data
+    return shortest

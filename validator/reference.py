@@ -25,6 +25,7 @@ REPEAT_WINDOW = 1_024
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 16_384
 READ_RECORDS = 1_000
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class ViewSum(Struct, array_like=True):
@@ -180,34 +181,35 @@ class Reference:
             fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
             return
         kind, subject = event.context_type, event.subject
-        audit: Lanes | None = None
-        bucket = -1
-        hashes: dict[str, tuple[Lanes | None, Lanes | None]] = {}
-        targets = event.propagation_rules.target_models
-        for model, view in self._views.items():
-            wanted = view.fields.get(kind)
-            if wanted is None:
-                continue
-            total = fold.views[model]
-            if audit is None:
-                audit = self._hasher.applied(record.offset, event.event_id, event.sequence - 1)
-                bucket = total.digest.bucket(kind, subject)
-            total.audit = ((total.audit[0] + audit[0]) & MASK, (total.audit[1] + audit[1]) & MASK)
+        concerned = [
+            (model, view.fields[kind], fold.views[model])
+            for model, view in self._views.items()
+            if kind in view.fields
+        ]
+        if not concerned:
+            return
+        lane0, lane1 = self._hasher.applied(record.offset, event.event_id, event.sequence - 1)
+        bucket = concerned[0][2].digest.bucket(kind, subject)
+        for _, _, total in concerned:
+            total.audit = ((total.audit[0] + lane0) & MASK, (total.audit[1] + lane1) & MASK)
             total.applied += 1
-            for name, update in event.context_delta.updates.items():
-                if wanted and name not in wanted:
-                    continue
-                pair = hashes.get(name)
-                if pair is None:
-                    pair = hashes[name] = (
-                        self.lanes(kind, subject, name, update.previous),
-                        self.lanes(kind, subject, name, update.current),
-                    )
-                old_targets = update.previous_targets
-                if pair[0] is not None and (old_targets is None or model in old_targets):
-                    total.digest.subtract(bucket, pair[0])
-                if pair[1] is not None and (targets is None or model in targets):
-                    total.digest.add(bucket, pair[1])
+        targets = event.propagation_rules.target_models
+        for name, update in event.context_delta.updates.items():
+            old_targets = update.previous_targets
+            if old_targets == targets and _is_same(update.previous, update.current):
+                continue
+            views = [
+                (m, total.digest) for m, wanted, total in concerned if not wanted or name in wanted
+            ]
+            if not views:
+                continue
+            before = self.lanes(kind, subject, name, update.previous)
+            after = self.lanes(kind, subject, name, update.current)
+            for model, digest in views:
+                if before is not None and (old_targets is None or model in old_targets):
+                    digest.subtract(bucket, before)
+                if after is not None and (targets is None or model in targets):
+                    digest.add(bucket, after)
 
     def lanes(self, kind: str, subject: str, field: str, value: object) -> Lanes | None:
         """Return a fact's lanes; None where there is no fact."""
@@ -311,3 +313,8 @@ class Reference:
             self.repeated[number] = part.repeated
             self._points[number].clear()
             self._keep(number, fold)
+
+
+def _is_same(before: object, after: object) -> bool:
+    # Plain values only: in Python [1] equals [True], in a digest it does not.
+    return type(before) is type(after) and type(after) in _PLAIN and before == after
