@@ -113,6 +113,15 @@ TIMELINES: dict[str, tuple[list[Record], dict[str, Any], dict[str, int]]] = {
         {"limit": 6, "risk": "mid"},
         {"applied": 3, "late": 1, "duplicates": 1},
     ),
+    "what a late event finds is no mismatch, as others may still be missing": (
+        [
+            FIRST,
+            record(1, 4, {"risk": update("mid", "low")}),
+            record(2, 3, {"limit": update(7, 6)}),
+        ],
+        {"limit": 7, "risk": "mid"},
+        {"applied": 3, "late": 1, "gaps": 1},
+    ),
     "a null removes the fact and an older value that comes late does not bring it back": (
         [
             FIRST,
@@ -296,6 +305,32 @@ def test_a_corrupted_value_is_evidence_when_the_next_event_meets_it() -> None:
     assert answer.table == rebuilt(storage).table()
     assert answer.note.anomalies == 2
     assert explained(replica, scrub=True).note.anomalies == 2
+
+
+def test_a_gap_sums_its_bucket_again_and_so_finds_what_else_is_wrong_there() -> None:
+    storage = MemoryStorage()
+    replica = replica_of(storage)
+    replica.apply(0, [FIRST], 1)
+    overwrite(storage, risk="rotten")
+    replica.apply(0, [record(1, 3, {"limit": update(6, 5)})], 2)
+
+    assert explained(replica).mismatches == []
+    assert newest(replica).anomalies == 1
+    assert_digest_is_that_of_storage(replica, storage)
+
+
+def test_a_marker_in_the_same_batch_is_noted_with_the_bucket_summed_again() -> None:
+    storage = MemoryStorage()
+    replica = replica_of(storage)
+    replica.apply(0, [FIRST], 1)
+    overwrite(storage, limit=55, risk="rotten")
+    replica.apply(0, [record(1, 2, {"limit": update(6, 5)})], 5)
+    marker, end = replica.report(0.0, [0]).notes
+    root = rebuilt(storage).root()
+
+    assert marker.marker and marker.position == 4
+    assert marker.state == end.state == lanes_hex((root.lane0, root.lane1))
+    assert marker.anomalies == end.anomalies == 2
 
 
 def test_without_an_event_only_a_scrub_finds_a_corrupted_value() -> None:
