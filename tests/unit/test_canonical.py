@@ -8,11 +8,13 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synchroscope.canonical import encode
 from synchroscope.errors import InvalidEventError
+
+ANY_SPEED = settings(deadline=None)  # A law does not depend on how busy the machine is.
 
 NUMBERS = st.one_of(
     st.integers(-(2**63), 2**64 - 1),
@@ -55,16 +57,19 @@ def shuffled(value: Any) -> Any:
     return [shuffled(item) for item in value] if isinstance(value, list) else value
 
 
+@ANY_SPEED
 @given(VALUES)
 def test_the_bytes_are_those_of_a_second_encoder(value: Any) -> None:
     assert encode(value) == cbor2.dumps(reduced(value), canonical=True)
 
 
+@ANY_SPEED
 @given(VALUES)
 def test_the_bytes_say_the_value_and_nothing_else(value: Any) -> None:
     assert typed(cbor2.loads(encode(value))) == typed(reduced(value))
 
 
+@ANY_SPEED
 @given(VALUES, VALUES)
 def test_values_have_the_same_bytes_exactly_when_json_holds_them_for_equal(
     one: Any, other: Any
@@ -72,11 +77,13 @@ def test_values_have_the_same_bytes_exactly_when_json_holds_them_for_equal(
     assert (encode(one) == encode(other)) == (typed(reduced(one)) == typed(reduced(other)))
 
 
+@ANY_SPEED
 @given(NUMBERS, NUMBERS)
 def test_numbers_have_the_same_bytes_exactly_when_they_are_equal(one: Any, other: Any) -> None:
     assert (encode(one) == encode(other)) == (one == other)
 
 
+@ANY_SPEED
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_and_the_integer_equal_to_it_have_the_same_bytes(number: float) -> None:
     if not number.is_integer():
@@ -89,11 +96,13 @@ def test_a_float_and_the_integer_equal_to_it_have_the_same_bytes(number: float) 
         assert encode(number) == as_integer
 
 
+@ANY_SPEED
 @given(VALUES)
 def test_the_order_of_keys_does_not_matter(value: Any) -> None:
     assert encode(shuffled(value)) == encode(value)
 
 
+@ANY_SPEED
 @given(VALUES)
 def test_the_way_through_json_text_changes_nothing(value: Any) -> None:
     assert encode(json.loads(json.dumps(value))) == encode(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synchroscope import digest as digest_module
@@ -19,6 +19,8 @@ from synchroscope.digest import (
     sum_lanes,
 )
 from synchroscope.errors import ConfigurationError, InvalidEventError
+
+ANY_SPEED = settings(deadline=None)  # A law does not depend on how busy the machine is.
 
 HASHER = Hasher()
 BITS = 3
@@ -34,6 +36,7 @@ def of(facts: list[tuple[int, Lanes]]) -> Digest:
     return digest
 
 
+@ANY_SPEED
 @given(FACTS, st.randoms(use_true_random=False))
 def test_the_order_of_facts_does_not_matter(facts: list[Any], random: Any) -> None:
     other = facts[:]
@@ -42,6 +45,7 @@ def test_the_order_of_facts_does_not_matter(facts: list[Any], random: Any) -> No
     assert of(facts).table() == of(other).table()
 
 
+@ANY_SPEED
 @given(FACTS, FACTS, st.randoms(use_true_random=False))
 def test_changing_step_by_step_is_building_anew(
     kept: list[Any], gone: list[Any], random: Any
@@ -57,6 +61,7 @@ def test_changing_step_by_step_is_building_anew(
     assert digest.differing(of(kept)) == []
 
 
+@ANY_SPEED
 @given(FACTS, FACTS)
 def test_rolling_back_leads_where_it_began(before: list[Any], change: list[Any]) -> None:
     digest = of(before)
@@ -68,6 +73,7 @@ def test_rolling_back_leads_where_it_began(before: list[Any], change: list[Any])
     assert digest.table() == of(before).table()
 
 
+@ANY_SPEED
 @given(st.integers(0, 2**BITS - 1), LANES, st.integers(2, 5))
 def test_twins_do_not_cancel(bucket: int, lanes: Lanes, count: int) -> None:
     digest = of([(bucket, lanes)] * count)
@@ -86,6 +92,7 @@ def test_no_lane_carries_into_another() -> None:
     assert (digest.root().lane0, digest.root().lane1) == (0, MASK)
 
 
+@ANY_SPEED
 @given(FACTS, FACTS)
 def test_a_table_says_everything(facts: list[Any], gone: list[Any]) -> None:
     digest = of(facts)
@@ -98,6 +105,7 @@ def test_a_table_says_everything(facts: list[Any], gone: list[Any]) -> None:
     assert back.differing(digest) == digest.differing(back) == []
 
 
+@ANY_SPEED
 @given(FACTS, st.dictionaries(st.integers(0, 2**BITS - 1), LANES, max_size=4))
 def test_differing_are_exactly_the_buckets_that_changed(
     facts: list[Any], changes: dict[int, Lanes]
@@ -111,6 +119,7 @@ def test_differing_are_exactly_the_buckets_that_changed(
     assert digest.table() == of(facts).table()  # The copy was independent.
 
 
+@ANY_SPEED
 @given(FACTS, st.lists(LANES, max_size=5), st.integers(0, 2**BITS - 1))
 def test_replacing_a_bucket_says_whether_it_was_right(
     facts: list[Any], now: list[Lanes], bucket: int
@@ -126,6 +135,7 @@ def test_replacing_a_bucket_says_whether_it_was_right(
     assert digest.table() == of(rest + [(bucket, lanes) for lanes in now]).table()
 
 
+@ANY_SPEED
 @given(LANES)
 def test_lanes_go_through_hexadecimal_unchanged(lanes: Lanes) -> None:
     assert lanes_from_hex(lanes_hex(lanes)) == lanes
@@ -157,6 +167,7 @@ def test_tables_of_different_size_are_not_compared() -> None:
         Digest(3).differing(Digest(4))
 
 
+@ANY_SPEED
 @given(st.text(), st.text(), st.integers(1, 20))
 def test_a_bucket_of_more_bits_lies_within_that_of_fewer(
     kind: str, subject: str, bits: int

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synchroscope.errors import InvalidEventError
@@ -27,6 +27,8 @@ from synchroscope.event import (
     encode_event,
 )
 from tests.builders import event
+
+ANY_SPEED = settings(deadline=None)  # A law does not depend on how busy the machine is.
 
 NAMES = st.text(min_size=1, max_size=12)
 TEXT = st.text(max_size=8)
@@ -74,6 +76,7 @@ EVENTS = st.builds(
 )
 
 
+@ANY_SPEED
 @given(EVENTS)
 def test_an_event_goes_through_its_bytes_unchanged(made: ContextEvent) -> None:
     back = decode_event(encode_event(made))
@@ -82,6 +85,7 @@ def test_an_event_goes_through_its_bytes_unchanged(made: ContextEvent) -> None:
     assert encode_event(back) == encode_event(made)
 
 
+@ANY_SPEED
 @given(EVENTS)
 def test_a_fold_reads_of_an_event_what_the_border_read(made: ContextEvent) -> None:
     wire = decode_wire(encode_event(made))
@@ -104,6 +108,7 @@ def decodes_or_is_refused(data: bytes) -> None:
             assert error.reason and error.detail
 
 
+@ANY_SPEED
 @given(st.binary(max_size=64) | st.text(max_size=64).map(str.encode))
 def test_arbitrary_bytes_raise_nothing_but_a_refusal(data: bytes) -> None:
     decodes_or_is_refused(data)
@@ -116,6 +121,7 @@ JSON = st.recursive(
 )
 
 
+@ANY_SPEED
 @given(EVENTS, st.data())
 def test_a_valid_event_with_one_thing_replaced_raises_nothing_but_a_refusal(
     made: ContextEvent, data: st.DataObject
@@ -134,6 +140,7 @@ def test_a_valid_event_with_one_thing_replaced_raises_nothing_but_a_refusal(
     decodes_or_is_refused(json.dumps(whole).encode())
 
 
+@ANY_SPEED
 @given(EVENTS, st.data())
 def test_a_valid_event_with_bytes_flipped_raises_nothing_but_a_refusal(
     made: ContextEvent, data: st.DataObject

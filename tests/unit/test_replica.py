@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synchroscope.digest import Digest, Hasher, event_hash, lanes_hex
@@ -32,6 +32,8 @@ from tests.builders import (
     replica_of,
     update,
 )
+
+ANY_SPEED = settings(deadline=None)  # A law does not depend on how busy the machine is.
 
 KEY: AggregateKey = ("financial", "user:1")
 HASHER = Hasher()
@@ -236,6 +238,14 @@ def test_a_missing_sequence_beyond_the_bound_comes_as_a_duplicate() -> None:
 
     assert (note.late, note.duplicates, note.gaps) == (1, 1, far - 2)
     assert replica.get("user:1", "financial") == {"limit": 1, "risk": "a"}
+
+
+def test_an_empty_list_of_fields_stands_for_every_field() -> None:
+    replica = replica_of()
+    replica.apply(0, [record(0, 1, {"country": "France", "city": "Ulm"}, kind="geographic")], 1)
+
+    assert replica.get("user:1", "geographic") == {"country": "France", "city": "Ulm"}
+    assert newest(replica).facts == 2
 
 
 def test_the_session_is_the_subject_only_where_no_user_is_known() -> None:
@@ -622,6 +632,7 @@ def split(records: list[Record], sizes: list[int]) -> list[list[Record]]:
     return [*parts, left]
 
 
+@ANY_SPEED
 @given(histories(), st.lists(st.integers(0, 5), max_size=8), st.integers(1, 7), st.data())
 def test_however_records_are_split_into_batches_the_replica_says_the_same(
     records: list[Record], sizes: list[int], interval: int, data: st.DataObject
@@ -642,6 +653,7 @@ def test_however_records_are_split_into_batches_the_replica_says_the_same(
     assert explained(whole) == explained(parts)
 
 
+@settings(ANY_SPEED, max_examples=50)
 @given(histories(), st.integers(1, 7))
 def test_a_marker_is_the_state_after_exactly_the_records_before_it(
     records: list[Record], interval: int
@@ -663,6 +675,7 @@ def test_a_marker_is_the_state_after_exactly_the_records_before_it(
         assert note.state == lanes_hex((root.lane0, root.lane1))
 
 
+@ANY_SPEED
 @given(histories(), st.lists(st.integers(1, 4), max_size=6))
 def test_after_any_history_the_digest_is_that_of_a_rebuild(
     records: list[Record], sizes: list[int]
@@ -680,6 +693,7 @@ def test_after_any_history_the_digest_is_that_of_a_rebuild(
     assert newest(replica) == before
 
 
+@ANY_SPEED
 @given(histories())
 def test_priority_never_reorders_within_an_aggregate(records: list[Record]) -> None:
     changes = replica_of().apply(0, records, 10**4)
@@ -712,6 +726,7 @@ def test_an_urgent_change_takes_its_aggregates_earlier_ones_along() -> None:
 # -- messages -------------------------------------------------------------------------------------
 
 
+@ANY_SPEED
 @given(histories())
 def test_what_a_replica_says_goes_through_json_unchanged(records: list[Record]) -> None:
     replica = replica_of()
