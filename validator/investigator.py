@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synchroscope.digest import Digest
-from synchroscope.ports import Log
+from synchroscope.ports import Log, Record
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
@@ -21,6 +21,16 @@ from validator.watch import Held, Investigation, PartitionWatch, ReplicaWatch, c
 
 MAXIMUM_BAD_BUCKETS = 64
 MAXIMUM_HELD = 2_000
+LAST_MOMENT = 253_402_300_799.0
+
+
+def _recorded(record: Record) -> float:
+    """Return when the command side accepted the event; the append's time where it does not say."""
+    try:
+        stamp = float(record.header("recorded") or b"nan")
+    except ValueError:
+        return record.timestamp
+    return stamp if 0.0 <= stamp <= LAST_MOMENT else record.timestamp
 
 
 def _always(finding: Finding) -> bool:
@@ -79,6 +89,7 @@ class Investigator:
                     investigation.scrub,
                     now,
                     investigation.attempts + 1,
+                    investigation.request_id,
                 )
             return
         if answer.note.position > self._reference.position(number):
@@ -86,6 +97,9 @@ class Investigator:
         point = self._reference.at(number, answer.note.position)
         if point is None:
             investigation.answer, investigation.asked_at = None, now
+            return
+        if point.unproven:
+            part.investigation, part.news, part.news_at = None, False, None
             return
         self._evaluate(watch, number, part, investigation, answer, point, now)
 
@@ -98,11 +112,15 @@ class Investigator:
         scrub: bool,
         now: float,
         attempts: int = 1,
+        request_id: str = "",
     ) -> None:
-        """Put a question to a replica: everything since the settled position, and these buckets."""
+        """Put a question to a replica: everything since the settled position, and these buckets.
+
+        Put again it keeps its ID, so that a slow answer to the first time counts as well.
+        """
         self.requests_total += 1
         request = Request(
-            f"{self.requests_total}-{watch.incarnation}",
+            request_id or f"{self.requests_total}-{watch.incarnation}",
             watch.name,
             number,
             part.settled,
@@ -126,9 +144,13 @@ class Investigator:
     ) -> None:
         bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
         asked = bad[:MAXIMUM_BAD_BUCKETS]
+        if not set(investigation.buckets) <= set(answer.buckets):
+            # Not what was asked for: no answer, and no reason to ask again at once.
+            investigation.answer, investigation.asked_at = None, now
+            return
         if not set(asked) <= set(answer.buckets):
             self.ask(watch, number, part, asked, False, now)
-            if investigation.scrub:
+            if answer.scrubbed:
                 part.scrubbed_position = answer.note.position
             return
         self._conclude(watch, part, investigation, answer, point, bad, now)
@@ -161,10 +183,13 @@ class Investigator:
             # The digest and what is stored tell different tales: have it summed from storage.
             self.ask(watch, note.partition, part, answer.buckets, True, now)
             return
+        if delta.holds_the_same_facts == is_seen and not answer.scrubbed:
+            investigation.answer, investigation.asked_at, part.news = None, now, True
+            return
         scene = self._scene(watch, part, answer, located, now)
         for finding in findings_of(scene, located):
             self._ledger.open(finding, self._log)
-        deviating = self._remember(watch, part, located, point)
+        deviating = self._remember(watch, part, located, point, delta.holds_the_same_facts)
         part.known = delta
         part.settled, part.settled_store_position = note.position, point.store_position
         part.news, part.news_at = False, None
@@ -173,7 +198,7 @@ class Investigator:
             part.compared_position, part.compared_at = note.position, now
             part.differs = not delta.holds_the_same_facts
         self.is_dirty = True
-        if investigation.scrub:
+        if answer.scrubbed:
             part.scrubbed_position = note.position
         if delta.holds_the_same_facts:
             part.agreed_position = note.position
@@ -188,21 +213,33 @@ class Investigator:
             )
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
-            if located.overflow or not (is_covered or has_agreed_since):
-                self._ledger.open(self._unlocated(watch, part, note, bad, now), self._log)
+            is_bulk = bool(located.overflow) or len(bad) > MAXIMUM_BAD_BUCKETS
+            if is_bulk or not (is_covered or has_agreed_since):
+                self._open_unlocated(watch, part, note, bad, now)
 
     def _remember(
-        self, watch: ReplicaWatch, part: PartitionWatch, located: Located, point: Fold
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        located: Located,
+        point: Fold,
+        is_refuted: bool,
     ) -> set[tuple[str, str]]:
-        """Keep how deviating aggregates are held; return those whose facts differ."""
+        """Keep how deviating aggregates are held; return those whose facts differ.
+
+        Where the digest agrees, a prediction that facts differ is refuted and not kept.
+        """
         deviating = set()
         for judgement in located.judgements:
             watch.ordering_violations += len(judgement.late)
             part.held.pop(judgement.key, None)
+            has_other_facts = judgement.expected.facts() != judgement.actual.facts()
+            if has_other_facts:
+                deviating.add(judgement.key)
+            if has_other_facts and is_refuted:
+                continue
             if judgement.deviates and len(part.held) < MAXIMUM_HELD:
                 part.held[judgement.key] = Held(judgement.actual, point.store_position)
-            if judgement.expected.facts() != judgement.actual.facts():
-                deviating.add(judgement.key)
         return deviating
 
     def _scene(
@@ -228,8 +265,7 @@ class Investigator:
             offsets += [fault.offset for fault in judgement.faults]
             for offset in offsets:
                 for record in self._reference.records(number, offset, offset + 1):
-                    stamp = record.header("recorded")
-                    recorded[offset] = record.timestamp if stamp is None else float(stamp)
+                    recorded[offset] = _recorded(record)
             if judgement.faults or judgement.unexplained:
                 last = self._locator.last_written(judgement, number, answer.note.position)
                 if last is not None:
@@ -245,6 +281,20 @@ class Investigator:
             written,
             recorded,
         )
+
+    def _open_unlocated(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        note: Note,
+        bad: Sequence[int],
+        now: float,
+    ) -> None:
+        finding = self._unlocated(watch, part, note, bad, now)
+        known = self._ledger.open_findings(watch.name, note.partition)
+        # It stays open until the whole partition agrees: a second one would say nothing more.
+        if all(other.kind != finding.kind for other in known):
+            self._ledger.open(finding, self._log)
 
     def _unlocated(
         self,

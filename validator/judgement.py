@@ -146,14 +146,14 @@ def judge(case: Case) -> Judgement:
             kind = "stale" if entry.prior < before.sequence else "foreign"
             faults.append(Fault(kind, entry.offset, _differences(before, actual)))
         fault = _play(case, version, entry, actual)
-        if fault is not None:
+        if fault is not None and not any(f.offset < entry.offset for f in foreign):
             faults.append(fault)
         if entry.sequence <= entry.prior:
             late.append(version)
     if case.shown:
         seen = _stored(case.stored)
         odd = _differences(actual, seen)
-        if odd:
+        if odd and not foreign:  # What a foreign event wrote is its own doing.
             faults.append(Fault(_storage_kind(case, odd), case.position, odd))
         actual = seen
     unexplained = {}

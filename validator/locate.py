@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from synchroscope.digest import Lanes, aggregate_hash, event_hash, lanes_hex
 from synchroscope.errors import InvalidEventError
-from synchroscope.event import ContextEvent, decode_event, decode_wire
+from synchroscope.event import ContextEvent, WireEvent, decode_wire
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Explanation, Mismatch
 from synchroscope.view import View
@@ -23,6 +24,7 @@ from validator.watch import Held
 
 MAXIMUM_SUSPECTS = 2_000
 PartitionOf = Callable[[str, str], int]
+Changes = list[tuple[str, Lanes | None, Lanes | None]]
 
 
 class HistoricEvent(Protocol):
@@ -65,6 +67,7 @@ class Contradiction(Struct, frozen=True):
     """A bucket whose reference is not the sum of what the aggregates' histories say."""
 
     bucket: int
+    bits: int
     facts: list[Lanes]
     keys: list[AggregateKey]
 
@@ -129,7 +132,7 @@ class Locator:
             found, facts = self._true_facts(view, keys, point)
             probe = point.views[view.model].digest.copy()
             if not probe.replace(bucket, facts):
-                contradictions.append(Contradiction(bucket, facts, keys))
+                contradictions.append(Contradiction(bucket, bits, facts, keys))
             for key in {**dict.fromkeys(keys), **dict.fromkeys(shown)}:
                 stored = shown.get(key)
                 if self._bucket(key, bits) != bucket:
@@ -210,6 +213,8 @@ class Locator:
             stored = record.header("store-position")
             if stored is None:
                 return None
+            if not stored.isdigit():
+                return None
             if int(stored) == store_position:
                 return record.offset
             if int(stored) < store_position:
@@ -221,22 +226,27 @@ class Locator:
     def contradicting_record(
         self, view: View, partition: int, contradiction: Contradiction, position: int
     ) -> Culprit | None:
-        """Name the first record whose ``previous`` is not what its aggregate's history says."""
-        keys = set(contradiction.keys)
-        held: dict[tuple[AggregateKey, str], Lanes | None] = {}
+        """Name the first record that is not, or not like that, in its aggregate's history."""
+        bits = contradiction.bits
+        known: dict[AggregateKey, dict[str, Changes]] = {}
         for record in self._reference.records(partition, 0, position):
+            if self._reference.is_repeat(partition, record.offset):
+                continue
             try:
-                event = decode_event(record.value)
+                event = decode_wire(record.value)
             except InvalidEventError:
                 continue
             key = (event.context_type, event.subject)
-            if key not in keys:
+            if key[0] not in view.fields or self._bucket(key, bits) != contradiction.bucket:
                 continue
-            for name, previous, current in self._seen(view, event):
-                if held.get((key, name)) != previous:
-                    producer = f"{event.source.model_id}/{event.source.instance_id}"
-                    return Culprit(key, record.offset, str(event.event_id), producer)
-                held[key, name] = current
+            if key not in known:
+                known[key] = {
+                    str(historic.event.event_id): self._seen(view, historic.event)
+                    for historic in self._history.history(key)
+                }
+            # Each event of the history is taken once: a second record of it contradicts.
+            if known[key].pop(event.event_id, None) != self._seen(view, event):
+                return Culprit(key, record.offset, event.event_id, _producer_of(record.value))
         return None
 
     def _bucket(self, key: AggregateKey, bits: int) -> int:
@@ -346,13 +356,13 @@ class Locator:
             positions.append(historic.position)
         return versions, positions
 
-    def _seen(
-        self, view: View, event: ContextEvent
-    ) -> list[tuple[str, Lanes | None, Lanes | None]]:
+    def _seen(self, view: View, event: ContextEvent | WireEvent) -> Changes:
         """Return (field, previous, current) of what the view sees of an event."""
-        wanted = view.fields[event.context_type]
+        wanted = view.fields.get(event.context_type)
+        if wanted is None:
+            return []
         targets = event.propagation_rules.target_models
-        seen = []
+        seen: Changes = []
         for name, update in event.context_delta.updates.items():
             if wanted and name not in wanted:
                 continue
@@ -368,6 +378,23 @@ class Locator:
                 )
             )
         return seen
+
+
+class _Origin(Struct, frozen=True, rename="camel"):
+    model_id: str = "?"
+    instance_id: str = "?"
+
+
+class _Signed(Struct, frozen=True):
+    source: _Origin = _Origin()
+
+
+def _producer_of(value: bytes) -> str:
+    try:
+        source = msgspec.json.decode(value, type=_Signed).source
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "?"
+    return f"{source.model_id}/{source.instance_id}"
 
 
 def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:

@@ -25,6 +25,7 @@ REPEAT_WINDOW = 1_024
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 16_384
 READ_RECORDS = 1_000
+MAXIMUM_POSITION_DIGITS = 18
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
@@ -68,7 +69,8 @@ class StoredFold(Struct, array_like=True):
     repeated: int
     views: dict[str, tuple[bytes, Lanes, int]]
     recent: list[int]
-    interval: int
+    made_of: str = ""
+    """Views, algorithm and size of the digests."""
 
 
 class Reference:
@@ -97,6 +99,8 @@ class Reference:
         self._bits = bits
         self._hasher = hasher or Hasher()
         self._interval = marker_interval
+        hashes = (f"{model}:{view.hash()}" for model, view in sorted(self._views.items()))
+        self._made_of = "/".join((self._hasher.algorithm, str(bits), *hashes))
         count = log.partitions(EVENTS)
         self._folds = [self._empty() for _ in range(count)]
         self._points: list[OrderedDict[int, Fold]] = [OrderedDict() for _ in range(count)]
@@ -136,10 +140,8 @@ class Reference:
             while stops and stops[0] <= record.offset:
                 self._keep_at(partition, fold, stops.pop(0))
             self._pass_markers(partition, fold, record.offset)
-            try:
-                event = decode_wire(record.value)
-            except InvalidEventError:
-                fold.unproven = f"record at {partition}:{record.offset} is no event"
+            event = self._decode(fold, partition, record)
+            if event is None:
                 continue
             mark = event_hash(event.event_id)
             if mark in recent:
@@ -155,6 +157,14 @@ class Reference:
         self._pass_markers(partition, fold, batch.position)
         fold.position = batch.position
         return len(batch.records)
+
+    @staticmethod
+    def _decode(fold: Fold, partition: int, record: Record) -> WireEvent | None:
+        try:
+            return decode_wire(record.value)
+        except InvalidEventError:
+            fold.unproven = f"record at {partition}:{record.offset} is no event"
+            return None
 
     def _pass_markers(self, partition: int, fold: Fold, offset: int) -> None:
         marker = (fold.position // self._interval + 1) * self._interval
@@ -175,7 +185,7 @@ class Reference:
 
     def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
         stored = record.header("store-position")
-        if stored is not None:
+        if stored is not None and stored.isdigit() and len(stored) <= MAXIMUM_POSITION_DIGITS:
             fold.store_position = int(stored)
         if event.sequence is None:
             fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
@@ -231,13 +241,14 @@ class Reference:
         earlier = [kept for kept in points if kept < position]
         if position > fold.position or not earlier or position - max(earlier) > MAXIMUM_REPLAY:
             return None
+        repeats = self._repeats[partition]
+        if len(repeats) == REPEAT_WINDOW and repeats[0] > max(earlier):
+            return None  # Which of these records were repeats is no longer known.
         twin = points[max(earlier)].copy()
         for record in self.records(partition, twin.position, position):
-            if record.offset not in self._repeats[partition]:
-                try:
-                    self._fold_event(twin, record, decode_wire(record.value))
-                except InvalidEventError:
-                    continue
+            event = self._decode(twin, partition, record)
+            if event is not None and record.offset not in repeats:
+                self._fold_event(twin, record, event)
         twin.position = position
         self._keep(partition, twin)
         return twin
@@ -291,7 +302,7 @@ class Reference:
                 self.repeated[number],
                 {m: (v.digest.table(), v.audit, v.applied) for m, v in fold.views.items()},
                 list(self._recent[number]),
-                self._interval,
+                self._made_of,
             )
             for number, fold in enumerate(self._folds)
         ]
@@ -300,9 +311,9 @@ class Reference:
         """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
         if len(stored) != len(self._folds):
             raise ValueError("checkpoint of another partition count")
+        if any(part.made_of != self._made_of for part in stored):
+            raise ValueError("checkpoint of other views or another digest")
         for number, part in enumerate(stored):
-            if set(part.views) != set(self._views):
-                raise ValueError("checkpoint of other views")
             fold = self._empty()
             fold.position, fold.store_position = part.position, part.store_position
             fold.unproven = part.unproven

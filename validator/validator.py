@@ -32,6 +32,7 @@ from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.reference import Fold, Reference, StoredFold
+from validator.soundness import flaw_of_explanation, flaw_of_report
 from validator.status import ReplicaStatus, status_of
 from validator.watch import (
     MAXIMUM_WAITING,
@@ -157,16 +158,17 @@ class Validator:
             return
         view = self._views[watch.model]
         watch.refused = refuse_reason(view, self._hasher.algorithm, self._bits, report)
+        watch.refused = watch.refused or flaw_of_report(report, self._heads())
         if watch.refused:
             self.checks["unknown"] += 1
+            for part in watch.partitions:
+                part.compared_position = -1
             return
         count = len(self.reference.partitions)
         if report.incarnation != watch.incarnation:
             watch.reset(report.incarnation, count)
         watch.reported_at = now
         for note in report.notes:
-            if not 0 <= note.partition < count:
-                continue
             part = watch.partitions[note.partition]
             if part.newest is not None and note.position < part.newest.position and not note.marker:
                 part = watch.partitions[note.partition] = PartitionWatch()
@@ -183,11 +185,19 @@ class Validator:
         if not 0 <= number < len(watch.partitions):
             return
         part = watch.partitions[number]
+        investigation = part.investigation
+        is_asked = investigation is not None and investigation.request_id == explanation.request_id
+        if flaw_of_explanation(explanation, self._heads(), self._bits):
+            self.checks["unknown"] += 1
+            part.news = part.news or is_asked
+            return
         if part.newest is None or explanation.note.position >= part.newest.position:
             part.newest = explanation.note
-        investigation = part.investigation
-        if investigation is not None and investigation.request_id == explanation.request_id:
+        if investigation is not None and is_asked:
             investigation.answer = explanation
+
+    def _heads(self) -> list[int]:
+        return [self._log.head(EVENTS, number) for number in self.reference.partitions]
 
     def _wanted(self, partition: int) -> list[int]:
         wanted = []
@@ -232,9 +242,9 @@ class Validator:
             self._ledger.resolve(
                 watch.name, note.partition, note.position, now, lambda finding: True
             )
+        part.differs = not delta.holds_the_same_facts
         if note.marker:
             return
-        part.differs = not delta.holds_the_same_facts
         if delta != part.known:
             part.news = True
             part.news_at = now if part.news_at is None else part.news_at
@@ -283,11 +293,14 @@ class Validator:
         if record is None:
             return
         stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
-        self.reference.restore(stored.folds)
         self._reports_position = stored.reports
         self._ledger.restore(stored.open, stored.opened_total, stored.resolved_total)
         self.checks = stored.checks
         self._investigator.requests_total = stored.requests
+        try:
+            self.reference.restore(stored.folds)
+        except ValueError:
+            return  # Other views, or another digest: fold the log anew and compare everything.
         for watch in stored.watches:
             if watch.name in self._watches and watch.model == self._watches[watch.name].model:
                 self._watches[watch.name] = watch
