@@ -195,8 +195,10 @@ class Investigator:
         part.news, part.news_at = False, None
         part.investigation = None
         if note.position >= part.compared_position:
+            # A report that differed at this very position is refuted by the next report only.
+            is_open = part.differs and note.position == part.compared_position
+            part.differs = is_open or not delta.holds_the_same_facts
             part.compared_position, part.compared_at = note.position, now
-            part.differs = not delta.holds_the_same_facts
         self.is_dirty = True
         if answer.scrubbed:
             part.scrubbed_position = note.position

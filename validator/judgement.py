@@ -184,7 +184,7 @@ def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault |
         if is_late and wrote > entry.sequence:
             continue
         mismatch = case.mismatches.get((entry.offset, name))
-        if mismatch is not None and mismatch.stored != held:
+        if mismatch is not None and mismatch.prior == entry.prior and mismatch.stored != held:
             odd[name] = (held, mismatch.stored)
         actual.fields[name] = (mark, entry.sequence)
     actual.sequence = max(actual.sequence, entry.sequence)

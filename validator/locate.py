@@ -336,6 +336,8 @@ class Locator:
     def _versions(
         self, view: View, key: AggregateKey, until: int, expected: Sequence[Expected]
     ) -> tuple[list[Version], list[int]]:
+        if key[0] not in view.fields:
+            return [], []  # Whatever its history, this view has nothing of it.
         offsets = {e.mark: e.offset for e in expected if e.key == key}
         versions, positions = [], []
         for historic in self._history.history(key, until):

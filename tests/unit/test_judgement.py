@@ -45,9 +45,11 @@ def stored(sequence: int, /, **fields: tuple[Any, int]) -> StoredAggregate:
     return StoredAggregate(*KEY, sequence, facts)
 
 
-def mismatch(offset: int, field: str, value: Any) -> dict[tuple[int, str], Mismatch]:
+def mismatch(
+    offset: int, field: str, value: Any, prior: int = 2
+) -> dict[tuple[int, str], Mismatch]:
     seen = None if value is None else h(value)
-    return {(offset, field): Mismatch(offset, *KEY, field, 0, 0, None, seen)}
+    return {(offset, field): Mismatch(offset, *KEY, field, 3, prior, None, seen)}
 
 
 ONE, TWO, THREE = version(1, a=1), version(2, a=2, b=2), version(3, a=3)
@@ -88,7 +90,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "all missed": ({}, {"missed": [1, 2, 3], "deviates": True}),
     "a stale previous that the missed event explains is no second cause": (
-        {"entries": [entry(1, 0), entry(3, 1)], "mismatches": mismatch(30, "a", 1)},
+        {"entries": [entry(1, 0), entry(3, 1)], "mismatches": mismatch(30, "a", 1, 1)},
         {"missed": [2], "deviates": True},
     ),
     "doubled": (
@@ -180,7 +182,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "several faults at once keep their places": (
         {
             "entries": [entry(1, 0), entry(3, 1)],
-            "mismatches": mismatch(30, "a", 55),
+            "mismatches": mismatch(30, "a", 55, 1),
             "shown": True,
             "stored": stored(3, a=(44, 3)),
         },
@@ -234,11 +236,11 @@ def test_exactly_the_events_that_were_lost_are_missed_and_nothing_else_is_the_ca
     held: dict[str, str | None] = {}
     for applied in kept:
         entries.append(entry(applied.sequence, prior))
-        prior = applied.sequence
+        before, prior = prior, applied.sequence
         truth = state_after(versions[: applied.sequence - 1]).fields
         for name, mark in applied.fields.items():
             if held.get(name) != truth.get(name, (None, 0))[0]:
-                odd = Mismatch(10 * applied.sequence, *KEY, name, 0, 0, None, held.get(name))
+                odd = Mismatch(10 * applied.sequence, *KEY, name, 0, before, None, held.get(name))
                 mismatches[odd.offset, name] = odd
             held[name] = mark
     judged = judge(replace(CASE, versions=versions, entries=entries, mismatches=mismatches))
