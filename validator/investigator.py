@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from synchroscope.digest import Digest
-from synchroscope.ports import Log, Record
+from synchroscope.digest import Digest, aggregate_hash
+from synchroscope.ports import AggregateKey, Log, Record
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
@@ -189,6 +189,12 @@ class Investigator:
         scene = self._scene(watch, part, answer, located, now)
         for finding in findings_of(scene, located):
             self._ledger.open(finding, self._log)
+        unseen = set(bad) - set(answer.buckets)
+
+        def is_shown(keys: Sequence[AggregateKey]) -> bool:
+            buckets = {aggregate_hash(*key) >> (64 - self._bits) for key in keys}
+            return not located.overflow and not buckets & unseen
+
         deviating = self._remember(watch, part, located, point, delta.holds_the_same_facts)
         part.known = delta
         part.settled, part.settled_store_position = note.position, point.store_position
@@ -211,7 +217,7 @@ class Investigator:
                 note.partition,
                 note.position,
                 now,
-                lambda f: bool(f.keys) and not deviating & set(f.keys),
+                lambda f: bool(f.keys) and not deviating & set(f.keys) and is_shown(f.keys),
             )
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))

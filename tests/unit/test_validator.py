@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from synchroscope.digest import aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import EVENTS, REPORTS, STATE, Record
 from synchroscope.report import Explanation, Note, Report, Request
@@ -607,3 +608,26 @@ def test_many_faults_of_one_interval_leave_few_findings_and_a_small_checkpoint()
         assert len(w.findings()) <= 2
         sizes.append(len(record.value) / users)
     assert sizes[1] < sizes[0]
+
+
+def test_a_finding_in_a_bucket_that_was_not_shown_is_not_closed() -> None:
+    w = World(bits=8)
+    users = sorted(map(str, range(300)), key=lambda user: aggregate_hash(*key_of(user)))
+    for user in users:
+        w.write(user, limit=1)
+    w.run()
+    w.overwrite(users[-1], limit=99)
+    w.settle()
+    first = only(w)
+    # As when more aggregates deviate than the validator remembers one by one.
+    w.validator._watches[REPLICA].partitions[0].held.clear()
+    for user in users[:150]:
+        w.overwrite(user, limit=-5)
+    w.write("another", limit=1)
+    w.settle()
+
+    assert first in w.findings() and first.state == "open"
+
+
+def key_of(user: str) -> tuple[str, str]:
+    return ("financial", f"user:{user}")
