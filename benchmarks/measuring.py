@@ -37,7 +37,7 @@ class Settings(Struct, frozen=True):
     @property
     def repeats(self) -> int:
         """How often each side is run."""
-        return 3 if self.quick else 7
+        return 3 if self.quick else 5
 
     @property
     def few_repeats(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import gc
 import json
 import os
 import platform
@@ -109,7 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(quick=options.quick, rows=options.rows)
     baseline = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.exists() else {}
     rows: list[Row] = []
-    gc.freeze()
     print(header(), flush=True)
     started = time.perf_counter()
     for name in options.only:

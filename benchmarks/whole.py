@@ -35,10 +35,12 @@ from synchroscope.ports import (
     AggregateRecord,
     Progress,
     Record,
+    ReplicaStorage,
     Role,
 )
 from synchroscope.replica import Change, Replica
 from synchroscope.report import Message
+from synchroscope.view import View
 
 PARTITIONS = 4
 PACED_RATES = (200, 1_000)
@@ -84,19 +86,13 @@ class PlainReplica(Replica):
     What a careful team would write without Synchroscope: it still drops repeated sequences.
     """
 
-    def position(self, partition: int) -> int:
-        """Return the next offset to read."""
-        data = self._positions.get(partition)
-        if data is None:
-            stored = self._storage.partition_state(partition)
-            data = 0 if stored is None else int(stored)
-            self._positions[partition] = data
-        return data
+    def __init__(self, name: str, view: View, storage: ReplicaStorage) -> None:
+        super().__init__(name, view, storage, incarnation="plain")
+        self._positions: dict[int, int] = {}
 
-    @property
-    def _positions(self) -> dict[int, int]:
-        known: dict[int, int] = self.__dict__.setdefault("plain_positions", {})
-        return known
+    def position(self, partition: int) -> int:
+        """Return the next offset to read; every run begins with an empty storage."""
+        return self._positions.get(partition, 0)
 
     def apply(self, partition: int, records: Sequence[Record], position: int) -> list[Change]:
         """Apply records and move to `position`."""
@@ -153,7 +149,7 @@ class PlainPipeline:
         self._storages = {spec.name: make_storage(folder, spec) for spec in REPLICAS}
         self.projectors: dict[str, Projector] = {
             spec.name: PlainProjector(
-                PlainReplica(spec.name, spec.view, self._storages[spec.name], incarnation="plain"),
+                PlainReplica(spec.name, spec.view, self._storages[spec.name]),
                 self.log,
                 scrub_interval_seconds=None,
                 clock=time.time,
@@ -162,10 +158,12 @@ class PlainPipeline:
         }
 
     def step(self) -> int:
+        """Step every role once."""
         roles: list[Role] = [self._relay, *self.projectors.values()]
         return sum(role.step(time.time()).consumed for role in roles)
 
     def is_done(self) -> bool:
+        """Say whether everything that was produced has arrived."""
         return self._relay.position == self.store.count() and all(
             projector.replica.position(partition) == self.log.head(EVENTS, partition)
             for projector in self.projectors.values()
@@ -173,6 +171,7 @@ class PlainPipeline:
         )
 
     def close(self) -> None:
+        """Release what is held."""
         for storage in self._storages.values():
             storage.close()
         self._database.close()
@@ -188,12 +187,15 @@ class ReportingPipeline:
         self._roles: list[Role] = [self._embedded.relay, *self.projectors.values()]
 
     def step(self) -> int:
+        """Step every role but the validator once."""
         return sum(role.step(time.time()).consumed for role in self._roles)
 
     def is_done(self) -> bool:
+        """Say whether everything that was produced has arrived."""
         return self._embedded.is_caught_up()
 
     def close(self) -> None:
+        """Release what is held."""
         self._embedded.close()
 
 
@@ -207,6 +209,7 @@ class FullPipeline:
         self._measured_at = 0.0
 
     def step(self) -> int:
+        """Step every role once, and take a snapshot when it is time."""
         consumed = self._embedded.step()
         now = time.monotonic()
         if now - self._measured_at >= REFRESH_SECONDS:
@@ -215,7 +218,7 @@ class FullPipeline:
         return consumed
 
     def is_done(self) -> bool:
-        # What is compared at the end is compared; the closing scrub of everything is the demo's.
+        """Say whether everything has arrived and was folded; the demo's closing scrub is not."""
         validator = self._embedded.validator
         return self._embedded.is_caught_up() and all(
             validator.reference.position(partition) == head
@@ -223,6 +226,7 @@ class FullPipeline:
         )
 
     def close(self) -> None:
+        """Release what is held."""
         self._embedded.close()
 
 
