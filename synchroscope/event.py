@@ -227,6 +227,7 @@ class WireEvent(Struct, frozen=True, rename="camel"):
 
 _wire_decoder = msgspec.json.Decoder(WireEvent)
 _ALWAYS_VALID = frozenset({str, float, bool, type(None)})
+"""Types that are sound as JSON decodes them: text is valid Unicode, floats are finite."""
 
 
 def decode_wire(data: bytes) -> WireEvent:
@@ -242,12 +243,25 @@ def decode_wire(data: bytes) -> WireEvent:
     delta = event.context_delta
     if delta.user_id is None and delta.session_id is None:
         raise InvalidEventError("no subject", "contextDelta has neither userId nor sessionId")
-    # Text, floats and small integers are sound as JSON decodes them; looking closer costs a call.
     for name, update in delta.updates.items():
-        value, kind = update.current, type(update.current)
-        if kind not in _ALWAYS_VALID and (kind is not int or not _LOWEST <= value <= _HIGHEST):
-            check_value(value, f"$.contextDelta.updates.{name}.current")
-        value, kind = update.previous, type(update.previous)
-        if kind not in _ALWAYS_VALID and (kind is not int or not _LOWEST <= value <= _HIGHEST):
-            check_value(value, f"$.contextDelta.updates.{name}.previous")
+        if not _is_sound(update.current):
+            check_value(update.current, f"$.contextDelta.updates.{name}.current")
+        if not _is_sound(update.previous):
+            check_value(update.previous, f"$.contextDelta.updates.{name}.previous")
     return event
+
+
+def _is_sound(value: Any) -> bool:
+    """Say whether a decoded value is sound at first sight; if not, a closer look decides."""
+    kind = type(value)
+    if kind in _ALWAYS_VALID:
+        return True
+    if kind is int:
+        return bool(_LOWEST <= value <= _HIGHEST)
+    if kind is list or kind is dict:
+        items = value if kind is list else value.values()
+        return all(
+            type(item) in _ALWAYS_VALID or (type(item) is int and _LOWEST <= item <= _HIGHEST)
+            for item in items
+        )
+    return False

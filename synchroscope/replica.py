@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -59,6 +60,8 @@ MAXIMUM_PENDING_NOTES = 64
 MAXIMUM_MISMATCHES = 256
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 _CONTAINERS = frozenset({list, dict})
+# The replicas of one process read the same records shortly after each other.
+_decode = lru_cache(maxsize=2_048)(decode_wire)
 
 
 class PartitionState(Struct, array_like=True):
@@ -230,7 +233,7 @@ class Replica:
     def _apply_record(self, number: int, after: _Partition, work: _Work, record: Record) -> None:
         state = after.state
         try:
-            event = decode_wire(record.value)
+            event = _decode(record.value)
         except InvalidEventError:
             state.undecodable += 1
             return
@@ -321,7 +324,7 @@ class Replica:
             and type(stored) not in _CONTAINERS
             and previous == stored
         )
-        if not late and not is_known:
+        if not is_known:
             previous_lanes = self._lanes(kind, subject, name, previous)
             if previous_lanes != stored_lanes:
                 after.state.anomalies += 1

@@ -115,14 +115,14 @@ TIMELINES: dict[str, tuple[list[Record], dict[str, Any], dict[str, int]]] = {
         {"limit": 6, "risk": "mid"},
         {"applied": 3, "late": 1, "duplicates": 1},
     ),
-    "what a late event finds is no mismatch, as others may still be missing": (
+    "a late event that finds another value than its previous is evidence as well": (
         [
             FIRST,
             record(1, 4, {"risk": update("mid", "low")}),
             record(2, 3, {"limit": update(7, 6)}),
         ],
         {"limit": 7, "risk": "mid"},
-        {"applied": 3, "late": 1, "gaps": 1},
+        {"applied": 3, "late": 1, "gaps": 1, "anomalies": 1},
     ),
     "a null removes the fact and an older value that comes late does not bring it back": (
         [
