@@ -113,8 +113,7 @@ class Projector:
         times: dict[float, int] = {}
         for record in records:
             if record.offset >= self._fresh_from[partition]:
-                recorded = record.header("recorded")
-                at = record.timestamp if recorded is None else float(recorded)
+                at = _recorded(record)
                 times[at] = times.get(at, 0) + 1
         for at, count in times.items():
             self.latencies.add(now - at, count)
@@ -138,3 +137,11 @@ class Projector:
         return age >= (
             self._report_interval_seconds if self._unreported else self._heartbeat_seconds
         )
+
+
+def _recorded(record: Record) -> float:
+    """Return when the command side accepted the event; the append's time where it does not say."""
+    try:
+        return float(record.header("recorded") or record.timestamp)
+    except ValueError:
+        return record.timestamp
