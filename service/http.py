@@ -126,6 +126,7 @@ class HttpServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
+            self._socket.listen()  # Whoever connects before the thread is up waits.
         except OSError as error:
             self._socket.close()
             raise ConfigurationError(
