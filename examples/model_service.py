@@ -51,4 +51,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: model_service.py DATA_DIR (the --data-dir of a running demo)")
     main(Path(sys.argv[1]))

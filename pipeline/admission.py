@@ -71,7 +71,10 @@ def bytes_of(event: ContextEvent) -> bytes:
     try:
         return encode_event(event)
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-        return repr(event).encode("utf-8", "backslashreplace")
+        try:
+            return repr(event).encode("utf-8", "backslashreplace")
+        except RecursionError:
+            return f"event {event.event_id}, nested too deeply to be shown".encode()
 
 
 def clean(text: str) -> str:

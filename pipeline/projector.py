@@ -100,7 +100,7 @@ class Projector:
 
     def _scrub(self, now: float) -> None:
         interval = self._scrub_interval_seconds
-        if interval is None or now - self._scrubbed_at < interval:
+        if interval is None or 0 <= now - self._scrubbed_at < interval:
             return
         self._scrubbed_at = now
         partition = self._scrub_place % len(self._partitions)
@@ -134,9 +134,8 @@ class Projector:
         if self._reported_at is None:
             return True
         age = now - self._reported_at
-        return age >= (
-            self._report_interval_seconds if self._unreported else self._heartbeat_seconds
-        )
+        interval = self._report_interval_seconds if self._unreported else self._heartbeat_seconds
+        return not 0 <= age < interval  # Negative: a clock was set back since.
 
 
 def _recorded(record: Record) -> float:

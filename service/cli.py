@@ -147,6 +147,11 @@ def main() -> None:
     except ConfigurationError as error:
         click.echo(f"synchroscope: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        click.echo(
+            f"synchroscope: {error.filename or 'input or output'}: {error.strerror}", err=True
+        )
+        sys.exit(2)
     except SynchroscopeError as error:
         click.echo(f"synchroscope: {error}", err=True)
         sys.exit(3)

@@ -95,7 +95,7 @@ class _Demo:
             self._settle(screen)
             if not self._options.headless:
                 self._serve(screen)
-            report = self._refresh()
+            report = self._refresh(final=True)
         finally:
             screen.close()
             self._server.stop()
@@ -157,9 +157,9 @@ class _Demo:
         made = self._pipeline_events - self._produced_before
         return made / self._seconds if self._seconds else 0.0
 
-    def _refresh(self) -> dict[str, Any]:
+    def _refresh(self, *, final: bool = False) -> dict[str, Any]:
         now = time.time()
-        report = build_report(self._pipeline, now)
+        report = build_report(self._pipeline, now, final=final)
         self._pipeline_events = report["events_produced"]
         unready = [
             f"{name}: {replica['reason']}"

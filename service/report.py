@@ -14,12 +14,15 @@ from validator.watch import Verdict
 SCHEMA_VERSION = 1
 
 
-def build_report(pipeline: EmbeddedPipeline, now: float) -> dict[str, Any]:
-    """Return what happened in the data folder, over all its runs."""
+def build_report(pipeline: EmbeddedPipeline, now: float, *, final: bool = False) -> dict[str, Any]:
+    """Return what happened in the data folder, over all its runs.
+
+    `final`: what was not compared and scrubbed at the log's head is UNKNOWN.
+    """
     store, validator = pipeline.store, pipeline.validator
     produced = store.count()
     seconds = pipeline.ledger.producing_seconds
-    statuses = validator.status(now)
+    statuses = validator.status(now, final=final)
     letters = store.dead_letter_counts()
     return {
         "schema_version": SCHEMA_VERSION,

@@ -54,10 +54,10 @@ from synchroscope.report import (
 from synchroscope.view import View
 
 DEFAULT_MARKER_INTERVAL = 1_024
-JOURNAL_OFFSETS = 16_384
-MAXIMUM_MISSING = 64
+JOURNAL_OFFSETS = 65_536
+MAXIMUM_MISSING = 1_024
 MAXIMUM_PENDING_NOTES = 64
-MAXIMUM_MISMATCHES = 256
+MAXIMUM_MISMATCHES = 4_096
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 _CONTAINERS = frozenset({list, dict})
 # The replicas of one process read the same records shortly after each other.

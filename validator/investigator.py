@@ -10,6 +10,7 @@ from typing import Any
 
 from synchroscope.digest import Digest, aggregate_hash
 from synchroscope.ports import AggregateKey, Log, Record
+from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
@@ -17,7 +18,7 @@ from validator.finding import Finding, Position, Since, finding_id, timestamp
 from validator.ledger import Ledger
 from validator.locate import Contradiction, Located, Locator
 from validator.reference import Fold, Reference
-from validator.watch import Held, Investigation, PartitionWatch, ReplicaWatch, compare
+from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaWatch, compare
 
 MAXIMUM_BAD_BUCKETS = 64
 MAXIMUM_HELD = 2_000
@@ -80,7 +81,7 @@ class Investigator:
         answer = investigation.answer
         if answer is None:
             wait = self._request_timeout_seconds * min(investigation.attempts, 5)
-            if now - investigation.asked_at >= wait:
+            if not 0 <= now - investigation.asked_at < wait:
                 self.ask(
                     watch,
                     number,
@@ -143,7 +144,7 @@ class Investigator:
         now: float,
     ) -> None:
         bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
-        asked = bad[:MAXIMUM_BAD_BUCKETS]
+        asked = self._next_buckets(watch, number, bad)
         if not set(investigation.buckets) <= set(answer.buckets):
             # Not what was asked for: no answer, and no reason to ask again at once.
             investigation.answer, investigation.asked_at = None, now
@@ -173,7 +174,7 @@ class Investigator:
             part.settled_store_position,
             part.held,
             point,
-            bad[:MAXIMUM_BAD_BUCKETS],
+            [bucket for bucket in bad if bucket in set(answer.buckets)],
         )
         if located.contradictions:
             point = self._correct(view, note, point, located.contradictions, now)
@@ -187,8 +188,14 @@ class Investigator:
             investigation.answer, investigation.asked_at, part.news = None, now, True
             return
         scene = self._scene(watch, part, answer, located, now)
-        for finding in findings_of(scene, located):
+        findings = findings_of(scene, located)
+        for finding in findings:
             self._ledger.open(finding, self._log)
+        is_late = any(judgement.late for judgement in located.judgements)
+        is_lost = delta.applied > part.known.applied
+        if is_lost and not (findings or is_late or located.journal_complete):
+            self._ledger.open(self._lost(watch, part, note, delta, now), self._log)
+        is_cut = len(answer.mismatches) >= MAXIMUM_MISMATCHES
         unseen = set(bad) - set(answer.buckets)
 
         def is_shown(keys: Sequence[AggregateKey]) -> bool:
@@ -221,9 +228,47 @@ class Investigator:
             )
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
-            is_bulk = bool(located.overflow) or len(bad) > MAXIMUM_BAD_BUCKETS
+            is_bulk = bool(located.overflow) or is_cut or len(bad) > MAXIMUM_BAD_BUCKETS
             if is_bulk or not (is_covered or has_agreed_since):
                 self._open_unlocated(watch, part, note, bad, now)
+            rest = self._next_buckets(watch, note.partition, bad)
+            if set(rest) - set(answer.buckets):
+                part.news, part.news_at = True, now  # There are more: go on with the next ones.
+
+    def _next_buckets(self, watch: ReplicaWatch, number: int, bad: Sequence[int]) -> list[int]:
+        """Return the differing buckets to look into: first those of no open finding."""
+        covered = {
+            aggregate_hash(*key) >> (64 - self._bits)
+            for finding in self._ledger.open_findings(watch.name, number)
+            for key in finding.keys
+        }
+        fresh = [bucket for bucket in bad if bucket not in covered]
+        return (fresh + [b for b in bad if b in covered])[:MAXIMUM_BAD_BUCKETS]
+
+    @staticmethod
+    def _lost(
+        watch: ReplicaWatch, part: PartitionWatch, note: Note, delta: Delta, now: float
+    ) -> Finding:
+        missing = delta.applied - part.known.applied
+        return Finding(
+            id=finding_id(watch.name, note.partition, "lost", note.position),
+            state="open",
+            kind="missed",
+            replica=watch.name,
+            context_type=None,
+            subjects=[],
+            first_bad_position=Position(note.partition, part.settled),
+            since=Since(note.partition, part.settled, note.position),
+            detected_at=timestamp(now),
+            resolved_at=None,
+            evidence={
+                "reason": f"{missing} events were not applied; the replica no longer knows which, "
+                "location UNKNOWN",
+                "checked_position": note.position,
+                "first_reported_at": timestamp(now if part.news_at is None else part.news_at),
+            },
+            partition=note.partition,
+        )
 
     def _remember(
         self,

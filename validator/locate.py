@@ -190,24 +190,32 @@ class Locator:
         names |= set(judgement.unexplained)
         met = min((fault.offset for fault in judgement.faults), default=position)
         writers = [judgement.expected.fields[n][1] for n in names if n in judgement.expected.fields]
-        offsets = []
-        for historic in self._history.history(judgement.key):
-            if names & set(historic.event.context_delta.updates) or (
-                historic.event.sequence in writers
-            ):
-                offset = self._offset_of(partition, historic.position)
-                if offset is None or offset >= met:
-                    break
-                offsets.append(offset)
-        return max(offsets, default=None)
+        missed = {version.event_id for version in judgement.missed}
+        last = self._store_position_before(partition, met)
+        found = None
+        for historic in self._history.history(judgement.key, last):
+            event = historic.event
+            if str(event.event_id) in missed:
+                continue
+            if names & set(event.context_delta.updates) or event.sequence in writers:
+                found = historic.position
+        return None if found is None else self._offset_of(partition, found)
+
+    def _store_position_before(self, partition: int, offset: int) -> int | None:
+        """Return the store position of the last record before the offset; None: not known."""
+        if offset <= 0:
+            return None
+        record = self._reference.record_from(partition, offset - 1)
+        stored = None if record is None else record.header("store-position")
+        return int(stored) if stored is not None and stored.isdigit() else None
 
     def _offset_of(self, partition: int, store_position: int) -> int | None:
         """Find the record of an event by bisection: store positions rise within a partition."""
         low, high = 0, self._reference.position(partition)
         while low < high:
             middle = (low + high) // 2
-            record = next(iter(self._reference.records(partition, middle, high)), None)
-            if record is None:
+            record = self._reference.record_from(partition, middle)
+            if record is None or record.offset >= high:
                 high = middle
                 continue
             stored = record.header("store-position")

@@ -23,7 +23,7 @@ from synchroscope.view import View
 
 REPEAT_WINDOW = 1_024
 KEPT_POINTS = 64
-MAXIMUM_REPLAY = 16_384
+MAXIMUM_REPLAY = 65_536
 READ_RECORDS = 1_000
 MAXIMUM_POSITION_DIGITS = 18
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -264,6 +264,11 @@ class Reference:
             if batch.position <= start:
                 return
             start = batch.position
+
+    def record_from(self, partition: int, offset: int) -> Record | None:
+        """Return the first record at or after an offset."""
+        records = self._log.read(EVENTS, partition, offset, 1).records
+        return records[0] if records else None
 
     def is_repeat(self, partition: int, offset: int) -> bool:
         """Say whether the record there repeated an event ID and was dropped."""

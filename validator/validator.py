@@ -39,6 +39,7 @@ from validator.watch import (
     Judged,
     PartitionWatch,
     ReplicaWatch,
+    Verdict,
     compare,
     judge_replica,
     refuse_reason,
@@ -165,6 +166,9 @@ class Validator:
                 part.compared_position = -1
             return
         count = len(self.reference.partitions)
+        if report.incarnation in watch.earlier:
+            watch.conflict_at = now
+            return
         if report.incarnation != watch.incarnation:
             watch.reset(report.incarnation, count)
         watch.reported_at = now
@@ -263,7 +267,7 @@ class Validator:
         self._dirty = self._dirty or worked or self._investigator.is_dirty
         due = (
             self._checkpoint_at is None
-            or now - self._checkpoint_at >= self._checkpoint_interval_seconds
+            or not 0 <= now - self._checkpoint_at < self._checkpoint_interval_seconds
         )
         if not outputs and not (self._dirty and due):
             return
@@ -337,23 +341,42 @@ class Validator:
         parts = [part for watch in self._watches.values() for part in watch.partitions]
         return sum(part.settled + part.scrubbed_position for part in parts)
 
-    def judge(self, name: str, now: float) -> Judged:
-        """Return one replica's verdict."""
+    def judge(self, name: str, now: float, *, final: bool = False) -> Judged:
+        """Return one replica's verdict.
+
+        The final one of a run is CONSISTENT only where every partition was compared at the log's
+        head, and its stored facts were summed there.
+        """
         watch = self._watches[name]
+        judged = self._judge_now(watch, now)
+        if not final or judged.verdict is not Verdict.CONSISTENT:
+            return judged
+        for number, part in enumerate(watch.partitions):
+            head = self._log.head(EVENTS, number)
+            if part.compared_position != head or part.settled != head:
+                place = f"{number}:{part.compared_position} of {head}"
+                return Judged(Verdict.UNKNOWN, f"not compared at the head: {place}")
+            if part.scrubbed_position < head:
+                return Judged(Verdict.UNKNOWN, f"partition {number} was not scrubbed at the head")
+        return judged
+
+    def _judge_now(self, watch: ReplicaWatch, now: float) -> Judged:
         return judge_replica(
             watch,
             [self.reference.position(p) for p in self.reference.partitions],
             [self.reference.current(p).unproven for p in self.reference.partitions],
-            bool(self._ledger.open_findings(name)),
+            bool(self._ledger.open_findings(watch.name)),
             now,
             self._evidence_limit_seconds,
         )
 
-    def status(self, now: float) -> list[ReplicaStatus]:
-        """Return every expected replica's status."""
+    def status(self, now: float, *, final: bool = False) -> list[ReplicaStatus]:
+        """Return every expected replica's status; `final` as in `judge`."""
         return [
             status_of(
-                watch, self.judge(watch.name, now), len(self._ledger.open_findings(watch.name))
+                watch,
+                self.judge(watch.name, now, final=final),
+                len(self._ledger.open_findings(watch.name)),
             )
             for watch in self._watches.values()
         ]

@@ -17,6 +17,7 @@ from validator.judgement import Actual
 from validator.reference import ViewSum
 
 MAXIMUM_WAITING = 256
+MAXIMUM_EARLIER = 16
 NOTHING: Lanes = (0, 0)
 
 
@@ -118,9 +119,14 @@ class ReplicaWatch(Struct):
     agreements: int = 0
     ordering_violations: int = 0
     reported_at: float = 0.0
+    earlier: list[str] = []
+    """Incarnations that ended; one that comes back is another process under the same name."""
+    conflict_at: float | None = None
 
     def reset(self, incarnation: str, count: int) -> None:
         """Forget what was known of an earlier life; findings stay open until a digest agrees."""
+        if self.incarnation:
+            self.earlier = [*self.earlier, self.incarnation][-MAXIMUM_EARLIER:]
         self.incarnation = incarnation
         self.ordering_violations = 0
         self.partitions = [PartitionWatch() for _ in range(count)]
@@ -155,6 +161,8 @@ def judge_replica(
         return Judged(Verdict.UNKNOWN, watch.refused)
     if has_open_findings:
         return Judged(Verdict.DIVERGED, "open findings")
+    if watch.conflict_at is not None and abs(now - watch.conflict_at) <= evidence_limit_seconds:
+        return Judged(Verdict.UNKNOWN, "two processes report under one name")
     for number, part in enumerate(watch.partitions):
         if part.differs:
             return Judged(Verdict.DIVERGED, f"digest differs on partition {number}")
@@ -167,6 +175,6 @@ def judge_replica(
         if part.compared_position < 0:
             return Judged(Verdict.UNKNOWN, f"partition {number} was never compared")
         age = now - part.compared_at
-        if age > evidence_limit_seconds:
+        if abs(age) > evidence_limit_seconds:  # Negative: a clock was set back since.
             return Judged(Verdict.UNKNOWN, f"evidence of partition {number} is {age:.0f} s old")
     return Judged(Verdict.CONSISTENT, "equal digests at equal positions")

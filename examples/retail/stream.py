@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,6 +25,7 @@ from synchroscope.ports import Progress
 __all__ = ["RetailProducer", "retail_files", "total_rows"]
 
 SOURCE = "retail"
+FILES = "retail/files"
 ROWS_READ = "rows_read"
 CONFLICT_ATTEMPTS = 5
 
@@ -99,7 +100,9 @@ class RetailProducer:
         self._commands = commands
         self._batch_rows = batch_rows
         self._pace = None if speed is None else Pace(speed, maximum_pause_seconds)
-        self._rows: Iterator[Row] = read_rows(self.files, store.tracking(SOURCE))
+        position = store.tracking(SOURCE)
+        _refuse_late_files(self.files, position, store.tracking(FILES))
+        self._rows: Iterator[Row] = read_rows(self.files, position)
         self._rows_read = store.counter(ROWS_READ)
         self._waiting: deque[_Read] = deque()
         """Rows that may be handled; they leave when they are stored."""
@@ -149,7 +152,21 @@ class RetailProducer:
             for read in rows:
                 _handle(read, batch)
             batch.track(SOURCE, rows[-1].row.position)
+            batch.track(FILES, "\n".join(path.name for path in self.files))
             batch.count(ROWS_READ, len(rows))
+
+
+def _refuse_late_files(files: Sequence[Path], position: str | None, known: str | None) -> None:
+    """Raise `ConfigurationError` for a file that would never be read: all before it are done."""
+    if position is None or known is None:
+        return
+    reached, names = position.rpartition(":")[0], set(known.split("\n"))
+    late = [path.name for path in files if path.name < reached and path.name not in names]
+    if late:
+        raise ConfigurationError(
+            f"{', '.join(late)} came after {reached} had been read, and files are read in order of "
+            "their names: name them after it, or start with another --data-dir"
+        )
 
 
 def _handle(read: _Read, batch: CommandBatch) -> None:

@@ -244,7 +244,7 @@ def test_evidence_shows_values_of_public_fields_only() -> None:
     assert "keys" not in public_form(only(w))
 
 
-def test_bulk_damage_is_one_bulk_finding_beside_what_was_located() -> None:
+def test_bulk_damage_is_one_bulk_finding_and_every_key_is_named_in_slices() -> None:
     w = World(bits=8)
     for number in range(300):
         w.write(str(number), limit=number)
@@ -254,8 +254,10 @@ def test_bulk_damage_is_one_bulk_finding_beside_what_was_located() -> None:
     w.settle()
     w.run(30)
 
-    assert [(f.kind, f.state) for f in w.findings()] == [("corrupted", "open"), ("bulk", "open")]
-    assert len(w.requests()) < 20
+    assert {(f.kind, f.state) for f in w.findings()} == {("corrupted", "open"), ("bulk", "open")}
+    assert len({subject for f in w.findings() for subject in f.subjects}) == 300
+    assert len(w.findings()) < 20
+    assert len(w.requests()) < 40
     assert max(len(request.buckets) for request in w.requests()) == 64
     w.start_replica(REPLICA, MemoryStorage())
     assert w.settle() and w.verdict() == "CONSISTENT"
