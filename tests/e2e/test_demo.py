@@ -230,3 +230,18 @@ def test_two_processes_cannot_write_one_folder(tmp_path: Path) -> None:
     assert second.returncode in (2, 3)
     assert "Traceback" not in second.stderr
     assert str(tmp_path / "state") in second.stderr
+
+
+def test_what_was_not_judged_at_the_head_is_undecided(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ("--speed", "max", "--fault", "delay:fraud-scorer@2:0.9", "--report", report)
+    with Running(*arguments) as demo, httpx.Client(base_url=demo.url) as client:
+        until(lambda: client.get("/api/report").json()["events_produced"] > 500, "some events")
+        demo.process.send_signal(signal.SIGINT)
+        until(lambda: client.get("/api/report").status_code == 200, "an answer")
+        code, _ = demo.stop()
+
+    assert code == 3
+    replica = json.loads(report.read_text(encoding="utf-8"))["replicas"]["fraud-scorer@2"]
+    assert replica["verdict"] == "UNKNOWN"
+    assert "head" in replica["reason"]

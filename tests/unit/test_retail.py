@@ -589,3 +589,17 @@ def test_every_field_that_a_view_names_has_a_rule_and_public_fields_are_not_pers
     for context_type, rules in RULES.items():
         for name, rule in rules.fields.items():
             assert rule.personal != VIEWS[0].is_public(context_type, name)
+
+
+def test_a_file_that_comes_before_one_already_read_is_refused_and_not_lost(tmp_path: Path) -> None:
+    data = Path(examples.retail.__file__).parent / "data"
+    head = (data / "2010-12-02.csv").read_bytes().splitlines(keepends=True)[:30]
+    (tmp_path / "b.csv").write_bytes(b"".join(head))
+    store = MemoryEventStore()
+    producer = RetailProducer(tmp_path, CommandSide(store, RULES), store)
+    while not producer.done:
+        producer.step(0.0)
+    (tmp_path / "a.csv").write_bytes(b"".join(head))
+
+    with pytest.raises(ConfigurationError, match=r"a\.csv came after b\.csv"):
+        RetailProducer(tmp_path, CommandSide(store, RULES), store)

@@ -633,3 +633,14 @@ def test_a_finding_in_a_bucket_that_was_not_shown_is_not_closed() -> None:
 
 def key_of(user: str) -> tuple[str, str]:
     return ("financial", f"user:{user}")
+
+
+def test_a_clock_that_was_set_back_takes_consistent_away_until_the_next_comparison() -> None:
+    w = world()
+    assert w.verdict() == "CONSISTENT"
+
+    w.now -= 3_600
+    assert w.verdict() == "UNKNOWN"
+
+    w.run()
+    assert w.verdict() == "CONSISTENT"
