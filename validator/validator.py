@@ -12,7 +12,7 @@ One step, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
@@ -411,8 +411,3 @@ class Validator:
         """Share of comparisons in which the facts agreed; None before the first."""
         total = self.checks["match"] + self.checks["mismatch"]
         return self.checks["match"] / total if total else None
-
-
-def expected_replicas(pairs: Iterable[tuple[str, str]]) -> list[ExpectedReplica]:
-    """Return (name, model) pairs as expected replicas."""
-    return [ExpectedReplica(name, model) for name, model in pairs]
