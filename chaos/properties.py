@@ -85,10 +85,7 @@ def check_findings(world: World) -> tuple[int, int]:
         else:
             raise Broken(f"not found: {fault}")
     for finding in findings:
-        # Its interval is exact where one fault struck and nothing else befell the aggregate.
-        struck = [f.kind for f in faults if _is_same_aggregate(finding, f)]
-        strictly = len([k for k in struck if k != "duplicate"]) == 1
-        if not any(_explains(finding, f, strictly=strictly) for f in faults):
+        if not any(_explains(finding, f, strictly=True) for f in faults):
             raise Broken(f"found without cause: {finding}")
     ids = Counter(finding.id for finding in findings)
     if ids and max(ids.values()) > 1:
@@ -103,12 +100,6 @@ def _overwrites(later: Injected, fault: Injected) -> bool:
         later.context_type,
         later.subject,
     ) == (fault.replica, fault.context_type, fault.subject)
-
-
-def _is_same_aggregate(finding: Finding, fault: Injected) -> bool:
-    return finding.replica == fault.replica and (
-        (fault.context_type, fault.subject) in {tuple(key) for key in finding.keys}
-    )
 
 
 def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> bool:

@@ -319,8 +319,8 @@ class Investigator:
             for offset in offsets:
                 for record in self._reference.records(number, offset, offset + 1):
                     recorded[offset] = _recorded(record)
-            if judgement.faults or judgement.unexplained:
-                last = self._locator.last_written(judgement, number, answer.note.position)
+            if judgement.faults:
+                last = self._locator.last_written(judgement, number)
                 if last is not None:
                     written[judgement.key] = last + 1
         return Scene(

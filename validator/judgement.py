@@ -58,6 +58,9 @@ class Fault(Struct, frozen=True):
     offset: int
     fields: dict[str, tuple[FactHash, FactHash]]
     """Field -> (what it had to be, what was read)."""
+    wrote: int
+    """Sequence of the oldest event that wrote, on this replica, what these fields had to be; 0:
+    none did."""
 
 
 class Case(Struct, frozen=True):
@@ -144,7 +147,8 @@ def judge(case: Case) -> Judgement:
             actual = state_after([v for v in case.versions if v.sequence <= entry.prior])
             actual.sequence = entry.prior
             kind = "stale" if entry.prior < before.sequence else "foreign"
-            faults.append(Fault(kind, entry.offset, _differences(before, actual)))
+            odd = _differences(before, actual)
+            faults.append(Fault(kind, entry.offset, odd, _wrote(before, odd)))
         fault = _play(case, version, entry, actual)
         if fault is not None and not any(f.offset < entry.offset for f in foreign):
             faults.append(fault)
@@ -154,7 +158,7 @@ def judge(case: Case) -> Judgement:
         seen = _stored(case.stored)
         odd = _differences(actual, seen)
         if odd and not foreign:  # What a foreign event wrote is its own doing.
-            faults.append(Fault(_storage_kind(case, odd), case.position, odd))
+            faults.append(Fault(_storage_kind(case, odd), case.position, odd, _wrote(actual, odd)))
         actual = seen
     unexplained = {}
     if not (missed or doubled or foreign or late or faults or case.known):
@@ -178,6 +182,7 @@ def _start(case: Case) -> Actual:
 def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault | None:
     """Apply one event as a replica does; return what its storage returned beyond prediction."""
     odd: dict[str, tuple[FactHash, FactHash]] = {}
+    writers: list[int] = []
     is_late = entry.sequence <= entry.prior
     for name, mark in version.fields.items():
         held, wrote = actual.fields.get(name, (None, 0))
@@ -186,9 +191,16 @@ def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault |
         mismatch = case.mismatches.get((entry.offset, name))
         if mismatch is not None and mismatch.prior == entry.prior and mismatch.stored != held:
             odd[name] = (held, mismatch.stored)
+            writers.append(wrote)
         actual.fields[name] = (mark, entry.sequence)
     actual.sequence = max(actual.sequence, entry.sequence)
-    return Fault(_storage_kind(case, odd), entry.offset, odd) if odd else None
+    if not odd:
+        return None
+    return Fault(_storage_kind(case, odd), entry.offset, odd, min(writers))
+
+
+def _wrote(held: Actual, odd: Mapping[str, tuple[FactHash, FactHash]]) -> int:
+    return min((held.fields.get(name, (None, 0))[1] for name in odd), default=0)
 
 
 def _judge_without_journal(case: Case, expected: Actual) -> Judgement:

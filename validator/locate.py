@@ -184,30 +184,13 @@ class Locator:
             len(suspects) - len(keys_judged),
         )
 
-    def last_written(self, judgement: Judgement, partition: int, position: int) -> int | None:
-        """Return the offset of the last event before the fault that wrote one of its odd fields."""
-        names = {name for fault in judgement.faults for name in fault.fields}
-        names |= set(judgement.unexplained)
-        met = min((fault.offset for fault in judgement.faults), default=position)
-        writers = [judgement.expected.fields[n][1] for n in names if n in judgement.expected.fields]
-        missed = {version.event_id for version in judgement.missed}
-        last = self._store_position_before(partition, met)
-        found = None
-        for historic in self._history.history(judgement.key, last):
-            event = historic.event
-            if str(event.event_id) in missed:
-                continue
-            if names & set(event.context_delta.updates) or event.sequence in writers:
-                found = historic.position
-        return None if found is None else self._offset_of(partition, found)
-
-    def _store_position_before(self, partition: int, offset: int) -> int | None:
-        """Return the store position of the last record before the offset; None: not known."""
-        if offset <= 0:
-            return None
-        record = self._reference.record_from(partition, offset - 1)
-        stored = None if record is None else record.header("store-position")
-        return int(stored) if stored is not None and stored.isdigit() else None
+    def last_written(self, judgement: Judgement, partition: int) -> int | None:
+        """Return the offset of the event that wrote what the first fault's fields had to be."""
+        first = min(judgement.faults, key=lambda fault: fault.offset)
+        for historic in self._history.history(judgement.key):
+            if historic.event.sequence == first.wrote:
+                return self._offset_of(partition, historic.position)
+        return None
 
     def _offset_of(self, partition: int, store_position: int) -> int | None:
         """Find the record of an event by bisection: store positions rise within a partition."""
