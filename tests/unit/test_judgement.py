@@ -248,3 +248,30 @@ def test_exactly_the_events_that_were_lost_are_missed_and_nothing_else_is_the_ca
     assert [v.sequence for v in judged.missed] == sorted(lost)
     assert not (judged.faults or judged.doubled or judged.foreign or judged.late)
     assert judged.actual.facts() == {n: m for n, m in held.items() if m is not None}
+
+
+def test_a_fault_begins_at_the_write_of_its_own_field_and_not_of_another_damaged_one() -> None:
+    history = [version(1, a=1, b=1), version(2, b=2), version(3, a=3), version(4, b=4)]
+    case = replace(
+        CASE,
+        versions=history,
+        entries=[entry(n, n - 1) for n in (1, 2, 3, 4)],
+        mismatches={**mismatch(30, "a", 99), **mismatch(40, "b", 98, 3)},
+    )
+
+    faults = judge(case).faults
+
+    assert [(f.offset, sorted(f.fields), f.wrote) for f in faults] == [
+        (30, ["a"], 1),
+        (40, ["b"], 2),
+    ]
+
+
+def test_an_event_that_was_never_applied_wrote_nothing() -> None:
+    case = replace(
+        CASE, entries=[entry(1, 0)], shown=True, stored=stored(1, a=(99, 1)), versions=[ONE, THREE]
+    )
+
+    [fault] = judge(case).faults
+
+    assert fault.wrote == 1
