@@ -64,3 +64,26 @@ class StorageError(SynchroscopeError):
 
 class ConfigurationError(SynchroscopeError):
     """A setting is wrong; the message names it and says what is accepted."""
+
+
+class UnavailableError(SynchroscopeError):
+    """A server cannot be reached, or does not answer in time; it may later, so wait and try again.
+
+    What was asked for may or may not have happened: read again what is stored before going on.
+
+    Parameters
+    ----------
+    server: Which one, as in the configuration (``"kafka 127.0.0.1:9092"``); few different values.
+    message: What was tried, what came back, and what to look at.
+    """
+
+    def __init__(self, server: str, message: str) -> None:
+        super().__init__(f"{server}: {message}")
+        self.server = server
+
+
+class FencedError(SynchroscopeError):
+    """Another process has taken over what this one was writing; nothing of this write is stored.
+
+    Drop what is held in memory and read it again from the store.
+    """
