@@ -90,6 +90,10 @@ class CrashingStorage:
         """Return an aggregate."""
         return self._storage.get(key)
 
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Tell the storage."""
+        self._storage.prefetch(keys)
+
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield a bucket's aggregates."""
         return self._storage.scan(partition, bucket, bits)

@@ -5,7 +5,7 @@ The one place where a replica meets transport. A model's process runs one of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
@@ -35,6 +35,8 @@ class Projector:
         everything takes this times buckets times partitions (51 s by default).
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
+    shared: Other processes may use the replica's storage: look before each report whether it still
+        holds what this one knows, so that a process which was thought dead says nothing stale.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Projector:
         scrub_interval_seconds: float | None = DEFAULT_SCRUB_INTERVAL_SECONDS,
         clock: Callable[[], float] | None = None,
         on_changes: Callable[[Sequence[Change]], None] | None = None,
+        shared: bool = False,
     ) -> None:
         self.replica = replica
         self._log = log
@@ -61,30 +64,57 @@ class Projector:
         self._scrub_place = 0
         self._clock = clock
         self._on_changes = on_changes
-        self._partitions = range(log.partitions(EVENTS))
-        # Only what is new to this replica counts for latency, not what a rebuild reads again.
-        self._fresh_from = [replica.position(p) or log.head(EVENTS, p) for p in self._partitions]
+        self._shared = shared
+        self._unreported = False
+        self._owned: dict[int, int] = {}
+        self._fresh_from: dict[int, int] = {}
+        self.own(dict.fromkeys(range(log.partitions(EVENTS)), 0))
         self._request_position = log.head(REQUESTS, 0)
         self._reported_at: float | None = None
-        self._unreported = False
         self.latencies = Latencies()
+
+    def own(self, partitions: Mapping[int, int]) -> None:
+        """Take over exactly these partitions: number -> how often it was acquired.
+
+        What is known of a partition that was lost and came back is read anew.
+        """
+        if partitions == self._owned:
+            return
+        for number in self._owned.keys() | partitions.keys():
+            if self._owned.get(number) != partitions.get(number):
+                self.replica.forget(number)
+                self._fresh_from.pop(number, None)
+        self._owned = dict(partitions)
+        self._unreported = True
+        for number in self._owned:
+            if number not in self._fresh_from:
+                # Only what is new counts for latency, not what a rebuild reads again.
+                position = self.replica.position(number)
+                self._fresh_from[number] = position or self._log.head(EVENTS, number)
 
     def step(self, now: float) -> Progress:
         """Apply one batch a partition, answer requests, report when it is time."""
-        applied = sum(self._apply(partition) for partition in self._partitions)
+        applied = sum(self._apply(partition) for partition in self._owned)
         self._unreported = self._unreported or applied > 0
         self._scrub(now)
         answers = self._answer()
         messages: list[Message] = list(answers)
         if self._is_report_due(now):
-            messages.append(self.replica.report(now, self._partitions))
+            messages += self._report(now)
             self._reported_at = now
             self._unreported = False
-        key = self.replica.name.encode()
-        self._log.append(
-            [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
-        )
+        if messages:
+            key = self.replica.name.encode()
+            self._log.append(
+                [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
+            )
         return Progress(applied + len(answers))
+
+    def _report(self, now: float) -> list[Message]:
+        partitions = list(self._owned)
+        if self._shared:
+            partitions = [number for number in partitions if self.replica.refresh(number)]
+        return [self.replica.report(now, partitions)] if partitions else []
 
     def _apply(self, partition: int) -> int:
         position = self.replica.position(partition)
@@ -103,8 +133,10 @@ class Projector:
         if interval is None or 0 <= now - self._scrubbed_at < interval:
             return
         self._scrubbed_at = now
-        partition = self._scrub_place % len(self._partitions)
-        bucket = self._scrub_place // len(self._partitions) % (1 << self.replica.bits)
+        if not self._owned:
+            return
+        partition = list(self._owned)[self._scrub_place % len(self._owned)]
+        bucket = self._scrub_place // len(self._owned) % (1 << self.replica.bits)
         self._scrub_place += 1
         if self.replica.scrub(partition, (bucket,)):
             self._unreported = True
@@ -126,7 +158,7 @@ class Projector:
             if record.key != self.replica.name.encode():
                 continue
             request = decode_message(record.value)
-            if isinstance(request, Request) and request.partition in self._partitions:
+            if isinstance(request, Request) and request.partition in self._owned:
                 answers.append(self.replica.explain(request))
         return answers
 

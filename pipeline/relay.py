@@ -1,9 +1,14 @@
 """From the event store to the log, each event once, in the store's order.
 
-The relay's position is stored in the log, in the same transaction as the records.
+Where the relay stands is stored in the log. With the records of a batch it stores only up to where
+the batches before it came, which are certainly published: so the log may store records and position
+in one step, or the records first, or a first part of each partition's records only. A relay that
+takes over looks at the end of each partition what is there already, and goes on after that.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from pipeline.event_store import EventStore, StoredDeadLetter, StoredEvent
 from pipeline.partitioner import Partitioner, by_subject
@@ -14,11 +19,16 @@ from synchroscope.ports import (
     Log,
     NewRecord,
     Progress,
+    Record,
     TopicPartition,
 )
 
 STORE_EVENTS: TopicPartition = ("store.events", 0)
 STORE_DEAD_LETTERS: TopicPartition = ("store.dead-letters", 0)
+STORE_POSITION = "store-position"
+MAXIMUM_POSITION_DIGITS = 18
+TAIL_RECORDS = 256
+"""How many records are looked at together at the end of a partition."""
 
 
 class Relay:
@@ -49,6 +59,11 @@ class Relay:
         positions = log.positions(name)
         self._events = positions.get(STORE_EVENTS, 0)
         self._letters = positions.get(STORE_DEAD_LETTERS, 0)
+        self._certain: dict[TopicPartition, int] = {}
+        self._published = [self._last_event(number) for number in range(self._partitions)]
+        self._last_published_letter = self._last_letter()
+        # What all partitions have is skipped at once, not read from the store again.
+        self._events = max(self._events, min(self._published))
 
     @property
     def position(self) -> int:
@@ -56,42 +71,86 @@ class Relay:
         return self._events
 
     def step(self, now: float) -> Progress:
-        """Move one batch of events and dead letters, with the position, in one transaction."""
+        """Move one batch of events and dead letters."""
         events = self._store.read(self._events, self._batch_records)
         letters = self._store.read_dead_letters(self._letters, self._batch_records)
         if not events and not letters:
             return Progress(0)
-        records = [self._event_record(stored) for stored in events]
-        records += [_letter_record(stored) for stored in letters]
-        positions: dict[TopicPartition, int] = {}
+        records = []
+        for stored in events:
+            event = stored.event
+            place = self._partitioner(event.context_type, event.subject, self._partitions)
+            if stored.position > self._published[place]:
+                records.append(_event_record(stored, place))
+                self._published[place] = stored.position
+        for letter in letters:
+            if letter.position > self._last_published_letter:
+                records.append(_letter_record(letter))
+                self._last_published_letter = letter.position
+        if records:
+            self._log.append(records, now, consumer=self._name, positions=self._certain)
         if events:
-            positions[STORE_EVENTS] = events[-1].position
+            self._events = self._certain[STORE_EVENTS] = events[-1].position
         if letters:
-            positions[STORE_DEAD_LETTERS] = letters[-1].position
-        self._log.append(records, now, consumer=self._name, positions=positions)
-        self._events = positions.get(STORE_EVENTS, self._events)
-        self._letters = positions.get(STORE_DEAD_LETTERS, self._letters)
-        return Progress(len(records))
+            self._letters = self._certain[STORE_DEAD_LETTERS] = letters[-1].position
+        return Progress(len(events) + len(letters))
 
-    def _event_record(self, stored: StoredEvent) -> NewRecord:
-        event = stored.event
-        subject = event.subject
-        headers = [
-            ("ce_id", str(event.event_id).encode()),
-            ("ce_type", event.event_type.encode()),
-            ("ce_correlationid", (event.correlation_id or "").encode()),
-            ("recorded", repr(stored.recorded).encode()),
-            ("store-position", str(stored.position).encode()),
-        ]
-        if event.traceparent is not None:
-            headers.append(("traceparent", event.traceparent.encode()))
-        return NewRecord(
-            EVENTS,
-            self._partitioner(event.context_type, subject, self._partitions),
-            subject.encode(),
-            encode_event(event),
-            tuple(headers),
-        )
+    # -- what is published already -----------------------------------------------------------
+
+    def _last_event(self, partition: int) -> int:
+        """Return the store position of the partition's newest event that is the store's own."""
+        for record, position in self._ends(EVENTS, partition):
+            stored = self._store.read(position - 1, 1)
+            # A position that somebody made up would make the relay pass over what is not there.
+            if stored and encode_event(stored[0].event) == record.value:
+                return position
+        return 0
+
+    def _last_letter(self) -> int:
+        for record, position in self._ends(DEAD_LETTERS, 0):
+            stored = self._store.read_dead_letters(position - 1, 1)
+            if stored and stored[0].letter.data == record.value:
+                return position
+        return 0
+
+    def _ends(self, topic: str, partition: int) -> Iterator[tuple[Record, int]]:
+        """Yield the records that bear a store position, the highest of the newest ones first."""
+        end = self._log.head(topic, partition)
+        while end > 0:
+            start = max(0, end - TAIL_RECORDS)
+            found = []
+            place = start
+            while place < end:
+                batch = self._log.read(topic, partition, place, end - place)
+                found += [record for record in batch.records if record.offset < end]
+                if batch.position == place:
+                    break
+                place = batch.position
+            marked = [(record, _store_position(record)) for record in found]
+            yield from sorted(
+                ((record, position) for record, position in marked if position),
+                key=lambda pair: -pair[1],
+            )
+            end = start
+
+
+def _store_position(record: Record) -> int:
+    stored = record.header(STORE_POSITION) or b""
+    return int(stored) if stored.isdigit() and len(stored) <= MAXIMUM_POSITION_DIGITS else 0
+
+
+def _event_record(stored: StoredEvent, partition: int) -> NewRecord:
+    event = stored.event
+    headers = [
+        ("ce_id", str(event.event_id).encode()),
+        ("ce_type", event.event_type.encode()),
+        ("ce_correlationid", (event.correlation_id or "").encode()),
+        ("recorded", repr(stored.recorded).encode()),
+        (STORE_POSITION, str(stored.position).encode()),
+    ]
+    if event.traceparent is not None:
+        headers.append(("traceparent", event.traceparent.encode()))
+    return NewRecord(EVENTS, partition, event.subject.encode(), encode_event(event), tuple(headers))
 
 
 def _letter_record(stored: StoredDeadLetter) -> NewRecord:
@@ -105,5 +164,6 @@ def _letter_record(stored: StoredDeadLetter) -> NewRecord:
             ("reason", letter.reason.encode()),
             ("detail", letter.detail.encode()),
             ("source", letter.source.encode()),
+            (STORE_POSITION, str(stored.position).encode()),
         ),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -132,6 +132,9 @@ class LmdbStorage:
         if record is None or (record.context_type, record.subject) != key:
             return None
         return record
+
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Nothing is gained by it here."""
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield the aggregates of one bucket, in order of their hash.

@@ -242,7 +242,7 @@ class EmbeddedPipeline:
             resolved=validator.resolved_total,
             validator_lag_events=end - sum(map(validator.reference.position, heads)),
             validator_requests=validator.requests_total,
-            repeated_in_log=sum(validator.reference.repeated),
+            repeated_in_log=sum(validator.reference.repeated.values()),
         )
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from synchroscope.digest import aggregate_hash
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
@@ -42,6 +42,9 @@ class MemoryStorage:
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored."""
         return self._slots[aggregate_hash(*key) >> (64 - _SLOT_BITS)].get(key)
+
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Nothing is gained by it here."""
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield the aggregates of one bucket."""

@@ -74,8 +74,10 @@ class Log(Protocol):
     ) -> None:
         """Append all records and move the consumer to `positions`, in one step or not at all.
 
-        Must not return before both would survive the death of this process. Offsets begin at 0 in
-        each partition and have no gaps. A consumer's positions may name places that are no topic
+        Must not return before both would survive the death of this process. Offsets grow in each
+        partition; a log may leave some of them to records of its own. A log may be opened for
+        appends that are no single step: when one raises, a first part of each partition's records
+        may be stored. A consumer's positions may name places that are no topic
         of the log; those not named stay. Raises `ConfigurationError` for an unknown topic or
         partition.
         """
@@ -146,7 +148,13 @@ class JournalChunk(Struct, frozen=True, array_like=True):
 
 
 class ReplicaStorage(Protocol):
-    """Where a replica keeps its facts. Everything of one commit is stored, or nothing of it."""
+    """Where a replica keeps its facts. Everything of one commit is stored, or nothing of it.
+
+    Where several processes may use a storage, each with partitions of its own, a commit is stored
+    only if the partition is still as this object last read or wrote it, and `begin` begins only
+    while the life is still the one that `incarnation` last returned. Else `commit` raises
+    `FencedError`, and `partition_state` is to be read anew; `begin` does nothing.
+    """
 
     def incarnation(self) -> str | None:
         """Return the name of this storage's life, or None when it is new and empty."""
@@ -162,6 +170,13 @@ class ReplicaStorage(Protocol):
 
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored; None when absent or unreadable. Must not be changed."""
+        ...
+
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Be told which aggregates the next `get`s ask for; a remote storage reads them at once.
+
+        What was read so is dropped at the next commit: a `get` returns what is really stored.
+        """
         ...
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:

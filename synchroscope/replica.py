@@ -91,16 +91,20 @@ class Change(Struct, frozen=True):
 class _Partition:
     """A partition while it is worked on: the stored state with its digest unpacked."""
 
-    __slots__ = ("digest", "notes", "state")
+    __slots__ = ("digest", "notes", "state", "stored")
 
-    def __init__(self, state: PartitionState, digest: Digest, notes: list[Note]) -> None:
+    def __init__(
+        self, state: PartitionState, digest: Digest, notes: list[Note], stored: bytes | None
+    ) -> None:
         self.state = state
         self.digest = digest
         self.notes = notes
+        self.stored = stored
+        """The state as the storage holds it."""
 
     def copy(self) -> _Partition:
         state = PartitionState(*[getattr(self.state, n) for n in self.state.__struct_fields__])
-        return _Partition(state, self.digest.copy(), self.notes[:])
+        return _Partition(state, self.digest.copy(), self.notes[:], self.stored)
 
     def note(self, number: int, marker: int | None = None) -> Note:
         state, root = self.state, self.digest.root()
@@ -192,6 +196,24 @@ class Replica:
         """Return the next offset to read."""
         return self._partition(partition).state.position
 
+    def refresh(self, partition: int) -> bool:
+        """Look whether the storage still holds what this object knows of a partition.
+
+        If another process has gone on with it, what is known is dropped and read anew when it is
+        needed; then False is returned.
+        """
+        known = self._partitions.get(partition)
+        if known is None:
+            return True
+        if self._storage.partition_state(partition) == known.stored:
+            return True
+        del self._partitions[partition]
+        return False
+
+    def forget(self, partition: int) -> None:
+        """Drop what is known of a partition that another process may go on with."""
+        self._partitions.pop(partition, None)
+
     # -- applying ----------------------------------------------------------------------------
 
     def apply(self, partition: int, records: Sequence[Record], position: int) -> list[Change]:
@@ -207,9 +229,16 @@ class Replica:
         if not records and target == start:
             return []
         after, work = current.copy(), _Work()
-        for record in records:
+        events = [self._decode(record) for record in records]
+        self._storage.prefetch(
+            [(e.context_type, e.subject) for e in events if isinstance(e, WireEvent)]
+        )
+        for record, event in zip(records, events, strict=True):
             self._pass_markers(partition, after, work, record.offset)
-            self._apply_record(partition, after, work, record)
+            if isinstance(event, WireEvent):
+                self._apply_event(partition, after, work, record, event)
+            elif event is not None:
+                after.state.undecodable += 1
         self._pass_markers(partition, after, work, target)
         self._sum_dirty(partition, after, work)
         after.state.position = target
@@ -230,16 +259,19 @@ class Replica:
             marker += interval
         del after.notes[:-MAXIMUM_PENDING_NOTES]
 
-    def _apply_record(self, number: int, after: _Partition, work: _Work, record: Record) -> None:
-        state = after.state
+    def _decode(self, record: Record) -> WireEvent | InvalidEventError | None:
+        """Return the event, what is wrong with it, or None for what the view has nothing of."""
         try:
             event = _decode(record.value)
-        except InvalidEventError:
-            state.undecodable += 1
-            return
-        wanted = self.view.fields.get(event.context_type)
-        if wanted is None:
-            return
+        except InvalidEventError as error:
+            return error
+        return event if event.context_type in self.view.fields else None
+
+    def _apply_event(
+        self, number: int, after: _Partition, work: _Work, record: Record, event: WireEvent
+    ) -> None:
+        state = after.state
+        wanted = self.view.fields[event.context_type]
         key = (event.context_type, event.subject)
         aggregate = self._open(number, work, key)
         prior = aggregate.sequence
@@ -405,7 +437,8 @@ class Replica:
         floor: int,
     ) -> None:
         after.state.table = after.digest.table()
-        self._storage.commit(records, number, msgspec.msgpack.encode(after.state), chunk, floor)
+        after.stored = msgspec.msgpack.encode(after.state)
+        self._storage.commit(records, number, after.stored, chunk, floor)
         self._partitions[number] = after
 
     def _partition(self, number: int) -> _Partition:
@@ -417,7 +450,7 @@ class Replica:
         digest = Digest(self.bits)
         if state.table:
             digest = Digest.from_table(state.table)
-        self._partitions[number] = _Partition(state, digest, [])
+        self._partitions[number] = _Partition(state, digest, [], data)
         return self._partitions[number]
 
     # -- answering ---------------------------------------------------------------------------

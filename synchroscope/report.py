@@ -128,7 +128,13 @@ class Request(Struct, frozen=True, rename="camel", tag="request"):
     scrub: bool = False
 
 
-Message = Report | Explanation | Request
+class Check(Struct, frozen=True, rename="camel", tag="check"):
+    """Somebody asks the validators to prove every replica at the log's head, storage included."""
+
+    request_id: str
+
+
+Message = Report | Explanation | Request | Check
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Message)

@@ -13,8 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from synchroscope.digest import Lanes, aggregate_hash, event_hash, lanes_hex
-from synchroscope.errors import InvalidEventError
-from synchroscope.event import ContextEvent, WireEvent, decode_wire
+from synchroscope.event import ContextEvent, WireEvent
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Explanation, Mismatch
 from synchroscope.view import View
@@ -116,7 +115,7 @@ class Locator:
         """Judge every aggregate that the explanation casts suspicion on."""
         partition, position = explanation.note.partition, explanation.note.position
         complete = explanation.journal_from <= since
-        expected = self._expected(view, partition, since, position)
+        expected = self._expected(view, partition, since, position, since_store_position)
         entries = explanation.entries
         suspects = self._suspects(expected, entries, explanation.mismatches, known, complete)
         strangers = self._name_strangers(view, partition, expected, entries, suspects)
@@ -220,13 +219,7 @@ class Locator:
         """Name the first record that is not, or not like that, in its aggregate's history."""
         bits = contradiction.bits
         known: dict[AggregateKey, dict[str, Changes]] = {}
-        for record in self._reference.records(partition, 0, position):
-            if self._reference.is_repeat(partition, record.offset):
-                continue
-            try:
-                event = decode_wire(record.value)
-            except InvalidEventError:
-                continue
+        for record, event in self._reference.events(partition, 0, position):
             key = (event.context_type, event.subject)
             if key[0] not in view.fields or self._bucket(key, bits) != contradiction.bucket:
                 continue
@@ -243,15 +236,11 @@ class Locator:
     def _bucket(self, key: AggregateKey, bits: int) -> int:
         return aggregate_hash(*key) >> (64 - bits)
 
-    def _expected(self, view: View, partition: int, since: int, position: int) -> list[Expected]:
+    def _expected(
+        self, view: View, partition: int, since: int, position: int, published: int = 0
+    ) -> list[Expected]:
         found = []
-        for record in self._reference.records(partition, since, position):
-            if self._reference.is_repeat(partition, record.offset):
-                continue
-            try:
-                event = decode_wire(record.value)
-            except InvalidEventError:
-                continue
+        for record, event in self._reference.events(partition, since, position, published):
             if event.context_type in view.fields and event.sequence is not None:
                 key = (event.context_type, event.subject)
                 mark = event_hash(event.event_id)

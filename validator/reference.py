@@ -83,6 +83,7 @@ class Reference:
     bits, hasher: The digest's size and hash; replicas must use the same.
     marker_interval: Offsets between two kept points; smaller makes going back cheaper and costs
         memory (`KEPT_POINTS` tables of 24 bytes a bucket, a view and a partition).
+    partitions: Which partitions to fold; default: all of the log.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Reference:
         bits: int = DEFAULT_BITS,
         hasher: Hasher | None = None,
         marker_interval: int = 1_024,
+        partitions: Sequence[int] | None = None,
     ) -> None:
         self._log = log
         self._views = {view.model: view for view in views}
@@ -101,22 +103,22 @@ class Reference:
         self._interval = marker_interval
         hashes = (f"{model}:{view.hash()}" for model, view in sorted(self._views.items()))
         self._made_of = "/".join((self._hasher.algorithm, str(bits), *hashes))
-        count = log.partitions(EVENTS)
-        self._folds = [self._empty() for _ in range(count)]
-        self._points: list[OrderedDict[int, Fold]] = [OrderedDict() for _ in range(count)]
-        self._recent: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(count)]
-        self._repeats: list[deque[int]] = [deque(maxlen=REPEAT_WINDOW) for _ in range(count)]
-        self.repeated = [0] * count
-        for number in range(count):
+        mine = range(log.partitions(EVENTS)) if partitions is None else partitions
+        self._folds = {number: self._empty() for number in mine}
+        self._points: dict[int, OrderedDict[int, Fold]] = {n: OrderedDict() for n in mine}
+        self._recent: dict[int, OrderedDict[int, None]] = {n: OrderedDict() for n in mine}
+        self._repeats: dict[int, deque[int]] = {n: deque(maxlen=REPEAT_WINDOW) for n in mine}
+        self.repeated = dict.fromkeys(mine, 0)
+        for number in mine:
             self._keep(number, self._folds[number])
 
     def _empty(self) -> Fold:
         return Fold({model: ViewSum(Digest(self._bits), (0, 0), 0) for model in self._views})
 
     @property
-    def partitions(self) -> range:
-        """The log's partitions."""
-        return range(len(self._folds))
+    def partitions(self) -> Sequence[int]:
+        """The partitions that are folded."""
+        return list(self._folds)
 
     def position(self, partition: int) -> int:
         """Return the next offset to fold."""
@@ -140,6 +142,9 @@ class Reference:
             while stops and stops[0] <= record.offset:
                 self._keep_at(partition, fold, stops.pop(0))
             self._pass_markers(partition, fold, record.offset)
+            if _is_published(fold, record):
+                self.repeated[partition] += 1
+                continue
             event = self._decode(fold, partition, record)
             if event is None:
                 continue
@@ -184,9 +189,7 @@ class Reference:
             points.popitem(last=False)
 
     def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
-        stored = record.header("store-position")
-        if stored is not None and stored.isdigit() and len(stored) <= MAXIMUM_POSITION_DIGITS:
-            fold.store_position = int(stored)
+        fold.store_position = _store_position(record) or fold.store_position
         if event.sequence is None:
             fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
             return
@@ -246,8 +249,10 @@ class Reference:
             return None  # Which of these records were repeats is no longer known.
         twin = points[max(earlier)].copy()
         for record in self.records(partition, twin.position, position):
+            if _is_published(twin, record) or record.offset in repeats:
+                continue
             event = self._decode(twin, partition, record)
-            if event is not None and record.offset not in repeats:
+            if event is not None:
                 self._fold_event(twin, record, event)
         twin.position = position
         self._keep(partition, twin)
@@ -270,9 +275,25 @@ class Reference:
         records = self._log.read(EVENTS, partition, offset, 1).records
         return records[0] if records else None
 
-    def is_repeat(self, partition: int, offset: int) -> bool:
-        """Say whether the record there repeated an event ID and was dropped."""
-        return offset in self._repeats[partition]
+    def events(
+        self, partition: int, start: int, end: int, published: int = 0
+    ) -> Iterable[tuple[Record, WireEvent]]:
+        """Yield the events of an interval as the fold takes them: without what is repeated.
+
+        `published` is the store position of what stands before the interval.
+        """
+        for record in self.records(partition, start, end):
+            position = _store_position(record)
+            if position is not None:
+                if position <= published:
+                    continue
+                published = position
+            if record.offset in self._repeats[partition]:
+                continue
+            try:
+                yield record, decode_wire(record.value)
+            except InvalidEventError:
+                continue
 
     # -- correcting --------------------------------------------------------------------------
 
@@ -297,10 +318,10 @@ class Reference:
 
     # -- checkpoint --------------------------------------------------------------------------
 
-    def store(self) -> list[StoredFold]:
-        """Return everything needed to go on from here."""
-        return [
-            StoredFold(
+    def store(self) -> dict[int, StoredFold]:
+        """Return everything needed to go on from here, by partition."""
+        return {
+            number: StoredFold(
                 fold.position,
                 fold.store_position,
                 fold.unproven,
@@ -309,16 +330,16 @@ class Reference:
                 list(self._recent[number]),
                 self._made_of,
             )
-            for number, fold in enumerate(self._folds)
-        ]
+            for number, fold in self._folds.items()
+        }
 
-    def restore(self, stored: Sequence[StoredFold]) -> None:
+    def restore(self, stored: Mapping[int, StoredFold]) -> None:
         """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
-        if len(stored) != len(self._folds):
-            raise ValueError("checkpoint of another partition count")
-        if any(part.made_of != self._made_of for part in stored):
+        if stored.keys() != self._folds.keys():
+            raise ValueError("checkpoint of other partitions")
+        if any(part.made_of != self._made_of for part in stored.values()):
             raise ValueError("checkpoint of other views or another digest")
-        for number, part in enumerate(stored):
+        for number, part in stored.items():
             fold = self._empty()
             fold.position, fold.store_position = part.position, part.store_position
             fold.unproven = part.unproven
@@ -329,6 +350,23 @@ class Reference:
             self.repeated[number] = part.repeated
             self._points[number].clear()
             self._keep(number, fold)
+
+
+def _store_position(record: Record) -> int | None:
+    stored = record.header("store-position")
+    if stored is None or not stored.isdigit() or len(stored) > MAXIMUM_POSITION_DIGITS:
+        return None
+    return int(stored)
+
+
+def _is_published(fold: Fold, record: Record) -> bool:
+    """Say whether the relay published this event before.
+
+    A relay publishes a partition's events in the store's order. One that was thought dead may
+    publish some of them again; what does not lead on is such a repetition, however late it comes.
+    """
+    position = _store_position(record)
+    return position is not None and position <= fold.store_position
 
 
 def _is_same(before: object, after: object) -> bool:

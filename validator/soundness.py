@@ -11,22 +11,43 @@ from collections.abc import Iterable
 import msgspec
 
 from synchroscope.digest import Digest, aggregate_hash, lanes_from_hex, lanes_hex, sum_lanes
+from synchroscope.ports import EVENTS, Log
 from synchroscope.report import Explanation, Note, Report
 
 HIGHEST = 2**63 - 1
 HIGHEST_HASH = 2**64 - 1
 
 
-def flaw_of_report(report: Report, heads: list[int]) -> str:
+class Heads:
+    """How far a log reaches, asked again only where that is not known to be far enough.
+
+    Parameters
+    ----------
+    log: The log.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.count = log.partitions(EVENTS)
+        self._known: dict[int, int] = {}
+
+    def reach(self, partition: int, position: int) -> bool:
+        """Say whether the log has come to that position."""
+        if position > self._known.get(partition, -1):
+            self._known[partition] = self._log.head(EVENTS, partition)
+        return position <= self._known[partition]
+
+
+def flaw_of_report(report: Report, heads: Heads) -> str:
     """Return what is impossible in a report of a log with these heads; empty when nothing is."""
     return next((flaw for note in report.notes if (flaw := flaw_of_note(note, heads))), "")
 
 
-def flaw_of_note(note: Note, heads: list[int]) -> str:
+def flaw_of_note(note: Note, heads: Heads) -> str:
     """Return what is impossible in a note; empty when nothing is."""
-    if not 0 <= note.partition < len(heads):
-        return f"partition {note.partition} of {len(heads)}"
-    if not 0 <= note.position <= heads[note.partition]:
+    if not 0 <= note.partition < heads.count:
+        return f"partition {note.partition} of {heads.count}"
+    if note.position < 0 or not heads.reach(note.partition, note.position):
         return f"position {note.position} lies beyond the log's head"
     counters = (
         note.facts,
@@ -41,7 +62,7 @@ def flaw_of_note(note: Note, heads: list[int]) -> str:
     return "" if _are_numbers(counters) else "a counter is negative or needs over 63 bits"
 
 
-def flaw_of_explanation(answer: Explanation, heads: list[int], bits: int) -> str:
+def flaw_of_explanation(answer: Explanation, heads: Heads, bits: int) -> str:
     """Return why an answer cannot be believed; empty when it can.
 
     The table has to sum to the note, and after a scrub the facts that are shown to the table.

@@ -33,7 +33,7 @@ class ReplicaStatus(Struct, frozen=True):
 
 def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> ReplicaStatus:
     """Return what is known of a replica, with its verdict."""
-    notes = [part.newest for part in watch.partitions if part.newest is not None]
+    notes = [part.newest for part in watch.partitions.values() if part.newest is not None]
     return ReplicaStatus(
         name=watch.name,
         model=watch.model,

@@ -12,6 +12,7 @@ One step, in this order:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -20,6 +21,7 @@ from msgspec import Struct
 from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
 from synchroscope.report import (
+    Check,
     Explanation,
     Note,
     Report,
@@ -32,7 +34,8 @@ from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.reference import Fold, Reference, StoredFold
-from validator.soundness import flaw_of_explanation, flaw_of_report
+from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
+from validator.standing import Standing, consumer_of, encode_standing, standing_key
 from validator.status import ReplicaStatus, status_of
 from validator.watch import (
     MAXIMUM_WAITING,
@@ -45,7 +48,6 @@ from validator.watch import (
     refuse_reason,
 )
 
-CONSUMER = "validator"
 REPORTS_PER_STEP = 500
 
 
@@ -60,7 +62,7 @@ class Checkpoint(Struct, array_like=True):
     """The validator's constant-size state."""
 
     reports: int
-    folds: list[StoredFold]
+    folds: dict[int, StoredFold]
     watches: list[ReplicaWatch]
     open: list[Finding]
     opened_total: dict[str, int]
@@ -82,6 +84,10 @@ class Validator:
     request_timeout_seconds: After this a question is put again.
     fold_records: Most events folded of one partition in one step.
     checkpoint_interval_seconds: Most time between checkpoints while there is nothing to publish.
+    partitions: Which partitions to validate; default: all. Others are passed over in silence, so
+        several validators can divide a log.
+    worker: Name of the process; if given, each checkpoint publishes how things stand, so that a
+        board can tell who validates what.
     """
 
     def __init__(
@@ -99,8 +105,13 @@ class Validator:
         request_timeout_seconds: float = 2.0,
         fold_records: int = 1_000,
         checkpoint_interval_seconds: float = 0.5,
+        partitions: Sequence[int] | None = None,
+        worker: str = "",
     ) -> None:
         self._log = log
+        self._worker = worker
+        self._consumer = consumer_of(partitions)
+        self._heads = Heads(log)
         self._views = {view.model: view for view in views}
         self._hasher = hasher or Hasher()
         self._bits = bits
@@ -108,7 +119,12 @@ class Validator:
         self._fold_records = fold_records
         self._checkpoint_interval_seconds = checkpoint_interval_seconds
         self.reference = Reference(
-            log, views, bits=bits, hasher=self._hasher, marker_interval=marker_interval
+            log,
+            views,
+            bits=bits,
+            hasher=self._hasher,
+            marker_interval=marker_interval,
+            partitions=partitions,
         )
         self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
         self._ledger = Ledger()
@@ -122,6 +138,8 @@ class Validator:
             request_timeout_seconds,
         )
         self._reports_position = 0
+        self._requests_position = log.head(REQUESTS, 0)
+        self._is_check_wanted = False
         self.checks = {"match": 0, "mismatch": 0, "unknown": 0}
         self._checkpoint_at: float | None = None
         self._dirty = False
@@ -132,11 +150,12 @@ class Validator:
     def step(self, now: float) -> Progress:
         """Do one bounded round of work."""
         consumed = self._read_reports(now)
+        self._read_checks(now)
         for partition in self.reference.partitions:
             wanted = self._wanted(partition)
             consumed += self.reference.advance(partition, self._fold_records, wanted)
         for watch in self._watches.values():
-            for number, part in enumerate(watch.partitions):
+            for number, part in watch.partitions.items():
                 self._compare_waiting(watch, part, now)
                 self._investigator.follow_up(watch, number, part, now)
         self._publish(now, consumed > 0)
@@ -153,31 +172,53 @@ class Validator:
         self._reports_position = batch.position
         return len(batch.records)
 
+    def _read_checks(self, now: float) -> None:
+        batch = self._log.read(REQUESTS, 0, self._requests_position, REPORTS_PER_STEP)
+        self._requests_position = batch.position
+        if any(isinstance(decode_message(record.value), Check) for record in batch.records):
+            self._is_check_wanted = True
+        if self._is_check_wanted and self._is_at_head():
+            self.scrub(now)
+            self._is_check_wanted = False
+
+    def _is_at_head(self) -> bool:
+        """Say whether every replica was compared where the log ends."""
+        heads = {number: self._log.head(EVENTS, number) for number in self.reference.partitions}
+        return all(
+            part.compared_position == heads[number]
+            for watch in self._watches.values()
+            for number, part in watch.partitions.items()
+        )
+
     def _take_report(self, report: Report, now: float) -> None:
         watch = self._watches.get(report.replica)
         if watch is None:
             return
         view = self._views[watch.model]
         watch.refused = refuse_reason(view, self._hasher.algorithm, self._bits, report)
-        watch.refused = watch.refused or flaw_of_report(report, self._heads())
+        watch.refused = watch.refused or flaw_of_report(report, self._heads)
         if watch.refused:
             self.checks["unknown"] += 1
-            for part in watch.partitions:
+            for part in watch.partitions.values():
                 part.compared_position = -1
             return
-        count = len(self.reference.partitions)
         if report.incarnation in watch.earlier:
             watch.conflict_at = now
             return
         if report.incarnation != watch.incarnation:
-            watch.reset(report.incarnation, count)
-        watch.reported_at = now
+            watch.reset(report.incarnation, self.reference.partitions)
         for note in report.notes:
+            if note.partition not in watch.partitions:
+                continue
             part = watch.partitions[note.partition]
+            watch.reported_at = now
             if part.newest is not None and note.position < part.newest.position and not note.marker:
+                if report.at < watch.spoken_at.get(note.partition, report.at):
+                    continue  # Late words of a process that lost this partition meanwhile.
                 part = watch.partitions[note.partition] = PartitionWatch()
             if not note.marker:
                 part.newest = note
+                watch.spoken_at[note.partition] = report.at
             part.waiting.append(note)
             del part.waiting[:-MAXIMUM_WAITING]
 
@@ -185,13 +226,12 @@ class Validator:
         watch = self._watches.get(explanation.replica)
         if watch is None or watch.incarnation != explanation.incarnation:
             return
-        number = explanation.note.partition
-        if not 0 <= number < len(watch.partitions):
+        part = watch.partitions.get(explanation.note.partition)
+        if part is None:
             return
-        part = watch.partitions[number]
         investigation = part.investigation
         is_asked = investigation is not None and investigation.request_id == explanation.request_id
-        if flaw_of_explanation(explanation, self._heads(), self._bits):
+        if flaw_of_explanation(explanation, self._heads, self._bits):
             self.checks["unknown"] += 1
             part.news = part.news or is_asked
             return
@@ -200,15 +240,12 @@ class Validator:
         if investigation is not None and is_asked:
             investigation.answer = explanation
 
-    def _heads(self) -> list[int]:
-        return [self._log.head(EVENTS, number) for number in self.reference.partitions]
-
     def _wanted(self, partition: int) -> list[int]:
         wanted = []
         for watch in self._watches.values():
-            if not watch.partitions:
+            part = watch.partitions.get(partition)
+            if part is None:
                 continue
-            part = watch.partitions[partition]
             wanted += [note.position for note in part.waiting]
             if part.investigation is not None and part.investigation.answer is not None:
                 wanted.append(part.investigation.answer.note.position)
@@ -271,9 +308,15 @@ class Validator:
         )
         if not outputs and not (self._dirty and due):
             return
-        outputs.append(NewRecord(STATE, 0, CONSUMER.encode(), self._checkpoint()))
+        outputs.append(NewRecord(STATE, 0, self._consumer.encode(), self._checkpoint()))
+        if self._worker:
+            key = standing_key(self._consumer)
+            outputs.append(NewRecord(STATE, 0, key, encode_standing(self.standing(now))))
         self._log.append(
-            outputs, now, consumer=CONSUMER, positions={(REPORTS, 0): self._reports_position}
+            outputs,
+            now,
+            consumer=self._consumer,
+            positions={(REPORTS, 0): self._reports_position},
         )
         self._checkpoint_at = now
         self._dirty = self._investigator.is_dirty = False
@@ -293,10 +336,13 @@ class Validator:
         )
 
     def _restore(self) -> None:
-        record = self._log.latest(STATE, CONSUMER.encode())
+        record = self._log.latest(STATE, self._consumer.encode())
         if record is None:
             return
-        stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
+        try:
+            stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
+        except msgspec.DecodeError:
+            return  # Of another release: as with other views, fold the log anew.
         self._reports_position = stored.reports
         self._ledger.restore(stored.open, stored.opened_total, stored.resolved_total)
         self.checks = stored.checks
@@ -314,31 +360,31 @@ class Validator:
     def scrub(self, now: float) -> None:
         """Ask every replica to sum its facts again from storage, where it was not at the head."""
         for watch in self._watches.values():
-            for number, part in enumerate(watch.partitions):
+            for number, part in watch.partitions.items():
                 head = self._log.head(EVENTS, number)
                 if part.investigation is None and part.scrubbed_position < head:
                     self._investigator.ask(watch, number, part, [], True, now)
 
     def is_settled(self) -> bool:
         """Say whether every replica was scrubbed and compared at every partition's head."""
-        heads = [self._log.head(EVENTS, number) for number in self.reference.partitions]
+        heads = {number: self._log.head(EVENTS, number) for number in self.reference.partitions}
         return all(
             watch.partitions
             and not watch.refused
             and all(
-                part.compared_position == head
-                and part.settled == head
-                and part.scrubbed_position >= head
+                part.compared_position == heads[number]
+                and part.settled == heads[number]
+                and part.scrubbed_position >= heads[number]
                 and part.investigation is None
                 and not part.news
-                for part, head in zip(watch.partitions, heads, strict=True)
+                for number, part in watch.partitions.items()
             )
             for watch in self._watches.values()
         )
 
     def settled_total(self) -> int:
         """Return the sum of all positions up to which everything is accounted for and scrubbed."""
-        parts = [part for watch in self._watches.values() for part in watch.partitions]
+        parts = [part for watch in self._watches.values() for part in watch.partitions.values()]
         return sum(part.settled + part.scrubbed_position for part in parts)
 
     def judge(self, name: str, now: float, *, final: bool = False) -> Judged:
@@ -351,7 +397,7 @@ class Validator:
         judged = self._judge_now(watch, now)
         if not final or judged.verdict is not Verdict.CONSISTENT:
             return judged
-        for number, part in enumerate(watch.partitions):
+        for number, part in watch.partitions.items():
             head = self._log.head(EVENTS, number)
             if part.compared_position != head or part.settled != head:
                 place = f"{number}:{part.compared_position} of {head}"
@@ -363,8 +409,7 @@ class Validator:
     def _judge_now(self, watch: ReplicaWatch, now: float) -> Judged:
         return judge_replica(
             watch,
-            [self.reference.position(p) for p in self.reference.partitions],
-            [self.reference.current(p).unproven for p in self.reference.partitions],
+            {p: self.reference.current(p).unproven for p in self.reference.partitions},
             bool(self._ledger.open_findings(watch.name)),
             now,
             self._evidence_limit_seconds,
@@ -380,6 +425,27 @@ class Validator:
             )
             for watch in self._watches.values()
         ]
+
+    def standing(self, now: float) -> Standing:
+        """Return how every replica stands on these partitions, for whoever watches from outside."""
+        parts = self.reference.partitions
+        return Standing(
+            worker=self._worker,
+            at=now,
+            heads={number: self._log.head(EVENTS, number) for number in parts},
+            positions={number: self.reference.position(number) for number in parts},
+            replicas=self.status(now),
+            final={name: self.judge(name, now, final=True) for name in self._watches},
+            settled=self.is_settled(),
+            settled_total=self.settled_total(),
+            applied={model: self.applied(model) for model in self._views},
+            checks=dict(self.checks),
+            opened=self.findings_total,
+            resolved=self.resolved_total,
+            open=Counter(finding.kind for finding in self.open_findings()),
+            requests=self.requests_total,
+            repeated=sum(self.reference.repeated.values()),
+        )
 
     def open_findings(self) -> list[Finding]:
         """Return the open findings."""

@@ -5,6 +5,7 @@ All decisions here are pure: notes and reference in, a value with a reason out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -114,7 +115,7 @@ class ReplicaWatch(Struct):
     model: str
     incarnation: str = ""
     refused: str = "never reported"
-    partitions: list[PartitionWatch] = []
+    partitions: dict[int, PartitionWatch] = {}
     markers_compared: int = 0
     agreements: int = 0
     ordering_violations: int = 0
@@ -122,14 +123,17 @@ class ReplicaWatch(Struct):
     earlier: list[str] = []
     """Incarnations that ended; one that comes back is another process under the same name."""
     conflict_at: float | None = None
+    spoken_at: dict[int, float] = {}
+    """Partition -> when its newest note was written, by the clock of the replica's process."""
 
-    def reset(self, incarnation: str, count: int) -> None:
+    def reset(self, incarnation: str, partitions: Iterable[int]) -> None:
         """Forget what was known of an earlier life; findings stay open until a digest agrees."""
         if self.incarnation:
             self.earlier = [*self.earlier, self.incarnation][-MAXIMUM_EARLIER:]
         self.incarnation = incarnation
         self.ordering_violations = 0
-        self.partitions = [PartitionWatch() for _ in range(count)]
+        self.partitions = {number: PartitionWatch() for number in partitions}
+        self.spoken_at = {}
 
 
 def refuse_reason(view: View, algorithm: str, bits: int, report: object) -> str:
@@ -143,8 +147,7 @@ def refuse_reason(view: View, algorithm: str, bits: int, report: object) -> str:
 
 def judge_replica(
     watch: ReplicaWatch,
-    heads: list[int],
-    unproven: list[str],
+    unproven: Mapping[int, str],
     has_open_findings: bool,
     now: float,
     evidence_limit_seconds: float,
@@ -163,13 +166,13 @@ def judge_replica(
         return Judged(Verdict.DIVERGED, "open findings")
     if watch.conflict_at is not None and abs(now - watch.conflict_at) <= evidence_limit_seconds:
         return Judged(Verdict.UNKNOWN, "two processes report under one name")
-    for number, part in enumerate(watch.partitions):
+    for number, part in watch.partitions.items():
         if part.differs:
             return Judged(Verdict.DIVERGED, f"digest differs on partition {number}")
-    for number, reason in enumerate(unproven):
+    for number, reason in unproven.items():
         if reason:
             return Judged(Verdict.UNKNOWN, f"reference of partition {number}: {reason}")
-    for number, part in enumerate(watch.partitions):
+    for number, part in watch.partitions.items():
         if part.news:
             return Judged(Verdict.UNKNOWN, f"partition {number} is being investigated")
         if part.compared_position < 0:

@@ -53,9 +53,13 @@ MUTATIONS = {
     "the replica notes a marker one record late": (
         "synchroscope/replica.py",
         "            self._pass_markers(partition, after, work, record.offset)\n"
-        "            self._apply_record(partition, after, work, record)",
-        "            self._apply_record(partition, after, work, record)\n"
-        "            self._pass_markers(partition, after, work, record.offset)",
+        "            if isinstance(event, WireEvent):\n"
+        "                self._apply_event(partition, after, work, record, event)",
+        "            if isinstance(event, WireEvent):\n"
+        "                self._apply_event(partition, after, work, record, event)\n"
+        "            self._pass_markers(partition, after, work, record.offset)\n"
+        "            if isinstance(event, WireEvent):\n"
+        "                pass",
     ),
     "the scrub believes the digest": (
         "synchroscope/replica.py",
@@ -104,15 +108,15 @@ MUTATIONS = {
     ),
     "the relay stores its position before the records": (
         "pipeline/relay.py",
-        "        self._log.append(records, now, consumer=self._name, positions=positions)",
-        "        self._log.append([], now, consumer=self._name, positions=positions)\n"
-        "        self._log.append(records, now)",
+        "            self._log.append(records, now, consumer=self._name, positions=self._certain)",
+        "            places = {STORE_EVENTS: events[-1].position} if events else {}\n"
+        "            self._log.append([], now, consumer=self._name, positions=places)\n"
+        "            self._log.append(records, now)",
     ),
-    "the relay stores its position after the records": (
+    "the relay does not look what is published already": (
         "pipeline/relay.py",
-        "        self._log.append(records, now, consumer=self._name, positions=positions)",
-        "        self._log.append(records, now)\n"
-        "        self._log.append([], now, consumer=self._name, positions=positions)",
+        "self._published = [self._last_event(number) for number in range(self._partitions)]",
+        "self._published = [0] * self._partitions",
     ),
     "the relay skips an event": (
         "pipeline/relay.py",

@@ -28,7 +28,7 @@ def part(**more: object) -> PartitionWatch:
 
 
 def watch(*parts: PartitionWatch, refused: str = "") -> ReplicaWatch:
-    made = ReplicaWatch("scorer@1", "scorer", "life", refused, list(parts or (part(),)))
+    made = ReplicaWatch("scorer@1", "scorer", "life", refused, dict(enumerate(parts or (part(),))))
     made.reported_at = 100.0
     return made
 
@@ -101,8 +101,8 @@ def test_the_verdict_is(
     verdict: str,
     reason: str,
 ) -> None:
-    heads = [5] * len(unproven)
-    judged = judge_replica(replica, heads, unproven, has_findings, now, LIMIT_SECONDS)
+    reasons = dict(enumerate(unproven))
+    judged = judge_replica(replica, reasons, has_findings, now, LIMIT_SECONDS)
 
     assert (judged.verdict, reason in judged.reason) == (Verdict(verdict), True), judged
 
@@ -111,7 +111,7 @@ def test_a_partition_that_reports_no_longer_mention_grows_old_whatever_the_other
     old = watch(part(compared_at=0.0), part(compared_at=100.0))
     old.reported_at = 100.0
 
-    assert judge_replica(old, [5, 5], ["", ""], False, 100.0, 30.0).verdict is Verdict.UNKNOWN
+    assert judge_replica(old, {0: "", 1: ""}, False, 100.0, 30.0).verdict is Verdict.UNKNOWN
 
 
 REPORT = Report("scorer@1", VIEW.hash(), "xxh3-128", 4, "life", 0.0, [])
@@ -136,9 +136,9 @@ def test_only_a_report_of_the_same_view_and_digest_is_compared(
 
 def test_a_new_incarnation_forgets_every_comparison() -> None:
     known = watch(part(), part())
-    known.reset("another", 2)
+    known.reset("another", range(2))
 
-    assert judge_replica(known, [5, 5], ["", ""], False, 100.0, 30.0).verdict is Verdict.UNKNOWN
+    assert judge_replica(known, {0: "", 1: ""}, False, 100.0, 30.0).verdict is Verdict.UNKNOWN
 
 
 @pytest.mark.parametrize(
