@@ -26,6 +26,7 @@ from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
 from service.demo import BATCH_ROWS, IDLE_SECONDS, REFRESH_SECONDS, REPLICAS
 from service.embedded import EmbeddedPipeline, make_storage
+from service.measuring import measurements_of
 from synchroscope.event import ContextEvent, decode_wire
 from synchroscope.latency import Latencies
 from synchroscope.ports import (
@@ -214,7 +215,7 @@ class FullPipeline:
         now = time.monotonic()
         if now - self._measured_at >= REFRESH_SECONDS:
             self._measured_at = now
-            self._embedded.measure()
+            measurements_of(self._embedded.account(time.time()))
         return consumed
 
     def is_done(self) -> bool:

@@ -20,6 +20,7 @@ from examples.retail.views import RULES, VIEWS
 from pipeline.commands import CommandSide
 from service.embedded import EmbeddedPipeline, ReplicaSpec
 from service.http import HttpServer, Showcase, Shown, make_app
+from service.measuring import measurements_of
 from service.report import build_report, exit_code
 from service.screen import Screen, print_summary
 
@@ -159,12 +160,13 @@ class _Demo:
 
     def _refresh(self, *, final: bool = False) -> dict[str, Any]:
         now = time.time()
-        report = build_report(self._pipeline, now, final=final)
+        account = self._pipeline.account(now, final=final)
+        report = build_report(account)
         self._pipeline_events = report["events_produced"]
         unready = [
             f"{name}: {replica['reason']}"
             for name, replica in report["replicas"].items()
             if replica["verdict"] == "UNKNOWN"
         ]
-        self._showcase.shown = Shown(self._pipeline.measure(), report, "; ".join(unready))
+        self._showcase.shown = Shown(measurements_of(account), report, "; ".join(unready))
         return report

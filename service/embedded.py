@@ -9,6 +9,7 @@ Read top to bottom, this is how the parts fit:
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +17,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from chaos.faults import Dice, FaultJournal, FaultSpec
+from chaos.faults import STORAGE_KINDS, Dice, FaultJournal, FaultSpec, Injected
 from chaos.link import FaultyLink
 from chaos.saboteur import Saboteur
 from pipeline.event_store_sqlite import SqliteEventStore
@@ -26,6 +27,8 @@ from pipeline.projector import Projector
 from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
 from pipeline.storage_lmdb import LmdbStorage
+from service.account import Account
+from service.report import fault_form
 from synchroscope.digest import Hasher
 from synchroscope.latency import Latencies
 from synchroscope.memory_storage import MemoryStorage
@@ -40,7 +43,6 @@ from synchroscope.ports import (
 )
 from synchroscope.replica import Replica
 from synchroscope.view import View
-from tracing.metrics import Measurements, ReplicaMeasurements
 from validator.finding import timestamp
 from validator.ledger import FindingsReader
 from validator.validator import ExpectedReplica, Validator
@@ -203,47 +205,43 @@ class EmbeddedPipeline:
         )
         return positions + self.relay.position + self.validator.settled_total()
 
-    def measure(self) -> Measurements:
-        """Return the numbers for the metrics, as of now."""
-        now, heads = self._clock(), self.heads()
+    def account(self, now: float, *, final: bool = False) -> Account:
+        """Return what there is to tell, over all runs on this folder.
+
+        `final`: what was not compared and scrubbed at the log's head is UNKNOWN.
+        """
         validator = self.validator
-        open_kinds: dict[str, int] = dict.fromkeys(validator.findings_total, 0)
-        for finding in validator.open_findings():
-            open_kinds[finding.kind] = open_kinds.get(finding.kind, 0) + 1
-        end = sum(heads.values())
-        replicas = tuple(
-            ReplicaMeasurements(
-                name=status.name,
-                verdict=status.verdict.value,
-                applied=status.applied,
-                duplicates=status.duplicates,
-                missing=status.gaps,
-                late=status.late,
-                anomalies=status.anomalies,
-                lag_events=end - sum(status.position.values()) if status.position else None,
-                comparisons=status.markers_compared,
-                reported_at=status.reported_at,
-                latencies=self.projectors[status.name].latencies,
-            )
-            for status in validator.status(now)
-        )
-        return Measurements(
+        statuses = validator.status(now, final=final)
+        return Account(
             at=now,
-            events_produced=self.store.count(),
+            runs=self.ledger.runs,
+            producing_seconds=self.ledger.producing_seconds,
             rows_read=self.store.counter("rows_read"),
+            events_produced=self.store.count(),
             dead_letters=self.store.dead_letter_counts(),
-            log_heads=heads,
-            relay_backlog=self.store.count() - self.relay.position,
-            replicas=replicas,
+            heads=self.heads(),
+            relay_position=self.relay.position,
+            statuses=statuses,
+            latencies={name: one.latencies for name, one in self.projectors.items()},
+            applied={status.model: validator.applied(status.model) for status in statuses},
             consistent_ratio=validator.consistent_ratio,
             checks=dict(validator.checks),
-            open_findings=open_kinds,
-            findings=validator.findings_total,
+            opened=validator.findings_total,
             resolved=validator.resolved_total,
-            validator_lag_events=end - sum(map(validator.reference.position, heads)),
-            validator_requests=validator.requests_total,
-            repeated_in_log=sum(validator.reference.repeated.values()),
+            open=Counter(finding.kind for finding in validator.open_findings()),
+            reference_positions={p: validator.reference.position(p) for p in self.heads()},
+            requests=validator.requests_total,
+            repeated=sum(validator.reference.repeated.values()),
+            faults=[
+                fault_form(fault, lost_with_process=self._is_lost(fault))
+                for fault in self.faults.faults()
+            ],
+            findings=self.findings.read(),
         )
+
+    def _is_lost(self, fault: Injected) -> bool:
+        ended = fault.life < self.faults.life
+        return fault.kind in STORAGE_KINDS and ended and fault.replica in self.in_memory
 
     def close(self) -> None:
         """Close every storage; the folder can be opened again afterwards."""

@@ -6,32 +6,26 @@ from typing import Any
 
 import msgspec
 
-from chaos.faults import STORAGE_KINDS, Injected
-from service.embedded import EmbeddedPipeline
+from chaos.faults import Injected
+from service.account import Account
 from validator.finding import public_form, timestamp
 from validator.watch import Verdict
 
 SCHEMA_VERSION = 1
 
 
-def build_report(pipeline: EmbeddedPipeline, now: float, *, final: bool = False) -> dict[str, Any]:
-    """Return what happened in the data folder, over all its runs.
-
-    `final`: what was not compared and scrubbed at the log's head is UNKNOWN.
-    """
-    store, validator = pipeline.store, pipeline.validator
-    produced = store.count()
-    seconds = pipeline.ledger.producing_seconds
-    statuses = validator.status(now, final=final)
-    letters = store.dead_letter_counts()
+def build_report(account: Account) -> dict[str, Any]:
+    """Return what happened, over all runs on the same stores."""
+    produced, seconds = account.events_produced, account.producing_seconds
+    letters = account.dead_letters
     return {
         "schema_version": SCHEMA_VERSION,
-        "created_at": timestamp(now),
-        "runs": pipeline.ledger.runs,
-        "rows_read": store.counter("rows_read"),
+        "created_at": timestamp(account.at),
+        "runs": account.runs,
+        "rows_read": account.rows_read,
         "events_produced": produced,
         "dead_letters": [{"reason": r, "count": n} for r, n in sorted(letters.items())],
-        "views": {s.model: {"events": validator.applied(s.model)} for s in statuses},
+        "views": {model: {"events": applied} for model, applied in account.applied.items()},
         "replicas": {
             status.name: {
                 "verdict": status.verdict.value,
@@ -43,31 +37,25 @@ def build_report(pipeline: EmbeddedPipeline, now: float, *, final: bool = False)
                 "late": status.late,
                 "markers_compared": status.markers_compared,
                 "propagation_latency_seconds": {
-                    f"p{round(share * 100)}": pipeline.projectors[status.name].latencies.percentile(
-                        share
-                    )
+                    f"p{round(share * 100)}": account.latencies[status.name].percentile(share)
                     for share in (0.5, 0.95, 0.99)
                 },
             }
-            for status in statuses
+            for status in account.statuses
         },
-        "consistent_ratio": validator.consistent_ratio,
-        "ordering_violations": sum(status.late for status in statuses),
+        "consistent_ratio": account.consistent_ratio,
+        "ordering_violations": sum(status.late for status in account.statuses),
         "throughput_events_per_second": produced / seconds if seconds > 0 else None,
-        "faults": [_fault(pipeline, fault) for fault in pipeline.faults.faults()],
-        "findings": [public_form(finding) for finding in pipeline.findings.read()],
+        "faults": list(account.faults),
+        "findings": [public_form(finding) for finding in account.findings],
     }
 
 
-def _fault(pipeline: EmbeddedPipeline, fault: Injected) -> dict[str, Any]:
+def fault_form(fault: Injected, *, lost_with_process: bool) -> dict[str, Any]:
     """Return a fault as it is shown; damage to memory ends with its process, found or not."""
     form: dict[str, Any] = msgspec.to_builtins(fault)
-    life = form.pop("life")
-    form["lost_with_process"] = (
-        fault.kind in STORAGE_KINDS
-        and life < pipeline.faults.life
-        and fault.replica in pipeline.in_memory
-    )
+    del form["life"]
+    form["lost_with_process"] = lost_with_process
     return form
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from validator.status import ReplicaStatus
 from validator.watch import Judged
 
-_PREFIX = "standing/"
+STANDING_PREFIX = "standing/"
 
 
 class Standing(Struct, frozen=True, rename="camel"):
@@ -55,7 +55,7 @@ def consumer_of(partitions: Sequence[int] | None) -> str:
 
 def standing_key(consumer: str) -> bytes:
     """Return the key of the record in `sync.state`."""
-    return f"{_PREFIX}{consumer}".encode()
+    return f"{STANDING_PREFIX}{consumer}".encode()
 
 
 def encode_standing(standing: Standing) -> bytes:

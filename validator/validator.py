@@ -306,7 +306,8 @@ class Validator:
             self._checkpoint_at is None
             or not 0 <= now - self._checkpoint_at < self._checkpoint_interval_seconds
         )
-        if not outputs and not (self._dirty and due):
+        # Whoever watches from outside has to be told even that there is no news.
+        if not outputs and not ((self._dirty or self._worker) and due):
             return
         outputs.append(NewRecord(STATE, 0, self._consumer.encode(), self._checkpoint()))
         if self._worker:

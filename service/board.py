@@ -1,0 +1,277 @@
+"""How everything stands, put together from what the processes publish on `sync.state`.
+
+Anyone who can read the log can have a board: the command line, the HTTP API, a dashboard. What a
+process does not renew gets old, and what is old or absent is UNKNOWN.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from synchroscope.latency import Latencies
+from synchroscope.ports import EVENTS, STATE, Log, NewRecord
+from validator.standing import STANDING_PREFIX, Standing, decode_standing
+from validator.status import ReplicaStatus
+from validator.watch import Judged, Verdict
+
+PROCESS_PREFIX = "process/"
+RETIRED_PREFIX = "retired/"
+READ_RECORDS = 1_000
+STANDING_LIMIT_SECONDS = 10.0
+"""A partition whose standing is older has lost its validator."""
+PROCESS_LIMIT_SECONDS = 10.0
+"""A process that has been silent for longer is not running."""
+_RANK = {Verdict.DIVERGED: 0, Verdict.UNKNOWN: 1, Verdict.CONSISTENT: 2}
+
+
+class ReplicaWork(Struct, frozen=True, rename="camel"):
+    """What one process does for one replica.
+
+    ``latencies`` are the counts and the sum of `Latencies` since the process began. By partition:
+    ``positions``, ``lag_events`` and ``lag_seconds``, the age of the first record that is not yet
+    applied (0 where there is none, absent where it is not known).
+    """
+
+    latencies: tuple[list[int], float]
+    positions: dict[int, int]
+    lag_events: dict[int, int]
+    lag_seconds: dict[int, float]
+
+
+class RelayWork(Struct, frozen=True, rename="camel"):
+    """Where the active relay stands in the store's order, and where the store's end is."""
+
+    position: int
+    accepted: int
+
+
+class ProcessRecord(Struct, frozen=True, rename="camel"):
+    """What a process tells of one of its roles about once a second."""
+
+    process: str
+    role: str
+    client: str
+    started_at: float
+    at: float
+    partitions: list[int] = []
+    replicas: dict[str, ReplicaWork] = {}
+    relay: RelayWork | None = None
+
+
+def process_note(record: ProcessRecord) -> NewRecord:
+    """Return the log record that publishes it."""
+    key = f"{PROCESS_PREFIX}{record.process}/{record.role}"
+    return NewRecord(STATE, 0, key.encode(), msgspec.json.encode(record))
+
+
+def retirement_note(replica: str, *, retired: bool) -> NewRecord:
+    """Return the log record that takes a replica off the expected ones, or back."""
+    return NewRecord(STATE, 0, f"{RETIRED_PREFIX}{replica}".encode(), b"1" if retired else b"0")
+
+
+def is_retired(log: Log, replica: str) -> bool:
+    """Say whether a replica was taken off the expected ones."""
+    record = log.latest(STATE, f"{RETIRED_PREFIX}{replica}".encode())
+    return record is not None and record.value == b"1"
+
+
+class Board:
+    """Follows `sync.state`.
+
+    Parameters
+    ----------
+    log: Any log that reads.
+    replicas: Name -> model, of every replica that is configured.
+    """
+
+    def __init__(self, log: Log, replicas: Mapping[str, str]) -> None:
+        self._log = log
+        self._replicas = dict(replicas)
+        self._position = 0
+        self._standings: dict[int, Standing] = {}
+        self._partitions = range(log.partitions(EVENTS))
+        self.processes: dict[str, ProcessRecord] = {}
+        self.retired: set[str] = set()
+
+    def refresh(self) -> None:
+        """Read what is new."""
+        while True:
+            batch = self._log.read(STATE, 0, self._position, READ_RECORDS)
+            for record in batch.records:
+                self._take(record.key.decode(errors="replace"), record.value)
+            if batch.position == self._position:
+                return
+            self._position = batch.position
+
+    def _take(self, key: str, value: bytes) -> None:
+        if key.startswith(STANDING_PREFIX):
+            standing = decode_standing(value)
+            if standing is not None:
+                self._standings.update(dict.fromkeys(standing.heads, standing))
+        elif key.startswith(PROCESS_PREFIX):
+            try:
+                self.processes[key] = msgspec.json.decode(value, type=ProcessRecord)
+            except msgspec.DecodeError:
+                return
+        elif key.startswith(RETIRED_PREFIX):
+            name = key.removeprefix(RETIRED_PREFIX)
+            (self.retired.add if value == b"1" else self.retired.discard)(name)
+
+    # -- replicas ----------------------------------------------------------------------------
+
+    def expected(self) -> dict[str, str]:
+        """Return name -> model of the replicas that must be consistent."""
+        return {n: model for n, model in self._replicas.items() if n not in self.retired}
+
+    def standings(self) -> list[Standing]:
+        """Return the newest standing of every validator whose partitions nobody else took."""
+        found = {id(standing): standing for standing in self._standings.values()}
+        return list(found.values())
+
+    def statuses(
+        self, now: float, *, final_heads: Mapping[int, int] | None = None
+    ) -> list[ReplicaStatus]:
+        """Return every expected replica's status over all partitions.
+
+        `final_heads`: where the log ends for good; what was not compared and scrubbed there is
+        UNKNOWN.
+        """
+        return [
+            self._merged(name, model, now, final_heads) for name, model in self.expected().items()
+        ]
+
+    def _merged(
+        self, name: str, model: str, now: float, final_heads: Mapping[int, int] | None
+    ) -> ReplicaStatus:
+        judged: list[Judged] = []
+        parts: dict[int, ReplicaStatus] = {}
+        for partition in self._partitions:
+            standing = self._standings.get(partition)
+            judged.append(_judge(standing, partition, name, now, final_heads))
+            if standing is not None:
+                parts.update({id(standing): s for s in standing.replicas if s.name == name})
+        worst = min(judged, key=lambda one: _RANK[one.verdict])
+        found = list(parts.values())
+
+        def total(field: str) -> int:
+            return sum(getattr(status, field) for status in found)
+
+        reported = [status.reported_at for status in found if status.reported_at is not None]
+        return ReplicaStatus(
+            name=name,
+            model=model,
+            verdict=worst.verdict,
+            reason=worst.reason,
+            applied=total("applied"),
+            position={p: o for status in found for p, o in status.position.items()},
+            duplicates=total("duplicates"),
+            gaps=total("gaps"),
+            late=total("late"),
+            anomalies=total("anomalies"),
+            ordering_violations=total("ordering_violations"),
+            markers_compared=total("markers_compared"),
+            agreements=total("agreements"),
+            open_findings=total("open_findings"),
+            reported_at=max(reported, default=None),
+        )
+
+    def is_settled(self, heads: Mapping[int, int]) -> bool:
+        """Say whether every partition's validator has compared and scrubbed all at these heads."""
+        return all(
+            (standing := self._standings.get(partition)) is not None
+            and standing.settled
+            and standing.heads[partition] == head
+            for partition, head in heads.items()
+        )
+
+    def settled_total(self) -> int:
+        """Return a number that grows as long as validators get anywhere."""
+        return sum(standing.settled_total for standing in self.standings())
+
+    def unvalidated(self, now: float) -> list[int]:
+        """Return the partitions that nobody validates now."""
+        return [
+            partition
+            for partition in self._partitions
+            if (standing := self._standings.get(partition)) is None
+            or now - standing.at > STANDING_LIMIT_SECONDS
+        ]
+
+    # -- sums over partitions ----------------------------------------------------------------
+
+    def applied(self, model: str) -> int:
+        """Return how many events a view has to apply, up to where validators have come."""
+        return sum(standing.applied.get(model, 0) for standing in self.standings())
+
+    def count(self, field: str) -> Counter[str]:
+        """Return a counter of the standings (`checks`, `opened`, `resolved`, `open`), summed."""
+        found: Counter[str] = Counter()
+        for standing in self.standings():
+            found.update(getattr(standing, field))
+        return found
+
+    @property
+    def consistent_ratio(self) -> float | None:
+        """Share of comparisons in which the facts agreed; None before the first."""
+        checks = self.count("checks")
+        total = checks["match"] + checks["mismatch"]
+        return checks["match"] / total if total else None
+
+    # -- processes ---------------------------------------------------------------------------
+
+    def running(self, now: float, role: str | None = None) -> list[ProcessRecord]:
+        """Return what the processes that are running said last, of one role if named."""
+        return [
+            record
+            for record in self.processes.values()
+            if now - record.at <= PROCESS_LIMIT_SECONDS and role in (None, record.role)
+        ]
+
+    def relay(self) -> RelayWork | None:
+        """Return where the relay stands; None where none has said so."""
+        works = [record for record in self.processes.values() if record.relay is not None]
+        return max(works, key=lambda record: record.at).relay if works else None
+
+    def latencies(self, replica: str) -> Latencies:
+        """Return the latencies of a replica over all processes, those that ended included."""
+        found = Latencies()
+        for record in self.processes.values():
+            work = record.replicas.get(replica)
+            if work is not None:
+                found.merge(Latencies(*work.latencies))
+        return found
+
+
+def _judge(
+    standing: Standing | None,
+    partition: int,
+    replica: str,
+    now: float,
+    final_heads: Mapping[int, int] | None,
+) -> Judged:
+    if standing is None:
+        return Judged(Verdict.UNKNOWN, f"nobody has validated partition {partition} yet")
+    age = now - standing.at
+    if abs(age) > STANDING_LIMIT_SECONDS:
+        return Judged(
+            Verdict.UNKNOWN, f"nobody has validated partition {partition} for {age:.0f} s"
+        )
+    if final_heads is None:
+        for status in standing.replicas:
+            if status.name == replica:
+                return Judged(status.verdict, status.reason)
+    elif standing.heads[partition] < final_heads[partition]:
+        return Judged(
+            Verdict.UNKNOWN,
+            f"not validated at the head: {partition}:{standing.heads[partition]} of "
+            f"{final_heads[partition]}",
+        )
+    elif replica in standing.final:
+        return standing.final[replica]
+    return Judged(
+        Verdict.UNKNOWN, f"the validator of partition {partition} does not expect this replica"
+    )
