@@ -1,0 +1,112 @@
+"""How one librdkafka handle is set up, and what its errors mean."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from pipeline.kafka_client import OnWait
+from pipeline.kafka_errors import SASL_FAILED, UNKNOWN_TOPIC, translated, unavailable
+from pipeline.kafka_settings import KafkaSettings
+from synchroscope.errors import SynchroscopeError
+
+_log = logging.getLogger("pipeline.kafka")
+_log.addHandler(logging.NullHandler())
+
+_TLS_REMEDY = (
+    "check kafka security.protocol against the broker's listener, and security.ca_file, "
+    "security.certificate_file and security.key_file"
+)
+_ARGUMENT_REMEDY = "correct the kafka setting that it names"
+#: librdkafka's own codes -> the protocol's code that means the same, and the remedy.
+_LOCAL_CODES: Mapping[int, tuple[int, str]] = {
+    KafkaError._FENCED: (90, ""),
+    KafkaError._AUTHENTICATION: (SASL_FAILED, ""),
+    KafkaError._UNKNOWN_TOPIC: (UNKNOWN_TOPIC, ""),
+    KafkaError._UNKNOWN_PARTITION: (UNKNOWN_TOPIC, ""),
+    KafkaError._SSL: (-1, _TLS_REMEDY),
+    KafkaError._INVALID_ARG: (-1, _ARGUMENT_REMEDY),
+    KafkaError._UNSUPPORTED_FEATURE: (-1, _ARGUMENT_REMEDY),
+}
+LASTING_TROUBLES = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+
+
+class Connection:
+    """The settings of one librdkafka handle, and what it last complained of."""
+
+    def __init__(self, settings: KafkaSettings, on_wait: OnWait | None) -> None:
+        self.settings = settings
+        self.timeout_seconds = settings.request_timeout_seconds
+        self._on_wait = on_wait
+        self._trouble: KafkaError | None = None
+
+    def _configuration(self) -> dict[str, Any]:
+        security = self.settings.security
+        options: dict[str, Any] = {
+            "bootstrap.servers": self.settings.bootstrap_servers,
+            "client.id": self.settings.name,
+            "security.protocol": security.protocol,
+            "socket.timeout.ms": max(int(self.timeout_seconds * 1000), 1_000),
+            "socket.nagle.disable": True,
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            "retry.backoff.ms": 50,
+            "allow.auto.create.topics": False,
+            "topic.metadata.refresh.fast.interval.ms": 100,
+            "error_cb": self._complain,
+            "logger": _log,
+        }
+        given = {
+            "sasl.mechanism": security.mechanism if security.uses_sasl else "",
+            "sasl.username": security.username if security.uses_sasl else "",
+            "sasl.password": security.password if security.uses_sasl else "",
+            "ssl.ca.location": security.ca_file if security.uses_tls else "",
+            "ssl.certificate.location": security.certificate_file if security.uses_tls else "",
+            "ssl.key.location": security.key_file if security.uses_tls else "",
+            "ssl.key.password": security.key_password if security.uses_tls else "",
+        }
+        options.update((name, value) for name, value in given.items() if value)
+        return options
+
+    def open(self, make: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
+        """Make a handle, or say which setting it does not accept."""
+        try:
+            return make({**self._configuration(), **options})
+        except KafkaException as error:
+            raise self.translated(error, "opening the client") from error
+
+    def _complain(self, error: KafkaError) -> None:
+        if self._trouble is None or self._trouble.code() not in LASTING_TROUBLES:
+            self._trouble = error
+
+    def wait(self) -> None:
+        """Tell the caller that something still waits."""
+        if self._on_wait is not None:
+            self._on_wait()
+
+    def translated(self, error: KafkaException | KafkaError, doing: str) -> SynchroscopeError:
+        """Return our error for librdkafka's; a time-out has the reason that it had before."""
+        cause = error.args[0] if isinstance(error, KafkaException) else error
+        code, text = cause.code(), cause.str()
+        if code == KafkaError._FATAL and self._trouble is not None:
+            code = self._trouble.code()
+        trouble = self._trouble
+        if trouble is not None and cause.retriable() and trouble.code() in LASTING_TROUBLES:
+            code, text = trouble.code(), trouble.str()
+        if code == KafkaError._TRANSPORT or code == KafkaError._TIMED_OUT:
+            text = f"{text} ({trouble.str()})" if trouble is not None else text
+        code, remedy = _LOCAL_CODES.get(code, (code, ""))
+        return translated(self.settings, doing, code, text, remedy)
+
+    def timed_out(self, doing: str) -> SynchroscopeError:
+        """Return the error for an answer that did not come in time."""
+        trouble, text = self._trouble, f"no answer in {self.timeout_seconds:g} s"
+        if trouble is None:
+            return unavailable(self.settings, doing, text)
+        if trouble.code() in LASTING_TROUBLES:
+            return self.translated(trouble, doing)
+        return unavailable(self.settings, doing, f"{text} ({trouble.str()})")

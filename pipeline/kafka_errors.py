@@ -1,0 +1,92 @@
+"""What Kafka's error codes mean for us: the one translation that both clients use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.kafka_settings import KafkaSettings
+from synchroscope.errors import (
+    ConfigurationError,
+    FencedError,
+    SynchroscopeError,
+    UnavailableError,
+)
+
+# Codes of the Kafka protocol; both clients carry them.
+OFFSET_OUT_OF_RANGE = 1
+UNKNOWN_TOPIC = 3
+REQUEST_TIMED_OUT = 7
+MESSAGE_TOO_LARGE = 10
+TOPIC_EXISTS = 36
+SASL_FAILED = 58
+
+_FENCED = {
+    22: "its generation is over",
+    25: "the group does not know it any more",
+    47: "a newer producer has its transactional ID",
+    82: "another member has its instance ID",
+    90: "a newer producer has its transactional ID",
+}
+
+_LOGIN = "check kafka security.username, security.password and security.mechanism"
+_RIGHTS = "let this user {}, or set kafka security.username to one that may"
+
+_REMEDIES: Mapping[int, str] = {
+    UNKNOWN_TOPIC: "check kafka topic_prefix, or create the topics with "
+    "`synchroscope topics create --config FILE`",
+    MESSAGE_TOO_LARGE: "raise max.message.bytes of the topic to kafka message_bytes (see "
+    "`synchroscope topics check --config FILE`)",
+    17: "check kafka topic_prefix: letters, digits, '.', '_' and '-' only",
+    18: "lower kafka batch_bytes, or raise max.message.bytes of the topic",
+    26: "set kafka session_timeout_seconds between group.min.session.timeout.ms and "
+    "group.max.session.timeout.ms of the broker",
+    29: _RIGHTS.format("read, write and describe the topic"),
+    30: _RIGHTS.format("read the consumer group"),
+    31: _RIGHTS.format("do that in the cluster (idempotent write, create)"),
+    32: "set this host's clock: it is over an hour ahead of the broker's",
+    33: "set kafka security.mechanism to one that the broker has",
+    34: "set kafka security.protocol and security.mechanism as the broker's listener has them",
+    35: "the broker is too old for this: Kafka 2.5 or newer is needed",
+    37: "set kafka partitions to 1 or more",
+    38: "set kafka replication_factor to the number of brokers or less",
+    40: "a topic setting was refused by the broker",
+    42: "the broker refused the request as malformed: check the settings it names",
+    44: "the cluster's topic policy refused it: change the setting it names",
+    50: "lower kafka transaction_timeout_seconds to transaction.max.timeout.ms of the broker",
+    53: _RIGHTS.format("write with the transactional ID"),
+    54: "set kafka security.protocol as the broker's listener has it",
+    SASL_FAILED: _LOGIN,
+    76: "set kafka compression to one that the broker knows",
+    87: "the broker refused a record: compare the topic with `synchroscope topics check`",
+}
+
+
+def translated(
+    settings: KafkaSettings, doing: str, code: int, text: str, remedy: str = ""
+) -> SynchroscopeError:
+    """Return our error for one of Kafka's.
+
+    Parameters
+    ----------
+    doing: What was tried, as it goes on after "while".
+    code: Of the Kafka protocol; a client's own codes are mapped to one of these, or to -1.
+    text: What the client says of it.
+    remedy: What to do, where the code does not say.
+    """
+    if code in _FENCED:
+        return FencedError(
+            f"{settings.server}: lost its place while {doing}: {_FENCED[code]}; another process "
+            "goes on from here, so drop what is held in memory and open anew"
+        )
+    remedy = remedy or _REMEDIES.get(code, "")
+    if remedy:
+        return ConfigurationError(f"{settings.server}: {text} while {doing}: {remedy}")
+    return unavailable(settings, doing, text)
+
+
+def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableError:
+    """Return the error for a server that does not answer, or cannot serve at the moment."""
+    return UnavailableError(
+        settings.server,
+        f"{text} while {doing}: check that kafka bootstrap_servers is right and the brokers run",
+    )

@@ -1,0 +1,144 @@
+"""How Kafka is reached and used: every setting of the adapters, with its meaning."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from msgspec import Struct
+
+from synchroscope.errors import ConfigurationError
+
+ClientName = Literal["kafka-python", "confluent"]
+Compression = Literal["none", "lz4", "snappy", "zstd", "gzip"]
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+#: What a batch of records may weigh beyond its records: the broker counts the frame too.
+FRAME_BYTES = 4_096
+
+
+class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a client proves who it is and knows whom it talks to; given to both clients alike.
+
+    Parameters
+    ----------
+    protocol: As the broker's listener has it.
+    mechanism: SASL mechanism, for the two SASL protocols.
+    username, password: SASL credentials; never shown.
+    ca_file: Certificates of the authorities that may have signed the broker's; default: the
+        system's.
+    certificate_file, key_file, key_password: The client's own certificate, for mutual TLS.
+    """
+
+    protocol: Protocol = "PLAINTEXT"
+    mechanism: Mechanism = ""
+    username: str = ""
+    password: str = ""
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    key_password: str = ""
+
+    def __repr__(self) -> str:
+        return f"KafkaSecurity(protocol={self.protocol!r}, username={self.username!r}, …)"
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether the client logs in."""
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where Kafka is and how it is used.
+
+    Parameters
+    ----------
+    bootstrap_servers: ``host:port`` of one broker or more, separated by commas.
+    client: Which library talks to it; ``auto`` takes the faster one where it is installed.
+    name: Prefix of the consumer groups and transactional IDs; two installations that share a
+        cluster need two names.
+    topic_prefix: Stands before every topic's name.
+    partitions: Of `context.events`; fixed for the topic's life.
+    replication_factor, min_insync_replicas: Of the topics that are created. None: the broker's.
+    compression: Of everything that is sent.
+    linger_milliseconds: How long a record may wait for others to share its batch. It matters only
+        to a producer that does not flush; raising it saves requests and costs latency.
+    batch_bytes: Largest batch of one partition.
+    message_bytes: Largest record, key and headers included; topics are created to take it.
+    window_records, window_bytes: How much of each partition that is read is kept at hand, so that
+        several readers of one process share what was fetched once.
+    session_timeout_seconds: A worker that is silent for so long loses its partitions.
+    hang_timeout_seconds: So does one that lives, but has not asked for its partitions for so long.
+    transaction_timeout_seconds: The broker aborts a transaction that is open for longer; until then
+        its partitions' readers wait.
+    request_timeout_seconds: Longest wait for an answer before the server counts as unavailable.
+    events_retention_seconds, control_retention_seconds, control_retention_bytes: How long records
+        of `context.events`, and of `sync.reports` and `sync.requests`, are kept; None: for ever.
+    security: How to log in and encrypt.
+    """
+
+    bootstrap_servers: str
+    client: Literal["auto", "kafka-python", "confluent"] = "auto"
+    name: str = "synchroscope"
+    topic_prefix: str = ""
+    partitions: int = 4
+    replication_factor: int = 1
+    min_insync_replicas: int | None = None
+    compression: Compression = "lz4"
+    linger_milliseconds: float = 0.0
+    batch_bytes: int = 262_144
+    message_bytes: int = 4_194_304
+    window_records: int = 16_384
+    window_bytes: int = 16_777_216
+    session_timeout_seconds: float = 6.0
+    hang_timeout_seconds: float = 60.0
+    transaction_timeout_seconds: float = 10.0
+    request_timeout_seconds: float = 10.0
+    events_retention_seconds: float | None = None
+    control_retention_seconds: float | None = 86_400.0
+    control_retention_bytes: int | None = 268_435_456
+    security: KafkaSecurity = KafkaSecurity()
+
+    def __post_init__(self) -> None:
+        for setting in ("partitions", "replication_factor", "batch_bytes", "window_records"):
+            if getattr(self, setting) < 1:
+                raise ConfigurationError(
+                    f"kafka {setting}: {getattr(self, setting)}, but it must be 1 or more"
+                )
+        if self.message_bytes < self.batch_bytes:
+            raise ConfigurationError(
+                f"kafka message_bytes: {self.message_bytes} is less than batch_bytes "
+                f"({self.batch_bytes}), and a topic refuses what is larger than its message_bytes"
+            )
+        if not all(":" in part for part in self.bootstrap_servers.split(",")):
+            raise ConfigurationError(
+                f"kafka bootstrap_servers: {self.bootstrap_servers!r}, but host:port is needed"
+            )
+
+    @property
+    def server(self) -> str:
+        """What error messages call the server."""
+        return f"kafka {self.bootstrap_servers}"
+
+    def topic(self, name: str) -> str:
+        """Return what Kafka calls a topic of the log."""
+        return self.topic_prefix + name
+
+
+def chosen_client(settings: KafkaSettings) -> ClientName:
+    """Return which library is used; raise `ConfigurationError` if it is not installed."""
+    has_confluent = find_spec("confluent_kafka") is not None
+    if settings.client == "auto":
+        return "confluent" if has_confluent else "kafka-python"
+    if settings.client == "confluent" and not has_confluent:
+        raise ConfigurationError(
+            "kafka client: confluent is not installed: install synchroscope[fast], or set "
+            "kafka client to auto or kafka-python"
+        )
+    return settings.client

@@ -1,0 +1,170 @@
+"""Which topics Kafka must have and how they are set: creates them, and says what deviates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing
+
+from pipeline.kafka_client import Client, NewTopic, TopicState, open_client
+from pipeline.kafka_errors import unavailable
+from pipeline.kafka_settings import FRAME_BYTES, KafkaSettings
+from synchroscope.errors import ConfigurationError
+from synchroscope.ports import (
+    CONTROL_TOPICS,
+    DEAD_LETTERS,
+    EVENTS,
+    FINDINGS,
+    REPORTS,
+    REQUESTS,
+    STATE,
+)
+
+_FOR_EVER = "-1"
+_CREATE = "`synchroscope topics create --config FILE`"
+_VISIBLE_POLL_SECONDS = 0.05
+
+#: The state is read whole when a role starts: it is compacted early and often, so that what is to
+#: be read stays near one record a key.
+_STATE_SETTINGS: Mapping[str, str] = {
+    "cleanup.policy": "compact",
+    "segment.bytes": "4194304",
+    "segment.ms": "60000",
+    "min.cleanable.dirty.ratio": "0.01",
+    "max.compaction.lag.ms": "300000",
+    "delete.retention.ms": "60000",
+}
+
+
+def wanted_topics(settings: KafkaSettings) -> dict[str, NewTopic]:
+    """Return every topic of the log as it is to be, by the log's name for it."""
+    kept = {
+        EVENTS: _retention(settings.events_retention_seconds, None),
+        REPORTS: _retention(settings.control_retention_seconds, settings.control_retention_bytes),
+        REQUESTS: _retention(settings.control_retention_seconds, settings.control_retention_bytes),
+        FINDINGS: _retention(None, None),
+        STATE: _STATE_SETTINGS,
+        DEAD_LETTERS: _retention(None, None),
+    }
+    common = {
+        # A record's time is when it was appended by its producer; lag is computed from it.
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(settings.message_bytes + FRAME_BYTES),
+        "compression.type": "producer",
+    }
+    if settings.min_insync_replicas is not None:
+        common["min.insync.replicas"] = str(settings.min_insync_replicas)
+    return {
+        topic: NewTopic(
+            settings.topic(topic),
+            settings.partitions if topic == EVENTS else 1,
+            settings.replication_factor,
+            {**common, **kept[topic]},
+        )
+        for topic in (EVENTS, *CONTROL_TOPICS)
+    }
+
+
+def _retention(seconds: float | None, size_bytes: int | None) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": _FOR_EVER if seconds is None else str(int(seconds * 1000)),
+        "retention.bytes": _FOR_EVER if size_bytes is None else str(size_bytes),
+    }
+
+
+def ensure_topics(settings: KafkaSettings) -> list[str]:
+    """Create the topics that are missing, leave the others as they are; return those created.
+
+    Several processes may do this at once. Raises `ConfigurationError` where the cluster refuses.
+    """
+    with closing(open_client(settings)) as client:
+        existing = client.partition_counts()
+        missing = [t for t in wanted_topics(settings).values() if t.name not in existing]
+        if not missing:
+            return []
+        client.create_topics(missing)
+        names = [topic.name for topic in missing]
+        deadline = time.monotonic() + settings.request_timeout_seconds
+        while not set(names) <= client.partition_counts().keys():
+            if time.monotonic() >= deadline:
+                raise unavailable(settings, "creating topics", "they do not appear")
+            time.sleep(_VISIBLE_POLL_SECONDS)
+        return names
+
+
+def delete_topics(settings: KafkaSettings) -> None:
+    """Delete the topics with everything in them."""
+    with closing(open_client(settings)) as client:
+        client.delete_topics([topic.name for topic in wanted_topics(settings).values()])
+
+
+def check_topics(settings: KafkaSettings) -> list[str]:
+    """Return a sentence for each way in which the topics are not as they should be."""
+    wanted = wanted_topics(settings)
+    with closing(open_client(settings)) as client:
+        states = client.topics([topic.name for topic in wanted.values()])
+    deviations: list[str] = []
+    for topic in wanted.values():
+        state = states.get(topic.name)
+        if state is None:
+            deviations.append(f"topic {topic.name} is missing: create it with {_CREATE}")
+        else:
+            deviations += _deviations(topic, state)
+    return deviations
+
+
+def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
+    found = []
+    if state.partitions != wanted.partitions:
+        found.append(_count_deviates(wanted, state.partitions))
+    if state.replication_factor < wanted.replication_factor:
+        found.append(
+            f"topic {wanted.name} has replication factor {state.replication_factor}, configured "
+            f"is {wanted.replication_factor}: reassign it with kafka-reassign-partitions"
+        )
+    for name, value in wanted.settings.items():
+        actual = state.settings.get(name, "")
+        if not _is_good(name, value, actual):
+            found.append(
+                f"topic {wanted.name} has {name}={actual}, needed is {value}: "
+                f"kafka-configs --alter --topic {wanted.name} --add-config {name}={value}"
+            )
+    return found
+
+
+def _is_good(name: str, wanted: str, actual: str) -> bool:
+    if name in ("cleanup.policy", "message.timestamp.type"):
+        return actual == wanted
+    if name in ("retention.ms", "retention.bytes"):
+        # Losing records early is a deviation; keeping them longer, or tuning, is the owner's right.
+        return actual == _FOR_EVER or (wanted != _FOR_EVER and int(actual or 0) >= int(wanted))
+    if name in ("max.message.bytes", "min.insync.replicas"):
+        return int(actual or 0) >= int(wanted)
+    return True
+
+
+def _count_deviates(wanted: NewTopic, count: int) -> str:
+    if wanted.partitions == 1:
+        return (
+            f"topic {wanted.name} has {count} partitions, it must have 1: delete it, then {_CREATE}"
+        )
+    return (
+        f"topic {wanted.name} has {count} partitions, kafka partitions is {wanted.partitions}: "
+        f"they are fixed for life, so set kafka partitions to {count}, or take another topic_prefix"
+    )
+
+
+def check_partitions(settings: KafkaSettings, client: Client) -> dict[str, int]:
+    """Return the partition counts of the log's topics; raise if one is missing or deviates."""
+    counts = client.partition_counts()
+    deviations = []
+    for topic in wanted_topics(settings).values():
+        count = counts.get(topic.name)
+        if count is None:
+            deviations.append(f"topic {topic.name} is missing: create it with {_CREATE}")
+        elif count != topic.partitions:
+            deviations.append(_count_deviates(topic, count))
+    if deviations:
+        raise ConfigurationError(f"{settings.server}: {'; '.join(deviations)}")
+    return {topic: wanted.partitions for topic, wanted in wanted_topics(settings).items()}
