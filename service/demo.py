@@ -1,23 +1,25 @@
-"""`synchroscope demo`: the retail stream through the whole pipeline, in one process."""
+"""`synchroscope demo`: the retail stream through the whole pipeline, in one process or many."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 from rich.console import Console
 
-from chaos.faults import FaultSpec, parse_fault
+from chaos.faults import parse_fault
 from examples.retail.stream import RetailProducer
 from examples.retail.views import RULES, VIEWS
 from pipeline.commands import CommandSide
+from pipeline.event_store import EventStore
+from service.account import Account
 from service.embedded import EmbeddedPipeline, ReplicaSpec
 from service.http import HttpServer, Showcase, Shown, make_app
 from service.measuring import measurements_of
@@ -50,6 +52,7 @@ class DemoOptions(Struct, frozen=True):
     faults: tuple[str, ...] = ()
     seed: int = 0
     data_dir: Path | None = None
+    config: Path | None = None
     http_host: str = "127.0.0.1"
     http_port: int = 8787
     report: Path | None = None
@@ -57,24 +60,79 @@ class DemoOptions(Struct, frozen=True):
 
 def run_demo(options: DemoOptions, console: Console) -> int:
     """Run the demo to its end and return the exit code."""
-    faults = [parse_fault(text, [spec.name for spec in REPLICAS]) for text in options.faults]
     if options.data_dir is not None:
-        return _Demo(options, options.data_dir, faults, console).run()
+        return _Demo(options, options.data_dir, console).run()
     with tempfile.TemporaryDirectory(prefix="synchroscope-") as folder:
-        return _Demo(options, Path(folder), faults, console).run()
+        return _Demo(options, Path(folder), console).run()
+
+
+def _open_pipeline(options: DemoOptions, folder: Path) -> DemoPipeline:
+    if options.config is None:
+        faults = [parse_fault(text, [spec.name for spec in REPLICAS]) for text in options.faults]
+        return EmbeddedPipeline(folder, REPLICAS, faults=faults, seed=options.seed)
+    # The embedded demo needs none of the clients that this imports.
+    from service.configuration import load_configuration
+    from service.distributed import DistributedPipeline
+
+    configuration = load_configuration(options.config, os.environ)
+    names = [replica.name for replica in configuration.replicas]
+    for text in options.faults:
+        parse_fault(text, names)
+    return DistributedPipeline(
+        configuration, options.config, folder, faults=options.faults, seed=options.seed
+    )
+
+
+class DemoPipeline(Protocol):
+    """What the demo asks of a pipeline, in one process or in many."""
+
+    @property
+    def store(self) -> EventStore:
+        """The event store that the producer writes to."""
+        ...
+
+    def step(self) -> int:
+        """Do a round of work; return how much was consumed."""
+        ...
+
+    def account(self, now: float, *, final: bool = False) -> Account:
+        """Return what there is to tell."""
+        ...
+
+    def add_producing_seconds(self, seconds: float) -> None:
+        """Count time in which events were produced."""
+        ...
+
+    def is_caught_up(self) -> bool:
+        """Say whether everything accepted is in the log and read by every replica."""
+        ...
+
+    def is_settled(self) -> bool:
+        """Say whether every replica was compared and scrubbed at every partition's head."""
+        ...
+
+    def ask_for_proof(self, now: float) -> None:
+        """Have every replica's storage summed again."""
+        ...
+
+    def progress(self) -> int:
+        """Return a number that grows as long as anything is still on its way."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
 
 
 class _Demo:
     """One run: produce, settle, serve, stop."""
 
-    def __init__(
-        self, options: DemoOptions, folder: Path, faults: Sequence[FaultSpec], console: Console
-    ) -> None:
+    def __init__(self, options: DemoOptions, folder: Path, console: Console) -> None:
         self._options = options
         self._console = console
         self._showcase = Showcase()
         self._server = HttpServer(make_app(self._showcase), options.http_host, options.http_port)
-        self._pipeline = EmbeddedPipeline(folder, REPLICAS, faults=faults, seed=options.seed)
+        self._pipeline = _open_pipeline(options, folder)
         commands = CommandSide(self._pipeline.store, RULES)
         self._producer = RetailProducer(
             options.data, commands, self._pipeline.store, speed=options.speed, batch_rows=BATCH_ROWS
@@ -121,7 +179,7 @@ class _Demo:
             consumed = self._producer.step(time.time()).consumed + self._pipeline.step()
             now = time.monotonic()
             self._seconds += now - last
-            self._pipeline.ledger.producing_seconds += now - last
+            self._pipeline.add_producing_seconds(now - last)
             last = now
             self._pause(screen, consumed)
 
@@ -133,9 +191,9 @@ class _Demo:
         while time.monotonic() - moved_at < span and self._stops < 2:
             consumed = self._pipeline.step()
             if self._pipeline.is_caught_up():
-                if self._pipeline.validator.is_settled():
+                if self._pipeline.is_settled():
                     return
-                self._pipeline.validator.scrub(time.time())
+                self._pipeline.ask_for_proof(time.time())
             progress = self._pipeline.progress()
             if progress > reached and not self._stops:
                 moved_at, reached = time.monotonic(), progress

@@ -20,6 +20,7 @@ from msgspec import Struct
 from chaos.faults import STORAGE_KINDS, Dice, FaultJournal, FaultSpec, Injected
 from chaos.link import FaultyLink
 from chaos.saboteur import Saboteur
+from pipeline.event_store import EventStore
 from pipeline.event_store_sqlite import SqliteEventStore
 from pipeline.log_sqlite import SqliteLog
 from pipeline.partitioner import PARTITIONERS
@@ -96,7 +97,7 @@ class EmbeddedPipeline:
         self.log = SqliteLog(
             self._database, {EVENTS: partitions, **dict.fromkeys(CONTROL_TOPICS, 1)}
         )
-        self.store = SqliteEventStore(self._database)
+        self.store: EventStore = SqliteEventStore(self._database)
         place = PARTITIONERS[partitioner]
         self.relay = Relay(self.store, self.log, partitioner=place)
         self.faults = FaultJournal(folder / "faults.jsonl")
@@ -195,6 +196,18 @@ class EmbeddedPipeline:
             for projector in self.projectors.values()
             for partition, head in heads.items()
         )
+
+    def add_producing_seconds(self, seconds: float) -> None:
+        """Count time in which events were produced."""
+        self.ledger.producing_seconds += seconds
+
+    def is_settled(self) -> bool:
+        """Say whether every replica was compared and scrubbed at every partition's head."""
+        return self.validator.is_settled()
+
+    def ask_for_proof(self, now: float) -> None:
+        """Have every replica's storage summed again, where it was not at the head."""
+        self.validator.scrub(now)
 
     def progress(self) -> int:
         """Return a number that grows as long as anything is still on its way."""

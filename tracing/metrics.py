@@ -51,14 +51,14 @@ class Measurements(Struct, frozen=True):
     rows_read: int = 0
     dead_letters: Mapping[str, int] = {}
     log_heads: Mapping[int, int] = {}
-    relay_backlog: int = 0
+    relay_backlog: int | None = None
     replicas: tuple[ReplicaMeasurements, ...] = ()
     consistent_ratio: float | None = None
     checks: Mapping[str, int] = {}
     open_findings: Mapping[str, int] = {}
     findings: Mapping[str, int] = {}
     resolved: Mapping[str, int] = {}
-    validator_lag_events: int = 0
+    validator_lag_events: int | None = None
     validator_requests: int = 0
     repeated_in_log: int = 0
 

@@ -1,0 +1,94 @@
+"""Gathers what there is to tell of a distributed pipeline, from its log and its event store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+from pipeline.event_store_postgresql import PostgresqlEventStore
+
+from pipeline.log_kafka import KafkaLog
+from service.account import Account
+from service.board import Board
+from service.configuration import Configuration
+from service.stores import open_database, replica_plans
+from synchroscope.ports import EVENTS
+from validator.ledger import FindingsReader
+
+
+class Gatherer:
+    """A reader of everything; it writes nothing.
+
+    Parameters
+    ----------
+    configuration: Where the servers are.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._stack = ExitStack()
+        try:
+            self.log = self._stack.enter_context(closing(KafkaLog(configuration.log.kafka)))
+            database = self._stack.enter_context(closing(open_database(configuration)))
+            self.store = PostgresqlEventStore(database)
+        except BaseException:
+            self._stack.close()
+            raise
+        plans = replica_plans(configuration)
+        self.board = Board(self.log, {plan.name: plan.view.model for plan in plans})
+        self._findings = FindingsReader(self.log)
+
+    def heads(self) -> dict[int, int]:
+        """Return the event log's heads by partition."""
+        return {p: self.log.head(EVENTS, p) for p in range(self.log.partitions(EVENTS))}
+
+    def account(
+        self,
+        now: float,
+        *,
+        final: bool = False,
+        runs: int = 0,
+        producing_seconds: float = 0.0,
+        faults: Sequence[dict[str, Any]] = (),
+    ) -> Account:
+        """Return what there is to tell.
+
+        `final`: what was not compared and scrubbed at the log's head is UNKNOWN. The other
+        arguments are what only a producer of these events knows.
+        """
+        board = self.board
+        board.refresh()
+        heads = self.heads()
+        relay = board.relay()
+        expected = board.expected()
+        return Account(
+            at=now,
+            runs=runs,
+            producing_seconds=producing_seconds,
+            rows_read=self.store.counter("rows_read"),
+            events_produced=self.store.count(),
+            dead_letters=self.store.dead_letter_counts(),
+            heads=heads,
+            relay_position=None if relay is None else relay.position,
+            statuses=board.statuses(now, final_heads=heads if final else None),
+            latencies={name: board.latencies(name) for name in expected},
+            applied={model: board.applied(model) for model in dict.fromkeys(expected.values())},
+            consistent_ratio=board.consistent_ratio,
+            checks=board.count("checks"),
+            opened=board.count("opened"),
+            resolved=board.count("resolved"),
+            open=board.count("open"),
+            reference_positions={
+                number: position
+                for standing in board.standings()
+                for number, position in standing.positions.items()
+            },
+            requests=sum(standing.requests for standing in board.standings()),
+            repeated=sum(standing.repeated for standing in board.standings()),
+            faults=faults,
+            findings=self._findings.read(),
+        )
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._stack.close()

@@ -1,0 +1,416 @@
+"""The roles of the distributed mode with their connections, as one process runs them.
+
+Kafka divides the work: a consumer group of each role owns partitions, and whoever owns one holds
+the role for it. A role that is paused, killed or cut off loses its partitions to another process;
+what it still tries to write is refused (see each host).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from uuid import uuid4
+
+from msgspec import Struct
+from pipeline.division import Division, WholeDivision
+from pipeline.division_kafka import KafkaDivision
+from pipeline.event_store_postgresql import PostgresqlEventStore
+
+from chaos.faults import Dice, FaultJournal, FaultSpec
+from chaos.link import FaultyLink
+from chaos.saboteur import Saboteur
+from pipeline.kafka_settings import KafkaSettings, chosen_client
+from pipeline.log_kafka import KafkaLog
+from pipeline.partitioner import PARTITIONERS
+from pipeline.projector import Projector
+from pipeline.relay import Relay
+from service.board import ProcessRecord, RelayWork, ReplicaWork, is_retired, process_note
+from service.configuration import Configuration
+from service.lag import lag_of
+from service.stores import ReplicaPlan, make_hasher, open_database, open_storage, replica_plans
+from synchroscope.errors import FencedError, SynchroscopeError
+from synchroscope.ports import EVENTS, STATE, Log, ReplicaStorage
+from synchroscope.replica import Replica
+from validator.finding import timestamp
+from validator.validator import ExpectedReplica, Validator
+
+TELL_SECONDS = 1.0
+RETIRED_SECONDS = 2.0
+
+
+class Faults(Struct, frozen=True):
+    """What to inject on purpose into the replicas of a process, and where it is written down."""
+
+    specs: tuple[FaultSpec, ...]
+    seed: int
+    journal: FaultJournal
+
+
+class Identity:
+    """Who this process is, and what it told of itself last.
+
+    Parameters
+    ----------
+    process: Unique among all processes that ever ran.
+    """
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+        self.started_at = time.time()
+
+
+class _Teller:
+    """Publishes a role's `ProcessRecord` about once a second."""
+
+    def __init__(self, identity: Identity, role: str, settings: KafkaSettings) -> None:
+        self._identity = identity
+        self._role = role
+        self._client = chosen_client(settings)
+        self._told_at = 0.0
+        self.record: ProcessRecord | None = None
+
+    def is_due(self, now: float) -> bool:
+        return not 0 <= now - self._told_at < TELL_SECONDS
+
+    def tell(
+        self,
+        log: Log,
+        now: float,
+        partitions: Sequence[int] = (),
+        replicas: Mapping[str, ReplicaWork] | None = None,
+        relay: RelayWork | None = None,
+    ) -> None:
+        self._told_at = now
+        self.record = ProcessRecord(
+            process=self._identity.process,
+            role=self._role,
+            client=self._client,
+            started_at=self._identity.started_at,
+            at=now,
+            partitions=list(partitions),
+            replicas=dict(replicas or {}),
+            relay=relay,
+        )
+        log.append([process_note(self.record)], now)
+
+
+class _Held:
+    """What every host has: things to close."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def close(self) -> None:
+        """Close everything, the newest first."""
+        with suppress(SynchroscopeError):
+            self._stack.close()
+
+
+class RelayHost(_Held):
+    """The relay. One process at a time is active, the others stand by.
+
+    One that was paused and comes back may publish once more what it had just read: it leads no
+    partition on, and every reader passes over it (see `pipeline.relay`).
+    """
+
+    def __init__(self, configuration: Configuration, identity: Identity) -> None:
+        super().__init__()
+        self._configuration = configuration
+        self._settings = configuration.log.kafka
+        self._teller = _Teller(identity, "relay", self._settings)
+        self.division: Division = KafkaDivision(self._settings, "relay", STATE)
+        self._stack.enter_context(closing(self.division))
+        self._term: int | None = None
+        self._active = ExitStack()
+        self._stack.push(self._active)
+        self._relay: Relay | None = None
+        self._store: PostgresqlEventStore | None = None
+        self._log: KafkaLog | None = None
+
+    def step(self, now: float) -> int:
+        """Move one batch, if this process is the active relay."""
+        term = self.division.owned().get(0)
+        if term != self._term:
+            self._term = term
+            self._retire()
+            if term is not None:
+                self._take_over()
+        if self._relay is None or self._log is None or self._store is None:
+            return 0
+        consumed = self._relay.step(now).consumed
+        if self._teller.is_due(now):
+            work = RelayWork(self._relay.position, self._store.count())
+            self._teller.tell(self._log, now, [0], relay=work)
+        return consumed
+
+    def _take_over(self) -> None:
+        self._store = PostgresqlEventStore(
+            self._active.enter_context(closing(open_database(self._configuration)))
+        )
+        self._log = self._active.enter_context(closing(KafkaLog(self._settings, atomic=False)))
+        self._relay = Relay(
+            self._store,
+            self._log,
+            partitioner=PARTITIONERS[self._configuration.partitioner],
+            batch_records=self._configuration.relay.batch_records,
+        )
+
+    def _retire(self) -> None:
+        self._relay = self._store = self._log = None
+        self._active.close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait a little: the event store is asked again and again."""
+        time.sleep(min(seconds, 0.002) if self._relay is not None else seconds)
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What was told last."""
+        return self._teller.record
+
+
+class ProjectorHost(_Held):
+    """The projectors of some replicas, for the partitions that this process owns.
+
+    A commit stores facts, digest and position together, if the partition is still where this
+    process left it; so one that was paused and comes back writes nothing.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        identity: Identity,
+        plans: Sequence[ReplicaPlan],
+        *,
+        divided: bool,
+        name: str = "projector",
+        faults: Faults | None = None,
+    ) -> None:
+        super().__init__()
+        self._settings = configuration.log.kafka
+        self._teller = _Teller(identity, name, self._settings)
+        self._faults = faults
+        self._saboteurs: list[Saboteur] = []
+        self._log = self._stack.enter_context(closing(KafkaLog(self._settings)))
+        count = self._log.partitions(EVENTS)
+        self.division: Division = (
+            KafkaDivision(self._settings, name, EVENTS) if divided else WholeDivision(count)
+        )
+        self._stack.enter_context(closing(self.division))
+        self._hasher = make_hasher(configuration)
+        self.projectors: dict[str, Projector] = {}
+        for plan in plans:
+            self._add(configuration, plan, divided)
+
+    def _add(self, configuration: Configuration, plan: ReplicaPlan, divided: bool) -> None:
+        storage = self._stack.enter_context(closing(open_storage(plan)))
+        options = configuration.projector
+        replica = Replica(
+            plan.name,
+            plan.view,
+            storage,
+            incarnation=uuid4().hex,
+            hasher=self._hasher,
+            bits=configuration.validator.digest.bits,
+            marker_interval=options.marker_interval,
+        )
+        events: Log = self._log
+        if self._faults is not None and any(f.replica == plan.name for f in self._faults.specs):
+            events = self._make_faulty(self._faults, plan, replica, storage)
+        self.projectors[plan.name] = Projector(
+            replica,
+            self._log,
+            events=events,
+            batch_records=options.batch_records,
+            report_interval_seconds=options.report_interval_seconds,
+            heartbeat_seconds=options.heartbeat_seconds,
+            scrub_interval_seconds=options.scrub_interval_seconds,
+            clock=time.time,
+            shared=divided,
+        )
+
+    def _make_faulty(
+        self, faults: Faults, plan: ReplicaPlan, replica: Replica, storage: ReplicaStorage
+    ) -> Log:
+        dice = Dice(faults.seed)
+        link = FaultyLink(
+            self._log,
+            plan.view,
+            plan.name,
+            faults.specs,
+            dice,
+            faults.journal,
+            time.time,
+            timestamp,
+        )
+        saboteur = Saboteur(link, storage, replica.position, dice, faults.journal, timestamp)
+        self._saboteurs.append(saboteur)
+        return link
+
+    def step(self, now: float) -> int:
+        """Step every replica on the partitions that this process owns."""
+        owned = self.division.owned()
+        consumed = 0
+        for projector in self.projectors.values():
+            projector.own(owned)
+            if owned:
+                consumed += projector.step(now).consumed
+        for saboteur in self._saboteurs:
+            saboteur.step(now)
+        if self._teller.is_due(now):
+            self._tell(now, owned)
+        return consumed
+
+    def _tell(self, now: float, owned: Mapping[int, int]) -> None:
+        heads = {number: self._log.head(EVENTS, number) for number in owned}
+        works = {
+            name: self._work(projector, heads, now) for name, projector in self.projectors.items()
+        }
+        self._teller.tell(self._log, now, list(owned), works)
+        self.division.commit(
+            {
+                number: min(p.replica.position(number) for p in self.projectors.values())
+                for number in owned
+            }
+        )
+
+    def _work(self, projector: Projector, heads: Mapping[int, int], now: float) -> ReplicaWork:
+        positions = {number: projector.replica.position(number) for number in heads}
+        lags = {
+            number: lag_of(self._log, number, position, heads[number], now)
+            for number, position in positions.items()
+        }
+        latencies = projector.latencies
+        return ReplicaWork(
+            latencies=(latencies.counts, latencies.total_seconds),
+            positions=positions,
+            lag_events={n: lag.events for n, lag in lags.items()},
+            lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
+        )
+
+    def wait(self, seconds: float) -> None:
+        """Wait for records."""
+        self._log.wait(seconds)
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What was told last."""
+        return self._teller.record
+
+
+class ValidatorHost(_Held):
+    """One validator a partition that this process owns.
+
+    Each writes checkpoint, findings and verdicts in one Kafka transaction under the partition's own
+    transactional ID. Whoever takes a partition over fences that ID first and reads the checkpoint
+    then, so one that was paused and comes back can publish nothing for a partition it lost.
+    """
+
+    def __init__(self, configuration: Configuration, identity: Identity) -> None:
+        super().__init__()
+        self._configuration = configuration
+        self._settings = configuration.log.kafka
+        self._identity = identity
+        self._teller = _Teller(identity, "validator", self._settings)
+        self._log = self._stack.enter_context(closing(KafkaLog(self._settings)))
+        database = self._stack.enter_context(closing(open_database(configuration)))
+        self._store = PostgresqlEventStore(database)
+        self.division: Division = KafkaDivision(self._settings, "validator", EVENTS)
+        self._stack.enter_context(closing(self.division))
+        self._plans = replica_plans(configuration)
+        self._retired = self._read_retired()
+        self._retired_at = time.time()
+        self._terms: dict[int, int] = {}
+        self._writers: dict[int, KafkaLog] = {}
+        self.validators: dict[int, Validator] = {}
+        self._stack.callback(self._drop_all)
+
+    def step(self, now: float) -> int:
+        """Step the validators of the partitions that this process owns."""
+        self._follow(self.division.owned())
+        consumed = sum(validator.step(now).consumed for validator in self.validators.values())
+        if self._teller.is_due(now):
+            self._teller.tell(self._log, now, list(self.validators))
+            self.division.commit(
+                {n: validator.reference.position(n) for n, validator in self.validators.items()}
+            )
+        if not 0 <= now - self._retired_at < RETIRED_SECONDS:
+            self._retired_at = now
+            if self._read_retired() != self._retired:
+                raise FencedError("which replicas are expected has changed")
+        return consumed
+
+    def _follow(self, owned: Mapping[int, int]) -> None:
+        for number in list(self.validators):
+            if owned.get(number) != self._terms[number]:
+                self._drop(number)
+        for number, term in owned.items():
+            if number not in self.validators:
+                self._terms[number] = term
+                self.validators[number] = self._make(number)
+
+    def _make(self, number: int) -> Validator:
+        writer = KafkaLog(self._settings, writer=f"validator-{number}")
+        self._writers[number] = writer
+        options = self._configuration.validator
+        count = self._log.partitions(EVENTS)
+        place = PARTITIONERS[self._configuration.partitioner]
+        expected = [plan for plan in self._plans if plan.name not in self._retired]
+        return Validator(
+            SplitLog(self._log, writer),
+            list({plan.view.model: plan.view for plan in self._plans}.values()),
+            [ExpectedReplica(plan.name, plan.view.model) for plan in expected],
+            self._store,
+            lambda kind, subject: place(kind, subject, count),
+            bits=options.digest.bits,
+            hasher=make_hasher(self._configuration),
+            marker_interval=self._configuration.projector.marker_interval,
+            evidence_limit_seconds=options.evidence_limit_seconds,
+            request_timeout_seconds=options.request_timeout_seconds,
+            fold_records=options.fold_records,
+            checkpoint_interval_seconds=options.checkpoint_interval_seconds,
+            partitions=[number],
+            worker=self._identity.process,
+        )
+
+    def _drop(self, number: int) -> None:
+        self.validators.pop(number, None)
+        writer = self._writers.pop(number, None)
+        if writer is not None:
+            writer.close()
+
+    def _drop_all(self) -> None:
+        for number in list(self._writers):
+            self._drop(number)
+
+    def _read_retired(self) -> set[str]:
+        return {plan.name for plan in self._plans if is_retired(self._log, plan.name)}
+
+    def wait(self, seconds: float) -> None:
+        """Wait for records."""
+        self._log.wait(seconds)
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What was told last."""
+        return self._teller.record
+
+
+class SplitLog:
+    """Reads from one log and appends to another view of it, the one that is fenced.
+
+    Parameters
+    ----------
+    reader: Shared by all validators of a process, so that records are fetched once.
+    writer: This partition's own.
+    """
+
+    def __init__(self, reader: Log, writer: Log) -> None:
+        self._reader = reader
+        self.append = writer.append
+        self.partitions = reader.partitions
+        self.read = reader.read
+        self.head = reader.head
+        self.positions = reader.positions
+        self.latest = reader.latest

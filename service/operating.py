@@ -1,0 +1,122 @@
+"""What people ask of a running pipeline from the command line: status, proof, retirement."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.kafka_settings import chosen_client
+from pipeline.kafka_topics import check_topics, ensure_topics
+from pipeline.log_kafka import KafkaLog
+from service.board import retirement_note
+from service.configuration import Configuration
+from service.gathering import Gatherer
+from service.report import build_report, exit_code
+from service.screen import print_summary, replica_table
+from service.stores import migrate, replica_plans
+from synchroscope.errors import ConfigurationError
+from synchroscope.ports import REQUESTS, NewRecord
+from synchroscope.report import Check, encode_message
+
+LOOK_SECONDS = 0.2
+ASK_SECONDS = 3.0
+
+
+def prepare(configuration: Configuration, console: Console) -> int:
+    """Create topics and tables that are missing; say what deviates. Returns the exit code."""
+    ensure_topics(configuration.log.kafka)
+    migrate(configuration)
+    deviations = check_topics(configuration.log.kafka)
+    for deviation in deviations:
+        console.print(deviation, style="yellow", highlight=False, soft_wrap=True)
+    if not deviations:
+        console.print("topics and tables are as they must be", highlight=False)
+    return 2 if deviations else 0
+
+
+def show_status(configuration: Configuration, console: Console, *, as_json: bool) -> int:
+    """Show replicas, partitions and processes; return 0, 1 or 3 as a report does."""
+    with closing(Gatherer(configuration)) as gatherer:
+        now = time.time()
+        account = gatherer.account(now)
+        report = build_report(account)
+        board = gatherer.board
+        report["unvalidated_partitions"] = board.unvalidated(now)
+        report["kafka_client"] = chosen_client(configuration.log.kafka)
+        report["processes"] = [
+            {
+                "process": record.process,
+                "role": record.role,
+                "client": record.client,
+                "partitions": record.partitions,
+                "last_word_seconds_ago": round(now - record.at, 1),
+            }
+            for record in board.running(now)
+        ]
+    if as_json:
+        console.file.write(json.dumps(report, ensure_ascii=False) + "\n")
+        return exit_code(report)
+    console.print(replica_table(report))
+    console.print(_process_table(report))
+    if report["unvalidated_partitions"]:
+        numbers = ", ".join(map(str, report["unvalidated_partitions"]))
+        console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
+    for name, replica in report["replicas"].items():
+        if replica["verdict"] != "CONSISTENT":
+            console.print(f"{name}: {replica['verdict']}, {replica['reason']}", highlight=False)
+    console.print(f"Kafka client here: {report['kafka_client']}", style="dim", highlight=False)
+    return exit_code(report)
+
+
+def _process_table(report: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("process", "role", "Kafka client", "partitions", "last word"):
+        table.add_column(name)
+    for process in sorted(report["processes"], key=lambda p: (p["role"], p["process"])):
+        table.add_row(
+            process["process"],
+            process["role"],
+            process["client"],
+            ", ".join(map(str, process["partitions"])) or "stands by",
+            f"{process['last_word_seconds_ago']:.1f} s ago",
+        )
+    return table
+
+
+def prove(configuration: Configuration, console: Console, *, seconds: float) -> int:
+    """Have every replica compared and scrubbed where the log ends now; return 0, 1 or 3."""
+    settings = configuration.log.kafka
+    with closing(KafkaLog(settings)) as log, closing(Gatherer(configuration)) as gatherer:
+        heads = gatherer.heads()
+        deadline, asked_at = time.monotonic() + seconds, 0.0
+        while time.monotonic() < deadline:
+            gatherer.board.refresh()
+            heads = gatherer.heads()
+            if gatherer.board.is_settled(heads):
+                break
+            if time.monotonic() - asked_at >= ASK_SECONDS:
+                asked_at = time.monotonic()
+                check = encode_message(Check(uuid4().hex))
+                log.append([NewRecord(REQUESTS, 0, b"validator", check)], time.time())
+            log.wait(LOOK_SECONDS)
+        report = build_report(gatherer.account(time.time(), final=True))
+    print_summary(console, report, 0.0)
+    return exit_code(report)
+
+
+def retire(configuration: Configuration, replica: str, console: Console, *, undo: bool) -> int:
+    """Take a replica off the expected ones, or put it back."""
+    names = [plan.name for plan in replica_plans(configuration)]
+    if replica not in names:
+        raise ConfigurationError(f"there is no replica {replica}: the file has {', '.join(names)}")
+    with closing(KafkaLog(configuration.log.kafka)) as log:
+        log.append([retirement_note(replica, retired=not undo)], time.time())
+    state = "is expected again" if undo else "is no longer expected"
+    console.print(f"{replica} {state}; validators follow within seconds", highlight=False)
+    return 0

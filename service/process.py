@@ -1,0 +1,196 @@
+"""`synchroscope run`: some roles in one process, until it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from uuid import uuid4
+
+from chaos.faults import FaultJournal, parse_fault
+from service.configuration import Configuration
+from service.gathering import Gatherer
+from service.hosts import Faults, Identity, ProjectorHost, RelayHost, ValidatorHost
+from service.http import HttpServer, Showcase, Shown, make_app
+from service.measuring import measurements_of
+from service.report import build_report
+from service.stores import replica_plans
+from service.supervision import Health, Host, Supervised
+from synchroscope.errors import ConfigurationError, SynchroscopeError
+
+logger = logging.getLogger("synchroscope.process")
+
+ROLES = ("relay", "projector", "validator")
+REFRESH_SECONDS = 1.0
+JOIN_SECONDS = 5.0
+
+
+class JsonLines(logging.Formatter):
+    """Log records as JSON lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_as_json_lines(level: int = logging.INFO) -> None:
+    """Send logs to standard error, one JSON object a line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("synchroscope").setLevel(level)
+
+
+def process_name() -> str:
+    """Return a name that no other process ever has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+
+
+class RoleProcess:
+    """The roles of one process.
+
+    Parameters
+    ----------
+    configuration: What the file says.
+    roles: Which of `ROLES` to run.
+    replicas: Replicas whose storage belongs to one process and that are run here.
+    faults, seed, fault_journal: What to inject on purpose, and where to write it down.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        roles: Sequence[str],
+        *,
+        replicas: Sequence[str] = (),
+        faults: Sequence[str] = (),
+        seed: int = 0,
+        fault_journal: Path | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self.identity = Identity(process_name())
+        self._ended = threading.Event()
+        self._fatal: tuple[str, SynchroscopeError] | None = None
+        plans = replica_plans(configuration)
+        names = [plan.name for plan in plans]
+        unknown = [name for name in replicas if name not in names]
+        if unknown:
+            raise ConfigurationError(
+                f"--replica {unknown[0]}: the configuration has {', '.join(names)}"
+            )
+        injected = None
+        if faults:
+            specs = tuple(parse_fault(text, names) for text in faults)
+            injected = Faults(specs, seed, FaultJournal(fault_journal))
+        divided = [plan for plan in plans if plan.is_shared]
+        own = [plan for plan in plans if plan.name in replicas and not plan.is_shared]
+        builders: dict[str, Callable[[], Host]] = {}
+        if "relay" in roles:
+            builders["relay"] = lambda: RelayHost(configuration, self.identity)
+        if "projector" in roles and divided:
+            builders["projector"] = lambda: ProjectorHost(
+                configuration, self.identity, divided, divided=True, faults=injected
+            )
+        if "projector" in roles and own:
+            builders["projector-own"] = lambda: ProjectorHost(
+                configuration,
+                self.identity,
+                own,
+                divided=False,
+                name="projector-own",
+                faults=injected,
+            )
+        if "validator" in roles:
+            builders["validator"] = lambda: ValidatorHost(configuration, self.identity)
+        if not builders:
+            raise ConfigurationError(
+                "nothing to run: every replica belongs to one process; name those with --replica"
+            )
+        self.supervised = [
+            Supervised(role, build, self._on_fatal) for role, build in builders.items()
+        ]
+
+    def _on_fatal(self, role: str, error: SynchroscopeError) -> None:
+        self._fatal = role, error
+        self._ended.set()
+
+    def run(self, *, http_host: str, http_port: int) -> int:
+        """Run until a signal comes; return the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        showcase = Showcase()
+        server = HttpServer(make_app(showcase), http_host, http_port)
+        server.start()
+        logger.info("process %s serves %s", self.identity.process, server.url)
+        for supervised in self.supervised:
+            supervised.start()
+        try:
+            self._watch(showcase)
+        finally:
+            for supervised in self.supervised:
+                supervised.stop()
+            for supervised in self.supervised:
+                supervised.join(JOIN_SECONDS)
+            server.stop()
+        if self._fatal is not None:
+            role, error = self._fatal
+            print(f"synchroscope: {role}: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._ended.set()
+
+    def _watch(self, showcase: Showcase) -> None:
+        """Keep the pages fresh; give up when nothing was ever reached in the time allowed."""
+        begun = time.monotonic()
+        has_run = False
+        gatherer: Gatherer | None = None
+        while not self._ended.wait(REFRESH_SECONDS):
+            healths = [supervised.health() for supervised in self.supervised]
+            has_run = has_run or all(health.stepped_at is not None for health in healths)
+            late = time.monotonic() - begun > self._configuration.startup_timeout_seconds
+            if late and not has_run:
+                reasons = "; ".join(f"{h.role}: {h.reason}" for h in healths if h.reason)
+                raise StartError(
+                    f"not ready after {self._configuration.startup_timeout_seconds:.0f} s: "
+                    f"{reasons}"
+                )
+            gatherer = self._show(showcase, gatherer, healths)
+
+    def _show(
+        self, showcase: Showcase, gatherer: Gatherer | None, healths: Sequence[Health]
+    ) -> Gatherer | None:
+        reasons = [f"{h.role}: {h.reason}" for h in healths if h.state != "running"]
+        try:
+            if gatherer is None:
+                gatherer = Gatherer(self._configuration)
+            account = gatherer.account(time.time())
+            measurements = measurements_of(account)
+            showcase.shown = Shown(measurements, build_report(account), "; ".join(reasons))
+        except SynchroscopeError as error:
+            logger.debug("pages are not fresh: %s", error)
+            if gatherer is not None:
+                gatherer.close()
+            return None
+        return gatherer
+
+
+class StartError(SynchroscopeError):
+    """A process could not reach what it needs in the time it was given."""
