@@ -72,10 +72,6 @@ class Reader(Protocol):
         """
         ...
 
-    def range(self, place: TopicPartition) -> tuple[int, int]:
-        """Ask for the first kept offset and the end of what is committed."""
-        ...
-
     def close(self) -> None:
         """Release what is held, without waiting."""
         ...
@@ -135,6 +131,10 @@ class Client(Protocol):
 
     def end(self, place: TopicPartition, *, committed: bool) -> int:
         """Ask for the end of the partition, or of what is committed of it."""
+        ...
+
+    def range(self, place: TopicPartition) -> tuple[int, int]:
+        """Ask for the first kept offset and the end of what is committed."""
         ...
 
     def reader(self, *, wait_milliseconds: int) -> Reader:

@@ -88,15 +88,25 @@ class ConfluentClient:
 
     def end(self, place: TopicPartition, *, committed: bool) -> int:
         """Ask for the end of the partition, or of what is committed of it."""
+        asked = self._ask_offset(place, admin.OffsetSpec.latest(), committed=committed)
+        end: int = self._result(asked, f"asking for the end of {place[0]}").offset
+        return end
+
+    def range(self, place: TopicPartition) -> tuple[int, int]:
+        """Ask for the first kept offset and the end of what is committed."""
+        doing = f"asking for the range of {place[0]}"
+        first = self._ask_offset(place, admin.OffsetSpec.earliest(), committed=True)
+        end = self._ask_offset(place, admin.OffsetSpec.latest(), committed=True)
+        return self._result(first, doing).offset, self._result(end, doing).offset
+
+    def _ask_offset(self, place: TopicPartition, which: Any, *, committed: bool) -> Any:
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        futures = self._admin.list_offsets(
-            {Place(*place): admin.OffsetSpec.latest()},
+        (future,) = self._admin.list_offsets(
+            {Place(*place): which},
             isolation_level=isolation,
             request_timeout=self._timeout_seconds,
-        )
-        (future,) = futures.values()
-        end: int = self._result(future, f"asking for the end of {place[0]}").offset
-        return end
+        ).values()
+        return future
 
     def _result(self, future: Any, doing: str, harmless: int | None = None) -> Any:
         try:

@@ -110,17 +110,6 @@ class ConfluentReader:
         elif not error.retriable() and code >= 0:
             chunk.error = self._translated(error, place)
 
-    def range(self, place: TopicPartition) -> tuple[int, int]:
-        """Ask for the first kept offset and the end of what is committed."""
-        timeout_seconds = self._connection.timeout_seconds
-        try:
-            answer = self._consumer.get_watermark_offsets(Place(*place), timeout=timeout_seconds)
-        except KafkaException as error:
-            raise self._translated(error, place) from error
-        if answer is None:
-            raise self._connection.timed_out(f"asking for the range of {place[0]}")
-        return answer[0], answer[1]
-
     def close(self) -> None:
         """Release what is held."""
         self._consumer.close()

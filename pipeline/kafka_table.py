@@ -68,7 +68,7 @@ class KeyTable:
         return settings.request_timeout_seconds + settings.transaction_timeout_seconds
 
     def _restart(self) -> None:
-        first, _ = self._reader.range(self._place)
+        first, _ = self._client.range(self._place)
         self._reader.start(self._place, first)
         self._position = first
         self._newest.clear()

@@ -110,10 +110,6 @@ class Follower:
         if self.windows.pop(place, None) is not None:
             self._reader.stop(place)
 
-    def range(self, place: TopicPartition) -> tuple[int, int]:
-        """Ask for the first kept offset and the end of what is committed."""
-        return self._reader.range(place)
-
     def read(self, place: TopicPartition, position: int, limit: int, sure: int) -> Batch | None:
         """Return what is in the window from a position on; None where it covers that no more.
 

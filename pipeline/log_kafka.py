@@ -201,7 +201,7 @@ class KafkaLog:
         """Have some follower start at a position; None where that is beyond the end."""
         number = self._follower_to_move(place)
         follower = self._followers[number]
-        first, end = follower.range(place)
+        first, end = self._client.range(place)
         end = max(end, sure)
         if position > end:
             return None

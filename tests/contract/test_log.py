@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.log_kafka import KafkaLog
 from pipeline.log_memory import MemoryLog
 from pipeline.log_sqlite import SqliteLog
 from pipeline.sqlite_database import SqliteDatabase
@@ -28,22 +29,15 @@ from synchroscope.ports import (
     Record,
 )
 from tests.contract.killing import acknowledged_when_killed
+from tests.topics import KAFKA_CLIENTS, new_topics
 
 OpenLog = Callable[..., Log]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", *KAFKA_CLIENTS])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
-    with ExitStack() as open_files:
-
-        def make(partitions: int = 2, **settings: dict[str, int]) -> Log:
-            if request.param == "memory":
-                return MemoryLog({EVENTS: partitions}, **settings)
-            database = SqliteDatabase(tmp_path / "data.db")
-            open_files.enter_context(closing(database))
-            return SqliteLog(database, {EVENTS: partitions}, **settings)
-
-        yield make
+    with ExitStack() as to_close:
+        yield opener(request.param, tmp_path, to_close)
 
 
 @pytest.fixture
@@ -51,12 +45,50 @@ def log(open_log: OpenLog) -> Log:
     return open_log()
 
 
+@pytest.fixture(params=["memory", "sqlite"])
+def open_dense_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenLog]:
+    """Opens a log whose offsets have no gaps and whose retention counts records."""
+    with ExitStack() as to_close:
+        yield opener(request.param, tmp_path, to_close)
+
+
+@pytest.fixture
+def dense_log(open_dense_log: OpenLog) -> Log:
+    return open_dense_log()
+
+
+def opener(kind: str, folder: Path, to_close: ExitStack) -> OpenLog:
+    def make(partitions: int = 2, **settings: dict[str, int]) -> Log:
+        if kind == "memory":
+            return MemoryLog({EVENTS: partitions}, **settings)
+        if kind == "sqlite":
+            database = to_close.enter_context(closing(SqliteDatabase(folder / "data.db")))
+            return SqliteLog(database, {EVENTS: partitions}, **settings)
+        # The hardest way to use it: transactions leave gaps in the offsets.
+        topics = new_topics(kind, to_close, partitions=partitions)
+        return to_close.enter_context(closing(KafkaLog(topics, writer="w")))
+
+    return make
+
+
+def everything(log: Log, topic: str = EVENTS, partition: int = 0) -> list[Record]:
+    """Return all records up to the head, which reading on reaches."""
+    position, found = 0, []
+    head = log.head(topic, partition)
+    while position < head:
+        batch = log.read(topic, partition, position, 1_000)
+        found += batch.records
+        position = batch.position
+    return found
+
+
 def new(value: str, topic: str = EVENTS, partition: int = 0, key: str = "k") -> NewRecord:
     return NewRecord(topic, partition, key.encode(), value.encode())
 
 
-def values(batch: Batch) -> list[str]:
-    return [record.value.decode() for record in batch.records]
+def values(records: Batch | list[Record]) -> list[str]:
+    found = records.records if isinstance(records, Batch) else records
+    return [record.value.decode() for record in found]
 
 
 def offsets(batch: Batch) -> list[int]:
@@ -76,13 +108,25 @@ def test_a_control_topic_is_there_and_has_one_partition(log: Log, topic: str) ->
 def test_what_was_appended_is_read_as_it_was(log: Log) -> None:
     headers = (("a", b"\x00\xff"), ("a", b"second"), ("ü", b""))
     log.append([NewRecord(EVENTS, 1, b"\x00key", b"\xffvalue", headers)], 1234.5)
-    record = log.read(EVENTS, 1, 0, 10).records[0]
+    record = everything(log, EVENTS, 1)[0]
     assert record == Record(0, b"\x00key", b"\xffvalue", headers, 1234.5)
     assert record.header("a") == b"\x00\xff"
     assert record.header("absent") is None
 
 
-def test_offsets_begin_at_zero_in_each_partition_and_have_no_gaps(log: Log) -> None:
+def test_records_are_in_the_order_of_their_appends_and_offsets_grow_from_zero(log: Log) -> None:
+    log.append([new("a"), new("b", partition=1), new("c")], 1.0)
+    log.append([new("d"), new("e", partition=1)], 2.0)
+    first, second = everything(log), everything(log, EVENTS, 1)
+    assert (values(first), values(second)) == (["a", "c", "d"], ["b", "e"])
+    for records in (first, second):
+        numbers = [record.offset for record in records]
+        assert numbers[0] == 0
+        assert numbers == sorted(set(numbers))
+
+
+def test_offsets_of_a_dense_log_have_no_gaps(dense_log: Log) -> None:
+    log = dense_log
     log.append([new("a"), new("b", partition=1), new("c")], 1.0)
     log.append([new("d"), new("e", partition=1)], 2.0)
     first, second = log.read(EVENTS, 0, 0, 10), log.read(EVENTS, 1, 0, 10)
@@ -90,23 +134,46 @@ def test_offsets_begin_at_zero_in_each_partition_and_have_no_gaps(log: Log) -> N
     assert (offsets(second), values(second)) == ([0, 1], ["b", "e"])
 
 
-def test_the_head_is_the_offset_that_the_next_record_gets(log: Log) -> None:
+def test_the_head_of_a_dense_log_is_the_offset_that_the_next_record_gets(dense_log: Log) -> None:
+    assert dense_log.head(EVENTS, 0) == 0
+    dense_log.append([new("a"), new("b")], 1.0)
+    assert (dense_log.head(EVENTS, 0), dense_log.head(EVENTS, 1)) == (2, 0)
+
+
+def test_the_head_is_beyond_what_was_appended_and_before_what_will_be(log: Log) -> None:
     assert log.head(EVENTS, 0) == 0
     log.append([new("a"), new("b")], 1.0)
-    assert (log.head(EVENTS, 0), log.head(EVENTS, 1)) == (2, 0)
+    head = log.head(EVENTS, 0)
+    assert everything(log)[-1].offset < head
+    assert log.head(EVENTS, 1) == 0
+    log.append([new("c")], 1.0)
+    assert everything(log)[-1].offset >= head
 
 
 def test_a_read_stops_at_its_limit_and_the_next_goes_on_from_its_position(log: Log) -> None:
     log.append([new(str(number)) for number in range(5)], 1.0)
     first = log.read(EVENTS, 0, 0, 3)
-    assert (values(first), first.position) == (["0", "1", "2"], 3)
+    assert (values(first), first.position) == (["0", "1", "2"], first.records[-1].offset + 1)
     second = log.read(EVENTS, 0, first.position, 3)
-    assert (values(second), second.position) == (["3", "4"], 5)
+    assert values(second) == ["3", "4"]
 
 
-@pytest.mark.parametrize("position", [2, 3, 99, 2**62])
-def test_at_or_beyond_the_head_the_batch_is_empty_and_stays_there(log: Log, position: int) -> None:
+def test_reading_on_reaches_the_head(log: Log) -> None:
+    for number in range(3):
+        log.append([new(str(number))], 1.0)
+    position, head = 0, log.head(EVENTS, 0)
+    for _ in range(1_000_000):
+        position = log.read(EVENTS, 0, position, 2).position
+        if position == head:
+            break
+    assert position == head
+    assert log.read(EVENTS, 0, position, 2) == Batch([], head)
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 99, 2**62])
+def test_at_or_beyond_the_head_the_batch_is_empty_and_stays_there(log: Log, beyond: int) -> None:
     log.append([new("a"), new("b")], 1.0)
+    position = log.head(EVENTS, 0) + beyond
     batch = log.read(EVENTS, 0, position, 10)
     assert (list(batch.records), batch.position) == ([], position)
 
@@ -124,7 +191,7 @@ def test_a_position_before_the_first_record_reads_from_the_first(log: Log) -> No
 
 def test_a_read_moves_no_position(log: Log) -> None:
     log.append([new("a")], 1.0, consumer="c", positions={(EVENTS, 0): 7})
-    assert log.read(EVENTS, 0, 0, 10) == log.read(EVENTS, 0, 0, 10)
+    assert log.read(EVENTS, 0, 0, 10).records == log.read(EVENTS, 0, 0, 10).records
     assert log.positions("c") == {(EVENTS, 0): 7}
 
 
@@ -157,7 +224,7 @@ def test_an_append_with_an_impossible_record_writes_nothing(log: Log, wrong: New
     with pytest.raises(ConfigurationError):
         log.append([new("a"), wrong], 1.0, consumer="c", positions={(EVENTS, 0): 1})
     assert log.head(EVENTS, 0) == 0
-    assert values(log.read(EVENTS, 0, 0, 10)) == []
+    assert values(everything(log)) == []
     assert log.positions("c") == {}
 
 
@@ -184,8 +251,9 @@ def test_latest_is_the_newest_record_of_its_key(log: Log, topic: str) -> None:
     assert log.latest(topic, b"a") is None
     log.append([new("1", topic, key="a"), new("2", topic, key="b"), new("3", topic, key="a")], 5.0)
     assert log.latest(topic, b"a") == Record(2, b"a", b"3", (), 5.0)
+    head = log.head(topic, 0)
     log.append([new("4", topic, key="b")], 6.0)
-    assert log.latest(topic, b"b") == Record(3, b"b", b"4", (), 6.0)
+    assert log.latest(topic, b"b") == Record(head, b"b", b"4", (), 6.0)
     assert log.latest(topic, b"absent") is None
 
 
@@ -199,15 +267,22 @@ def test_the_same_key_in_two_topics_is_two_keys(log: Log) -> None:
 
 def test_findings_keep_all_records_of_a_key(log: Log) -> None:
     log.append([new("1", FINDINGS), new("2", FINDINGS)], 1.0)
-    assert values(log.read(FINDINGS, 0, 0, 10)) == ["1", "2"]
+    assert values(everything(log, FINDINGS)) == ["1", "2"]
 
 
 def test_a_superseded_state_is_passed_over_and_its_offset_is_not_used_again(log: Log) -> None:
     log.append([new("1", STATE, key="a"), new("2", STATE, key="b"), new("3", STATE, key="a")], 1.0)
-    batch = log.read(STATE, 0, 0, 10)
-    assert (values(batch)[-2:], batch.position, log.head(STATE, 0)) == (["2", "3"], 3, 3)
+    assert values(everything(log, STATE))[-2:] == ["2", "3"]
+    head = log.head(STATE, 0)
     log.append([new("4", STATE, key="b")], 1.0)
-    assert offsets(log.read(STATE, 0, 3, 10)) == [3]
+    assert offsets(log.read(STATE, 0, head, 10)) == [head]
+
+
+def test_positions_are_no_records_that_a_reader_sees(log: Log) -> None:
+    log.append([new("a", STATE)], 1.0, consumer="c", positions={(EVENTS, 0): 7})
+    log.append([new("b", STATE)], 1.0, consumer="c", positions={(EVENTS, 0): 8})
+    assert values(everything(log, STATE))[-1:] == ["b"]
+    assert set(values(everything(log, STATE))) <= {"a", "b"}
 
 
 def test_latest_of_a_topic_that_is_not_compacted_is_an_error(log: Log) -> None:
@@ -215,8 +290,10 @@ def test_latest_of_a_topic_that_is_not_compacted_is_an_error(log: Log) -> None:
         log.latest(EVENTS, b"k")
 
 
-def test_a_bounded_topic_keeps_its_newest_records_and_their_offsets(open_log: OpenLog) -> None:
-    log = open_log(retention_records={REPORTS: 16})
+def test_a_bounded_topic_keeps_its_newest_records_and_their_offsets(
+    open_dense_log: OpenLog,
+) -> None:
+    log = open_dense_log(retention_records={REPORTS: 16})
     for number in range(100):
         log.append([new(str(number), REPORTS)], 1.0)
         kept = offsets(log.read(REPORTS, 0, 0, 1_000))
@@ -225,24 +302,24 @@ def test_a_bounded_topic_keeps_its_newest_records_and_their_offsets(open_log: Op
     assert log.head(REPORTS, 0) == 100
 
 
-def test_below_the_retained_range_a_read_begins_at_the_first_kept(open_log: OpenLog) -> None:
-    log = open_log(retention_records={REQUESTS: 2})
+def test_below_the_retained_range_a_read_begins_at_the_first_kept(open_dense_log: OpenLog) -> None:
+    log = open_dense_log(retention_records={REQUESTS: 2})
     log.append([new(str(number), REQUESTS) for number in range(10)], 1.0)
     batch = log.read(REQUESTS, 0, 3, 1)
     assert (values(batch), batch.position) == (["8"], 9)
 
 
-def test_retention_leaves_other_topics_alone(open_log: OpenLog) -> None:
-    log = open_log(retention_records={REPORTS: 1})
+def test_retention_leaves_other_topics_alone(open_dense_log: OpenLog) -> None:
+    log = open_dense_log(retention_records={REPORTS: 1})
     log.append([new(str(n), topic) for topic in (REPORTS, DEAD_LETTERS) for n in range(9)], 1.0)
     assert len(log.read(DEAD_LETTERS, 0, 0, 99).records) == 9
     assert len(log.read(REPORTS, 0, 0, 99).records) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"no.topic": 5}, {REPORTS: 0}, {STATE: 5}])
-def test_an_impossible_retention_is_refused(open_log: OpenLog, wrong: dict[str, int]) -> None:
+def test_an_impossible_retention_is_refused(open_dense_log: OpenLog, wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
-        open_log(retention_records=wrong)
+        open_dense_log(retention_records=wrong)
 
 
 def test_an_impossible_number_of_partitions_is_refused() -> None:
