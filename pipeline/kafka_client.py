@@ -8,9 +8,10 @@ calls them (with the prefix). Every method raises the errors of `synchroscope.er
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Protocol
+from warnings import catch_warnings, simplefilter
 
 from msgspec import Struct
 
@@ -164,9 +165,11 @@ def open_client(settings: KafkaSettings, on_wait: OnWait | None = None) -> Clien
     """Return the adapter that the settings choose."""
     # Imported here, so that a library that is not installed costs nothing and need not be there.
     if chosen_client(settings) == "confluent":
-        return importlib.import_module("pipeline.kafka_confluent").ConfluentClient(  # type: ignore[no-any-return]
-            settings, on_wait
-        )
-    return importlib.import_module("pipeline.kafka_python").PythonClient(  # type: ignore[no-any-return]
-        settings, on_wait
-    )
+        module, kind = import_module("pipeline.kafka_confluent"), "ConfluentClient"
+    else:
+        with catch_warnings():
+            # kafka-python reads its message schemas in a way that Python 3.11 deprecates.
+            simplefilter("ignore", DeprecationWarning)
+            module, kind = import_module("pipeline.kafka_python"), "PythonClient"
+    client: Client = getattr(module, kind)(settings, on_wait)
+    return client

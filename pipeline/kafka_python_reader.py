@@ -1,0 +1,118 @@
+"""Reading committed records with kafka-python."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as Place
+from kafka.errors import (
+    BrokerResponseError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RetriableError,
+)
+
+from pipeline.kafka_client import Chunk
+from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
+from synchroscope.ports import Record, TopicPartition
+
+POLL_RECORDS = 5_000
+FETCH_BYTES = 1_048_576
+
+
+class PythonReader:
+    """The `Reader` port: a consumer with a manual assignment."""
+
+    def __init__(self, connection: Connection, wait_milliseconds: int) -> None:
+        self._connection = connection
+        self._slice_seconds = wait_milliseconds / 1000
+        #: Place -> the position after what was handed out.
+        self._followed: dict[Place, int] = {}
+        self._consumer = connection.open(
+            KafkaConsumer,
+            {
+                "group_id": None,
+                "isolation_level": "read_committed",
+                "enable_auto_commit": False,
+                "auto_offset_reset": "none",
+                "allow_auto_create_topics": False,
+                "fetch_max_wait_ms": wait_milliseconds,
+                "max_partition_fetch_bytes": FETCH_BYTES,
+                "max_poll_records": POLL_RECORDS,
+                "metrics_enabled": False,
+            },
+        )
+
+    def start(self, place: TopicPartition, position: int) -> None:
+        """Follow a partition from a position."""
+        self.stop(place)
+        self._followed[Place(*place)] = position
+        self._consumer.assign(list(self._followed))
+        self._consumer.seek(Place(*place), position)
+
+    def stop(self, place: TopicPartition) -> None:
+        """Follow the partition no more."""
+        if self._followed.pop(Place(*place), None) is not None:
+            self._consumer.assign(list(self._followed))
+
+    def poll(self, timeout_seconds: float) -> list[Chunk]:
+        """Return what has come."""
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            # The consumer's own poll does not return when it moves past control records alone.
+            left = deadline - time.monotonic()
+            chunks = self._poll_once(max(min(left, self._slice_seconds), 0))
+            if chunks or left <= self._slice_seconds:
+                return chunks
+
+    def _poll_once(self, timeout_seconds: float) -> list[Chunk]:
+        try:
+            answer = self._consumer.poll(timeout_ms=timeout_seconds * 1000)
+        except OffsetOutOfRangeError as error:
+            return [
+                Chunk(tuple(place), [], -1, is_out_of_range=True)
+                for place in self._places_of(error)
+            ]
+        except RetriableError:
+            return []
+        except CLIENT_ERRORS as error:
+            if isinstance(error, KafkaError) and not isinstance(error, BrokerResponseError):
+                return []
+            raise self._connection.translated(error, "reading") from error
+        chunks = []
+        for place, before in self._followed.items():
+            records = [_record(message) for message in answer.get(place, ())]
+            # Past control records and aborted ones too.
+            position = self._consumer.position(place, timeout_ms=0)
+            position = before if position is None else position
+            if records or position > before:
+                self._followed[place] = position
+                chunks.append(Chunk((place.topic, place.partition), records, position))
+        return chunks
+
+    def _places_of(self, error: OffsetOutOfRangeError) -> list[Place]:
+        # It carries a mapping of partitions to offsets, where it knows.
+        named = error.args[0] if error.args else None
+        places = [place for place in named if place in self._followed] if _is_map(named) else []
+        return places or list(self._followed)
+
+    def close(self) -> None:
+        """Release what is held."""
+        self._consumer.close(autocommit=False, timeout_ms=0)
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _record(message: Any) -> Record:
+    headers = tuple([(name, value or b"") for name, value in message.headers])
+    return Record(
+        message.offset,
+        message.key or b"",
+        message.value or b"",
+        headers,
+        message.timestamp / 1000,
+    )
