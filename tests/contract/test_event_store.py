@@ -23,6 +23,7 @@ from pipeline.event_store import (
     fold,
 )
 from pipeline.event_store_memory import MemoryEventStore
+from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.event_store_sqlite import SqliteEventStore
 from pipeline.sqlite_database import SqliteDatabase
 from synchroscope.digest import aggregate_hash
@@ -37,6 +38,7 @@ from synchroscope.event import (
 )
 from synchroscope.ports import AggregateKey
 from tests.contract.killing import acknowledged_when_killed
+from tests.postgresql import postgresql_schema
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 RISK: AggregateKey = ("financial", "user:1")
@@ -44,11 +46,13 @@ PLACE: AggregateKey = ("geographic", "user:1")
 NOBODY: AggregateKey = ("financial", "user:nobody")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
     with ExitStack() as open_files:
         if request.param == "memory":
             yield MemoryEventStore()
+        elif request.param == "postgresql":
+            yield PostgresqlEventStore(open_files.enter_context(postgresql_schema()))
         else:
             database = open_files.enter_context(closing(SqliteDatabase(tmp_path / "data.db")))
             yield SqliteEventStore(database)

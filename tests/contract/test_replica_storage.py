@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.storage_lmdb import SCAN_SLICE_RECORDS, LmdbStorage
+from pipeline.storage_postgresql import PostgresqlStorage
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import StorageError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, ReplicaStorage
 from tests.contract.killing import acknowledged_when_killed
+from tests.postgresql import postgresql_schema
+from tests.redis import redis_storage
 
 RISK: AggregateKey = ("financial", "user:1")
 PLACE: AggregateKey = ("geographic", "user:ü")
 
 
-@pytest.fixture(params=["memory", "lmdb", "lmdb durable"])
+@pytest.fixture(params=["memory", "lmdb", "lmdb durable", "postgresql", "redis"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ReplicaStorage]:
-    storage: ReplicaStorage = MemoryStorage()
-    if request.param != "memory":
-        storage = LmdbStorage(tmp_path / "replica", durable=request.param == "lmdb durable")
-    with closing(storage):
+    with ExitStack() as stack:
+        storage: ReplicaStorage = MemoryStorage()
+        if request.param == "postgresql":
+            storage = PostgresqlStorage(stack.enter_context(postgresql_schema()), "scorer@1")
+        elif request.param == "redis":
+            storage = stack.enter_context(redis_storage())
+        elif request.param != "memory":
+            storage = LmdbStorage(tmp_path / "replica", durable=request.param == "lmdb durable")
+        stack.enter_context(closing(storage))
         yield storage
 
 
