@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from service.cli_distributed import COMMANDS
 from service.demo import DEFAULT_DATA, DemoOptions, run_demo
 from service.simulation import run_simulation
 from synchroscope import __version__
@@ -83,6 +84,12 @@ def cli() -> None:
     show_default=True,
     help="Port of metrics and API; 0 takes any free one.",
 )
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Run over the servers that this file names, two processes a role; "
+    "default: in this process.",
+)
 @click.option("--http-host", default="127.0.0.1", show_default=True, help="Address to bind to.")
 @click.option(
     "--report",
@@ -97,6 +104,7 @@ def demo(
     faults: tuple[str, ...],
     seed: int,
     data_dir: Path | None,
+    config: Path | None,
     http_port: int,
     http_host: str,
     report: Path | None,
@@ -115,6 +123,7 @@ def demo(
         faults=faults,
         seed=seed,
         data_dir=data_dir,
+        config=config,
         http_host=http_host,
         http_port=http_port,
         report=report,
@@ -138,6 +147,10 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     printed.
     """
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:
