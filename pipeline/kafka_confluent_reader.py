@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import cast
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as Place
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_confluent_connection import LASTING_TROUBLES, Connection
 from synchroscope.errors import SynchroscopeError
-from synchroscope.ports import Record, TopicPartition
+from synchroscope.ports import Headers, Record, TopicPartition
 
 POLL_RECORDS = 5_000
 #: What librdkafka fetches ahead of a reader, at most.
@@ -68,26 +68,29 @@ class ConfluentReader:
         if first is not None:
             messages.insert(0, first)
         chunks: dict[TopicPartition, Chunk] = {}
+        place, records = ("", -1), list[Record]()
         for message in messages:
-            place = message.topic(), message.partition()
             error = message.error()
             if error is not None:
-                self._take_error(chunks, place, error, message.offset())
+                at = message.topic(), message.partition()
+                self._take_error(chunks, at, error, message.offset())
                 continue
-            offset = message.offset()
+            # A fetch brings records of one partition in a row.
+            if message.partition() != place[1] or message.topic() != place[0]:
+                place = message.topic(), message.partition()
+                records = chunks.setdefault(place, Chunk(place, [], -1)).records
+            headers = message.headers()
             record = Record(
-                offset,
+                message.offset(),
                 message.key() or b"",
                 message.value() or b"",
-                _headers(message.headers()),
+                _headers(headers) if headers else (),
                 message.timestamp()[1] / 1000,
             )
-            chunk = chunks.get(place)
-            if chunk is None:
-                chunks[place] = Chunk(place, [record], offset + 1)
-            else:
-                chunk.records.append(record)
-                chunk.position = offset + 1
+            records.append(record)
+        for chunk in chunks.values():
+            if chunk.records:
+                chunk.position = max(chunk.position, chunk.records[-1].offset + 1)
         return list(chunks.values())
 
     def _take_error(
@@ -120,7 +123,8 @@ class ConfluentReader:
         return self._connection.translated(error, f"reading {place[0]} partition {place[1]}")
 
 
-def _headers(headers: Iterable[tuple[str, bytes | None]] | None) -> tuple[tuple[str, bytes], ...]:
-    if not headers:
-        return ()
-    return tuple([(name, value or b"") for name, value in headers])
+def _headers(headers: list[tuple[str, bytes | None]]) -> Headers:
+    for _, value in headers:
+        if value is None:  # Only foreign producers write such.
+            return tuple([(name, value or b"") for name, value in headers])
+    return cast(Headers, tuple(headers))

@@ -19,6 +19,8 @@ from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 from synchroscope.ports import Record, TopicPartition
 
 POLL_RECORDS = 5_000
+#: A poll costs half a millisecond even where nothing has come: it is not repeated sooner than this.
+REST_SECONDS = 0.002
 FETCH_BYTES = 1_048_576
 
 
@@ -28,6 +30,7 @@ class PythonReader:
     def __init__(self, connection: Connection, wait_milliseconds: int) -> None:
         self._connection = connection
         self._slice_seconds = wait_milliseconds / 1000
+        self._empty_at = float("-inf")
         #: Place -> the position after what was handed out.
         self._followed: dict[Place, int] = {}
         self._consumer = connection.open(
@@ -59,13 +62,19 @@ class PythonReader:
 
     def poll(self, timeout_seconds: float) -> list[Chunk]:
         """Return what has come."""
-        deadline = time.monotonic() + timeout_seconds
+        now = time.monotonic()
+        if timeout_seconds <= 0 and now - self._empty_at < REST_SECONDS:
+            return []
+        deadline = now + timeout_seconds
         while True:
-            # The consumer's own poll does not return when it moves past control records alone.
             left = deadline - time.monotonic()
+            # The consumer's own poll does not return when it moves past control records alone.
             chunks = self._poll_once(max(min(left, self._slice_seconds), 0))
-            if chunks or left <= self._slice_seconds:
+            if chunks:
                 return chunks
+            if left <= self._slice_seconds:
+                self._empty_at = time.monotonic()
+                return []
 
     def _poll_once(self, timeout_seconds: float) -> list[Chunk]:
         try:

@@ -67,8 +67,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     partitions: Of `context.events`; fixed for the topic's life.
     replication_factor, min_insync_replicas: Of the topics that are created. None: the broker's.
     compression: Of everything that is sent.
-    linger_milliseconds: How long a record may wait for others to share its batch. It matters only
-        to a producer that does not flush; raising it saves requests and costs latency.
+    linger_milliseconds: How long the first records of an append may wait for the rest of it. It
+        costs no latency, since an append ends with a flush; 0 sends many small batches.
     batch_bytes: Largest batch of one partition.
     message_bytes: Largest record, key and headers included; topics are created to take it.
     window_records, window_bytes: How much of each partition that is read is kept at hand, so that
@@ -91,7 +91,7 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     replication_factor: int = 1
     min_insync_replicas: int | None = None
     compression: Compression = "lz4"
-    linger_milliseconds: float = 0.0
+    linger_milliseconds: float = 5.0
     batch_bytes: int = 262_144
     message_bytes: int = 4_194_304
     window_records: int = 16_384

@@ -116,8 +116,7 @@ class Follower:
         Waits until it has a record or knows everything up to position `sure`.
         """
         window = self.windows[place]
-        index = window.index(position)
-        if len(window.records) - index < limit:
+        if not window.holds_any_from(position):
             self._fetch(window, position, sure)
             if window.error is not None:
                 error, window.error = window.error, None
@@ -126,7 +125,7 @@ class Follower:
                 self.stop(place)
             if window.is_lost or not window.covers(position):
                 return None
-            index = window.index(position)
+        index = window.index(position)
         records = window.records[index : index + limit]
         after = index + len(records)
         end = window.end if after == len(window.records) else records[-1].offset + 1
