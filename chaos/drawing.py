@@ -71,6 +71,47 @@ def draw_settings(rng: random.Random) -> Settings:
     )
 
 
+class Hazards(Struct, frozen=True):
+    """What a seed decides about a world whose roles are divided among processes."""
+
+    processes: int
+    pause_chance: float
+    """Per call of a port: the process stands still there while the others go on."""
+    move_share: float
+    """Of the turns of fate: partitions change hands; likewise for the next two."""
+    copy_share: float
+    restart_share: float
+    atomic_relay: bool
+    """Whether the relay appends in one step."""
+    leaps: bool
+    """Whether the log's positions pass over what follows a record at once."""
+    clocks: tuple[float, ...]
+    """By how many seconds each process's clock is wrong."""
+    repeat_window: int
+    """How many event IDs the reference remembers."""
+
+
+def draw_mode(seed: int) -> str:
+    """Draw a seed's mode, from a stream of its own."""
+    return random.Random(f"mode of {seed}").choice(["embedded", "divided"])
+
+
+def draw_hazards(rng: random.Random) -> Hazards:
+    """Draw what a divided world is threatened with."""
+    processes = rng.randint(2, 3)
+    return Hazards(
+        processes=processes,
+        pause_chance=rng.choice([0.0, 0.001, 0.004, 0.015]),
+        move_share=rng.choice([0.1, 0.5]),
+        copy_share=rng.choice([0.1, 0.3]),
+        restart_share=rng.choice([0.0, 0.0, 0.03, 0.1]),
+        atomic_relay=rng.random() < 0.25,
+        leaps=rng.random() < 0.5,
+        clocks=tuple(rng.choice([0.0, 0.0, -0.05, 0.02]) for _ in range(processes)),
+        repeat_window=rng.choice([2, 1_024]),
+    )
+
+
 def draw_event(rng: random.Random, settings: Settings, now: float) -> ContextEvent:
     """Draw an event, with values and targets that collide often."""
     kind = rng.choice(sorted(FIELDS))

@@ -1,16 +1,16 @@
-"""A simulated world: the production roles on ports that may kill them, and what survives them."""
+"""What all simulated worlds have in common: time, dice, event store, log, how roles are made."""
 
 from __future__ import annotations
 
 import datetime as dt
 import random
-from collections import Counter
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
-from chaos.crashing import CrashingLog, CrashingStorage, SimulatedCrash
-from chaos.drawing import draw_event, draw_settings
-from chaos.faults import Dice, FaultJournal
+from chaos.crashing import CrashingStorage, CrashPoint, SimulatedCrash
+from chaos.drawing import Settings, draw_event
+from chaos.faults import Dice, FaultJournal, Injected
 from chaos.link import FaultyLink
-from chaos.saboteur import Saboteur
 from pipeline.commands import CommandSide
 from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
@@ -18,77 +18,160 @@ from pipeline.partitioner import PARTITIONERS
 from pipeline.projector import Projector
 from pipeline.relay import Relay
 from synchroscope.memory_storage import MemoryStorage
-from synchroscope.ports import CONTROL_TOPICS, EVENTS, Role
+from synchroscope.ports import CONTROL_TOPICS, EVENTS, Log, ReplicaStorage
 from synchroscope.replica import Replica
-from validator.finding import timestamp
+from synchroscope.view import View
+from validator.finding import Finding, timestamp
 from validator.ledger import FindingsReader
+from validator.status import ReplicaStatus
 from validator.validator import ExpectedReplica, Validator
+from validator.watch import Judged
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 CALM_ROUNDS = 3_000
 
 
-class World:
-    """Everything that exists in one run; `turn` lets one role take a step."""
+class World(ABC):
+    """Everything that exists in one run; `turn` lets one actor take a step.
 
-    def __init__(self, seed: int) -> None:
+    Parameters
+    ----------
+    seed: Decides about everything.
+    rng: Its stream, from which `settings` are drawn already.
+    log: The log.
+    """
+
+    mode = ""
+    has_zombies = False
+    """Whether a process may work on after it lost its place."""
+
+    def __init__(self, seed: int, rng: random.Random, settings: Settings, log: MemoryLog) -> None:
         self.seed = seed
-        self.rng = random.Random(seed)
-        self.settings = draw_settings(self.rng)
+        self.rng = rng
+        self.settings = settings
+        self.log = log
         self.now = START.timestamp()
         self.crashes = 0
+        self.pauses = 0
         self.may_crash = False
-        self.events_made = 0
         self.acknowledged: list[str] = []
-        self.log = MemoryLog({EVENTS: self.settings.partitions, **dict.fromkeys(CONTROL_TOPICS, 1)})
         self.store = MemoryEventStore()
         self.journal = FaultJournal()
         self.dice = Dice(seed)
-        self.storages = {name: MemoryStorage() for name, _, _ in self.settings.replicas}
-        self.lost_lives: Counter[str] = Counter()
-        self.damage: list[tuple[int, int]] = []
         self.good_links = False
-        self.findings = FindingsReader(self.log)
-        self.saboteurs: dict[str, Saboteur] = {}
+        self.findings = FindingsReader(log)
         self.commands: CommandSide | None = None
-        self.relay: Relay | None = None
-        self.validator: Validator | None = None
-        self.projectors: dict[str, Projector | None] = dict.fromkeys(self.storages)
+        self.views = {name: view for name, view, _ in settings.replicas}
 
-    # -- life and death of roles -------------------------------------------------------------
+    # -- what each mode does its own way -----------------------------------------------------
 
-    def _crash_point(self) -> None:
+    @abstractmethod
+    def actors(self) -> list[str]:
+        """Return who may take a turn."""
+
+    @abstractmethod
+    def act(self, actor: str) -> None:
+        """Let an actor take a step; it may die of it."""
+
+    @abstractmethod
+    def bury(self, actor: str) -> None:
+        """Throw away what an actor that died held in memory."""
+
+    @abstractmethod
+    def held(self, name: str) -> MemoryStorage:
+        """Return what a replica's storage really holds."""
+
+    @abstractmethod
+    def empty(self, name: str) -> None:
+        """Have a replica built again from the log."""
+
+    @abstractmethod
+    def is_undone(self, index: int, fault: Injected) -> bool:
+        """Say whether what a fault did was gone before anything had to read it."""
+
+    @abstractmethod
+    def fell_back(self, name: str | None) -> bool:
+        """Say whether a replica's storage ever came back as it had been before."""
+
+    @abstractmethod
+    def validators(self) -> Sequence[Validator]:
+        """Return the validators that live."""
+
+    @abstractmethod
+    def judge(self, name: str) -> Judged:
+        """Return a replica's verdict over all partitions, when everything is calm."""
+
+    @abstractmethod
+    def statuses(self) -> list[ReplicaStatus]:
+        """Return every replica's status on some partitions, when everything is calm."""
+
+    @abstractmethod
+    def settle(self) -> bool:
+        """Let everything be read and judged without further damage; False when it gets stuck."""
+
+    # -- what all have -----------------------------------------------------------------------
+
+    def turn(self, actor: str) -> None:
+        """Let one actor take a step, and clear away what it leaves if it dies."""
+        try:
+            self.act(actor)
+        except SimulatedCrash:
+            self.bury(actor)
+
+    def open_findings(self) -> list[Finding]:
+        """Return the findings that are open, of all partitions."""
+        return [finding for validator in self.validators() for finding in validator.open_findings()]
+
+    @abstractmethod
+    def position_in(self, name: str, partition: int) -> int:
+        """Return the position that a replica's storage holds."""
+
+    def crash_point(self) -> None:
+        """Perhaps die here."""
         if self.may_crash and self.rng.random() < self.settings.crash_chance:
             self.crashes += 1
             raise SimulatedCrash
 
-    def _clock(self) -> float:
+    def clock(self) -> float:
+        """Return wall time."""
         return self.now
 
-    def _place(self, kind: str, subject: str) -> int:
+    def place(self, kind: str, subject: str) -> int:
+        """Return an aggregate's partition."""
         count = self.settings.partitions
         return PARTITIONERS[self.settings.partitioner](kind, subject, count)
 
-    def _crashing_log(self) -> CrashingLog:
-        return CrashingLog(self.log, self._crash_point)
+    def is_caught_up(self, relay: Relay) -> bool:
+        """Say whether everything accepted is published and stands in every storage."""
+        heads = {p: self.log.head(EVENTS, p) for p in range(self.settings.partitions)}
+        return relay.position == self.store.count() and all(
+            self.position_in(name, number) == head
+            for name in self.views
+            for number, head in heads.items()
+        )
 
-    def _make_projector(self, name: str) -> Projector:
-        view = next(view for other, view, _ in self.settings.replicas if other == name)
-        storage = self.storages[name]
-        log = self._crashing_log()
+    # -- how roles are made ------------------------------------------------------------------
+
+    def make_link(self, log: Log, name: str, view: View) -> FaultyLink:
+        """Return the link of a replica."""
         specs = () if self.good_links else self.settings.faults
-        link = FaultyLink(log, view, name, specs, self.dice, self.journal, self._clock, timestamp)
-        replica = Replica(
+        return FaultyLink(log, view, name, specs, self.dice, self.journal, self.clock, timestamp)
+
+    def make_replica(self, name: str, storage: ReplicaStorage, crash: CrashPoint) -> Replica:
+        """Return a replica on a storage."""
+        return Replica(
             name,
-            view,
-            CrashingStorage(storage, self._crash_point),
+            self.views[name],
+            CrashingStorage(storage, crash),
             incarnation=f"{self.rng.getrandbits(64):016x}",
             bits=self.settings.bits,
             marker_interval=self.settings.marker_interval,
         )
-        self.saboteurs[name] = Saboteur(
-            link, storage, replica.position, self.dice, self.journal, timestamp
-        )
+
+    def make_projector(
+        self, replica: Replica, log: Log, link: FaultyLink, *, shared: bool = False
+    ) -> Projector:
+        """Return a replica's projector."""
         return Projector(
             replica,
             log,
@@ -97,76 +180,39 @@ class World:
             report_interval_seconds=0.05,
             heartbeat_seconds=0.2,
             scrub_interval_seconds=self.settings.scrub_interval_seconds,
+            shared=shared,
         )
 
-    def _make_validator(self) -> Validator:
+    def make_validator(
+        self, log: Log, partitions: Sequence[int] | None = None, worker: str = ""
+    ) -> Validator:
+        """Return a validator of some partitions."""
         return Validator(
-            self._crashing_log(),
+            log,
             self.settings.views,
-            [ExpectedReplica(name, view.model) for name, view, _ in self.settings.replicas],
+            [ExpectedReplica(name, view.model) for name, view in self.views.items()],
             self.store,
-            self._place,
+            self.place,
             bits=self.settings.bits,
             marker_interval=self.settings.marker_interval,
             fold_records=self.settings.batch_records,
             request_timeout_seconds=0.5,
             checkpoint_interval_seconds=0.1,
+            partitions=partitions,
+            worker=worker,
         )
 
-    def _make_relay(self) -> Relay:
+    def make_relay(self, log: Log) -> Relay:
+        """Return a relay."""
         return Relay(
             self.store,
-            self._crashing_log(),
+            log,
             partitioner=PARTITIONERS[self.settings.partitioner],
             batch_records=self.settings.batch_records,
         )
 
-    def _kill_projector(self, name: str) -> None:
-        self.projectors[name] = None
-        durable = next(d for other, _, d in self.settings.replicas if other == name)
-        if not durable:
-            self.storages[name] = MemoryStorage()
-            self.lost_lives[name] += 1
-
-    # -- one turn of each role ---------------------------------------------------------------
-
-    def turn(self, actor: str) -> None:
-        """Let one role take a step; it may die of it."""
-        try:
-            if actor == "producer":
-                self._produce()
-            elif actor == "relay":
-                self.relay = self.relay or self._make_relay()
-                self.relay.step(self.now)
-            elif actor == "validator":
-                self.validator = self.validator or self._make_validator()
-                self.validator.step(self.now)
-            else:
-                self._step_replica(actor)
-        except SimulatedCrash:
-            self._bury(actor)
-
-    def _bury(self, actor: str) -> None:
-        if actor == "producer":
-            self.commands = None
-        elif actor == "relay":
-            self.relay = None
-        elif actor == "validator":
-            self.validator = None
-        else:
-            self._kill_projector(actor)
-
-    def _step_replica(self, name: str) -> None:
-        projector = self.projectors[name] or self._make_projector(name)
-        self.projectors[name] = projector
-        projector.step(self.now)
-        if self.may_crash:
-            before = len(self.journal.faults())
-            self.saboteurs[name].step(self.now)
-            life = self.lost_lives[name]
-            self.damage += [(i, life) for i in range(before, len(self.journal.faults()))]
-
-    def _produce(self) -> None:
+    def produce(self) -> None:
+        """Have a few events accepted."""
         self.commands = self.commands or CommandSide(self.store, {})
         made: list[str] = []
         tracked = self.store.tracking("simulation")
@@ -178,39 +224,11 @@ class World:
                 batch.submit(event)
                 made.append(str(event.event_id))
             batch.track("simulation", str(number))
-            self._crash_point()
+            self.crash_point()
         self.acknowledged += made
-        self._crash_point()
+        self.crash_point()
 
-    def running_roles(self) -> list[Role]:
-        """Return every role but the producer, started where it is dead."""
-        self.relay = self.relay or self._make_relay()
-        self.validator = self.validator or self._make_validator()
-        for name in self.storages:
-            self.projectors[name] = self.projectors[name] or self._make_projector(name)
-        running = [p for p in self.projectors.values() if p is not None]
-        return [self.relay, *running, self.validator]
 
-    def running_validator(self) -> Validator:
-        """Return the validator, started if it is dead."""
-        self.validator = self.validator or self._make_validator()
-        return self.validator
-
-    def settle(self) -> bool:
-        """Let everything be read and judged without further damage; False when it gets stuck."""
-        for _ in range(CALM_ROUNDS):
-            for role in self.running_roles():
-                role.step(self.now)
-            self.now += 0.05
-            assert self.validator is not None and self.relay is not None
-            heads = {p: self.log.head(EVENTS, p) for p in range(self.settings.partitions)}
-            caught_up = self.relay.position == self.store.count() and all(
-                projector is not None and projector.replica.position(p) == head
-                for projector in self.projectors.values()
-                for p, head in heads.items()
-            )
-            if caught_up:
-                if self.validator.is_settled():
-                    return True
-                self.validator.scrub(self.now)
-        return False
+def topics(settings: Settings) -> dict[str, int]:
+    """Return the partition counts of all topics."""
+    return {EVENTS: settings.partitions, **dict.fromkeys(CONTROL_TOPICS, 1)}

@@ -1,0 +1,147 @@
+"""A replica storage as several processes have it: one server, a connection each.
+
+`SharedStorage` is the executable specification of what `ReplicaStorage` says of several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from chaos.crashing import CrashPoint
+from synchroscope.errors import FencedError, UnavailableError
+from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+
+
+class StorageServer:
+    """What a server holds now: it may come back with an older copy of it, or with nothing.
+
+    ``restarts`` counts how often connections were lost by that.
+    """
+
+    def __init__(self) -> None:
+        self.held = MemoryStorage()
+        self.restarts = 0
+
+    def copy(self, partitions: int) -> MemoryStorage:
+        """Return an independent copy of what is held."""
+        twin = MemoryStorage()
+        life = self.held.incarnation()
+        if life is not None:
+            twin.begin(life)
+        for partition in range(partitions):
+            stored = self.held.scan(partition, 0, 0)
+            records = {(record.context_type, record.subject): record.copy() for record in stored}
+            twin.commit(records, partition, self.held.partition_state(partition))
+            for chunk in self.held.journal(partition, -1):
+                twin.commit({}, partition, None, chunk)
+        return twin
+
+
+class CurrentStorage:
+    """Whatever the server holds at each moment, looked at from behind everybody's back."""
+
+    def __init__(self, server: StorageServer) -> None:
+        self._server = server
+
+    def _held(self) -> MemoryStorage:
+        return self._server.held
+
+    def incarnation(self) -> str | None:
+        """Return the storage's life."""
+        return self._held().incarnation()
+
+    def begin(self, incarnation: str) -> None:
+        """Start a new life."""
+        self._held().begin(incarnation)
+
+    def partition_state(self, partition: int) -> bytes | None:
+        """Return the partition's state."""
+        return self._held().partition_state(partition)
+
+    def get(self, key: AggregateKey) -> AggregateRecord | None:
+        """Return an aggregate."""
+        return self._held().get(key)
+
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Nothing is gained by it here."""
+
+    def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
+        """Yield a bucket's aggregates as they are now."""
+        return iter(list(self._held().scan(partition, bucket, bits)))
+
+    def journal(self, partition: int, position: int) -> list[JournalChunk]:
+        """Return journal chunks."""
+        return self._held().journal(partition, position)
+
+    def commit(
+        self,
+        records: Mapping[AggregateKey, AggregateRecord],
+        partition: int,
+        state: bytes | None,
+        chunk: JournalChunk | None = None,
+        journal_floor: int = 0,
+    ) -> None:
+        """Commit."""
+        self._held().commit(records, partition, state, chunk, journal_floor)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class SharedStorage(CurrentStorage):
+    """One process's connection: stores only on top of what this process knows.
+
+    Parameters
+    ----------
+    server: What all processes share.
+    pause: Called before each call; the process may stand still there while others go on.
+    """
+
+    def __init__(self, server: StorageServer, pause: CrashPoint) -> None:
+        super().__init__(server)
+        self._pause = pause
+        self._restarts = server.restarts
+        self._life: str | None = None
+        self._known: dict[int, bytes | None] = {}
+
+    def _held(self) -> MemoryStorage:
+        self._pause()
+        if self._server.restarts != self._restarts:
+            raise UnavailableError("storage", "the connection was lost")
+        return self._server.held
+
+    def incarnation(self) -> str | None:
+        """Return the storage's life."""
+        self._life = super().incarnation()
+        return self._life
+
+    def begin(self, incarnation: str) -> None:
+        """Start a new life, if nobody else has meanwhile."""
+        held = self._held()
+        if held.incarnation() == self._life:
+            held.begin(incarnation)
+
+    def partition_state(self, partition: int) -> bytes | None:
+        """Return the partition's state."""
+        self._known[partition] = super().partition_state(partition)
+        return self._known[partition]
+
+    def commit(
+        self,
+        records: Mapping[AggregateKey, AggregateRecord],
+        partition: int,
+        state: bytes | None,
+        chunk: JournalChunk | None = None,
+        journal_floor: int = 0,
+    ) -> None:
+        """Commit, or raise `FencedError` where somebody else has gone on with the partition."""
+        held = self._held()
+        if (
+            partition not in self._known
+            or held.partition_state(partition) != self._known[partition]
+        ):
+            raise FencedError(f"another process has gone on with partition {partition}")
+        held.commit(records, partition, state, chunk, journal_floor)
+        if state is not None:
+            self._known[partition] = state
