@@ -32,7 +32,12 @@ from synchroscope.digest import (
     event_hash,
     lanes_hex,
 )
-from synchroscope.errors import ConfigurationError, InvalidEventError, StorageError
+from synchroscope.errors import (
+    ConfigurationError,
+    FencedError,
+    InvalidEventError,
+    StorageError,
+)
 from synchroscope.event import PRIORITIES, WireEvent, decode_wire
 from synchroscope.ports import (
     AggregateKey,
@@ -446,6 +451,9 @@ class Replica:
         if known is not None:
             return known
         data = self._storage.partition_state(number)
+        if self._storage.incarnation() != self.incarnation:
+            # Emptied, or an older copy of it: what is reported under this name would be another's.
+            raise FencedError(f"the storage of {self.name} has another life: start anew from it")
         state = PartitionState() if data is None else _decode_state(data)
         digest = Digest(self.bits)
         if state.table:

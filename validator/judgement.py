@@ -132,7 +132,8 @@ def judge(case: Case) -> Judgement:
     counts = Counter(entry.event for entry in case.entries)
     interval = case.versions[case.before :]
     missed = [v for v in interval if v.mark not in counts]
-    doubled = [by_mark[mark] for mark, n in counts.items() if n > 1 and mark in by_mark]
+    doubled: dict[int, Version] = {}
+    applied: set[int] = set()
     foreign = [entry for entry in case.entries if entry.event not in by_mark]
     late: list[Version] = []
     faults: list[Fault] = []
@@ -147,11 +148,16 @@ def judge(case: Case) -> Judgement:
             actual = state_after([v for v in case.versions if v.sequence <= entry.prior])
             actual.sequence = entry.prior
             kind = "stale" if entry.prior < before.sequence else "foreign"
+            if kind == "stale":
+                applied.clear()  # What storage lost is rightly applied when it comes again.
             odd = _differences(before, actual)
             faults.append(Fault(kind, entry.offset, odd, _wrote(before, odd)))
         fault = _play(case, version, entry, actual)
         if fault is not None and not any(f.offset < entry.offset for f in foreign):
             faults.append(fault)
+        if version.mark in applied:
+            doubled[version.mark] = version
+        applied.add(version.mark)
         if entry.sequence <= entry.prior:
             late.append(version)
     if case.shown:
@@ -164,7 +170,15 @@ def judge(case: Case) -> Judgement:
     if not (missed or doubled or foreign or late or faults or case.known):
         unexplained = _differences(expected, actual)
     return Judgement(
-        case.key, missed, doubled, foreign, late, faults, expected, actual, unexplained
+        case.key,
+        missed,
+        list(doubled.values()),
+        foreign,
+        late,
+        faults,
+        expected,
+        actual,
+        unexplained,
     )
 
 

@@ -192,10 +192,15 @@ class Locator:
         return None
 
     def _offset_of(self, partition: int, store_position: int) -> int | None:
-        """Find the record of an event by bisection: store positions rise within a partition."""
+        """Find the record of an event by bisection: without what is repeated, store positions rise.
+
+        None where it is no longer known what is.
+        """
         low, high = 0, self._reference.position(partition)
         while low < high:
             middle = (low + high) // 2
+            if not self._reference.knows_repeats(partition, middle):
+                return None
             record = self._reference.record_from(partition, middle)
             if record is None or record.offset >= high:
                 high = middle

@@ -22,6 +22,8 @@ from synchroscope.ports import EVENTS, Log, Record
 from synchroscope.view import View
 
 REPEAT_WINDOW = 1_024
+REPEAT_RUNS = 256
+"""How many of the newest runs of records that were published again are remembered."""
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 65_536
 READ_RECORDS = 1_000
@@ -71,6 +73,36 @@ class StoredFold(Struct, array_like=True):
     recent: list[int]
     made_of: str = ""
     """Views, algorithm and size of the digests."""
+    runs: list[tuple[int, int]] = []
+    runs_from: int = 0
+
+
+class _Runs:
+    """Where a partition holds records that were published before: [first offset, end) each.
+
+    Up to ``since`` they are forgotten: there were more than `REPEAT_RUNS` later ones.
+    """
+
+    __slots__ = ("_leads_on", "known", "since")
+
+    def __init__(self, known: Iterable[tuple[int, int]] = (), since: int = 0) -> None:
+        self.known = deque(known, maxlen=REPEAT_RUNS)
+        self.since = since
+        self._leads_on = True
+
+    def add(self, offset: int, is_repeat: bool) -> None:
+        """Take the next record."""
+        if is_repeat and not self._leads_on:
+            self.known[-1] = (self.known[-1][0], offset + 1)
+        elif is_repeat:
+            if len(self.known) == REPEAT_RUNS:
+                self.since = self.known[0][1]
+            self.known.append((offset, offset + 1))
+        self._leads_on = not is_repeat
+
+    def end_at(self, offset: int) -> int | None:
+        """Return the end of the run that an offset lies in; None where it lies in none."""
+        return next((end for first, end in self.known if first <= offset < end), None)
 
 
 class Reference:
@@ -108,6 +140,7 @@ class Reference:
         self._points: dict[int, OrderedDict[int, Fold]] = {n: OrderedDict() for n in mine}
         self._recent: dict[int, OrderedDict[int, None]] = {n: OrderedDict() for n in mine}
         self._repeats: dict[int, deque[int]] = {n: deque(maxlen=REPEAT_WINDOW) for n in mine}
+        self._runs = {number: _Runs() for number in mine}
         self.repeated = dict.fromkeys(mine, 0)
         for number in mine:
             self._keep(number, self._folds[number])
@@ -142,7 +175,9 @@ class Reference:
             while stops and stops[0] <= record.offset:
                 self._keep_at(partition, fold, stops.pop(0))
             self._pass_markers(partition, fold, record.offset)
-            if _is_published(fold, record):
+            is_repeat = _is_published(fold, record)
+            self._runs[partition].add(record.offset, is_repeat)
+            if is_repeat:
                 self.repeated[partition] += 1
                 continue
             event = self._decode(fold, partition, record)
@@ -270,10 +305,20 @@ class Reference:
                 return
             start = batch.position
 
+    def knows_repeats(self, partition: int, offset: int) -> bool:
+        """Say whether it is still known which records from an offset on were published before."""
+        return offset >= self._runs[partition].since
+
     def record_from(self, partition: int, offset: int) -> Record | None:
-        """Return the first record at or after an offset."""
-        records = self._log.read(EVENTS, partition, offset, 1).records
-        return records[0] if records else None
+        """Return the first record at or after an offset that was not published before."""
+        while True:
+            records = self._log.read(EVENTS, partition, offset, 1).records
+            if not records:
+                return None
+            end = self._runs[partition].end_at(records[0].offset)
+            if end is None:
+                return records[0]
+            offset = end
 
     def events(
         self, partition: int, start: int, end: int, published: int = 0
@@ -329,6 +374,8 @@ class Reference:
                 {m: (v.digest.table(), v.audit, v.applied) for m, v in fold.views.items()},
                 list(self._recent[number]),
                 self._made_of,
+                list(self._runs[number].known),
+                self._runs[number].since,
             )
             for number, fold in self._folds.items()
         }
@@ -347,6 +394,7 @@ class Reference:
                 fold.views[model] = ViewSum(Digest.from_table(table), audit, applied)
             self._folds[number] = fold
             self._recent[number] = OrderedDict.fromkeys(part.recent)
+            self._runs[number] = _Runs(part.runs, part.runs_from)
             self.repeated[number] = part.repeated
             self._points[number].clear()
             self._keep(number, fold)

@@ -203,8 +203,11 @@ class Validator:
                 part.compared_position = -1
             return
         if report.incarnation in watch.earlier:
-            watch.conflict_at = now
-            return
+            if abs(now - watch.reported_at) <= self._evidence_limit_seconds:
+                watch.conflict_at = now
+                return
+            # Nothing of the present life for so long: an older copy of the storage came back.
+            watch.conflict_at = None
         if report.incarnation != watch.incarnation:
             watch.reset(report.incarnation, self.reference.partitions)
         for note in report.notes:

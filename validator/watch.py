@@ -121,7 +121,8 @@ class ReplicaWatch(Struct):
     ordering_violations: int = 0
     reported_at: float = 0.0
     earlier: list[str] = []
-    """Incarnations that ended; one that comes back is another process under the same name."""
+    """Incarnations that ended; one that comes back is another process under the same name, or an
+    older copy of the storage."""
     conflict_at: float | None = None
     spoken_at: dict[int, float] = {}
     """Partition -> when its newest note was written, by the clock of the replica's process."""
@@ -129,7 +130,8 @@ class ReplicaWatch(Struct):
     def reset(self, incarnation: str, partitions: Iterable[int]) -> None:
         """Forget what was known of an earlier life; findings stay open until a digest agrees."""
         if self.incarnation:
-            self.earlier = [*self.earlier, self.incarnation][-MAXIMUM_EARLIER:]
+            ended = [life for life in self.earlier if life != incarnation]
+            self.earlier = [*ended, self.incarnation][-MAXIMUM_EARLIER:]
         self.incarnation = incarnation
         self.ordering_violations = 0
         self.partitions = {number: PartitionWatch() for number in partitions}
