@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -17,10 +18,12 @@ from pipeline.kafka_confluent_reader import ConfluentReader
 from pipeline.kafka_confluent_writer import ConfluentWriter
 from pipeline.kafka_errors import TOPIC_EXISTS, UNKNOWN_TOPIC
 from pipeline.kafka_settings import KafkaSettings
+from synchroscope.errors import UnavailableError
 from synchroscope.ports import TopicPartition
 
 #: The answer to a request has a time-out of its own; this is for a client that lost it.
 GRACE_SECONDS = 1.0
+LEADER_SECONDS = 0.1
 
 admin: Any = typed_admin  # Its names are re-exported without saying so.
 
@@ -88,25 +91,34 @@ class ConfluentClient:
 
     def end(self, place: TopicPartition, *, committed: bool) -> int:
         """Ask for the end of the partition, or of what is committed of it."""
-        asked = self._ask_offset(place, admin.OffsetSpec.latest(), committed=committed)
-        end: int = self._result(asked, f"asking for the end of {place[0]}").offset
-        return end
+        doing = f"asking for the end of {place[0]}"
+        return self._offset(place, admin.OffsetSpec.latest(), doing, committed=committed)
 
     def range(self, place: TopicPartition) -> tuple[int, int]:
         """Ask for the first kept offset and the end of what is committed."""
         doing = f"asking for the range of {place[0]}"
-        first = self._ask_offset(place, admin.OffsetSpec.earliest(), committed=True)
-        end = self._ask_offset(place, admin.OffsetSpec.latest(), committed=True)
-        return self._result(first, doing).offset, self._result(end, doing).offset
+        first = self._offset(place, admin.OffsetSpec.earliest(), doing, committed=True)
+        return first, self._offset(place, admin.OffsetSpec.latest(), doing, committed=True)
 
-    def _ask_offset(self, place: TopicPartition, which: Any, *, committed: bool) -> Any:
+    def _offset(self, place: TopicPartition, which: Any, doing: str, *, committed: bool) -> int:
+        """Ask for an offset, again while the partition is without a leader that knows itself so."""
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        (future,) = self._admin.list_offsets(
-            {Place(*place): which},
-            isolation_level=isolation,
-            request_timeout=self._timeout_seconds,
-        ).values()
-        return future
+        deadline = time.monotonic() + self._timeout_seconds
+        while True:
+            (future,) = self._admin.list_offsets(
+                {Place(*place): which},
+                isolation_level=isolation,
+                request_timeout=self._timeout_seconds,
+            ).values()
+            try:
+                offset: int = self._result(future, doing).offset
+            except UnavailableError as error:
+                # Among them the client's own "No leaders found", which has no code of its own.
+                if "leader" not in str(error).lower() or time.monotonic() >= deadline:
+                    raise
+                time.sleep(LEADER_SECONDS)
+            else:
+                return offset
 
     def _result(self, future: Any, doing: str, harmless: int | None = None) -> Any:
         try:
