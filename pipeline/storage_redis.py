@@ -1,275 +1,213 @@
-"""A replica's facts in Redis: one hash an aggregate, for models that read by plain commands.
+"""A replica's facts in Redis: one hash an aggregate, which any model reads by plain commands.
 
 Keys (the braces keep all keys of a replica in one slot of a cluster)::
 
-    {PREFIX:REPLICA}:a:TYPE:SUBJECT   hash: f:FIELD = the value as JSON; meta = bookkeeping
-    {PREFIX:REPLICA}:i:PARTITION      sorted set: the aggregates in order of their hash
-    {PREFIX:REPLICA}:p:PARTITION      hash: version and state
-    {PREFIX:REPLICA}:j:PARTITION      list: journal chunks
-    {PREFIX:REPLICA}:life             the incarnation;  {PREFIX:REPLICA}:partitions  their numbers
+    {PREFIX:REPLICA}:a:TYPE:SUBJECT  hash: f:FIELD = the value as JSON, and meta, our bookkeeping
+    {PREFIX:REPLICA}:about           hash: incarnation, and life, a random name for it
+    {PREFIX:REPLICA}:partitions      set: the numbers of the partitions that there are
+    {PREFIX:REPLICA}:p:PARTITION     hash: version and state
+    {PREFIX:REPLICA}:i:PARTITION     sorted set: the aggregates in order of their hash
+    {PREFIX:REPLICA}:j:PARTITION     list: journal chunks
+    {PREFIX:REPLICA}:emptied         list: indexes of older lives, deleted slice by slice
 
-A commit is one Lua script. Several processes may use one replica's storage, each with partitions of
-its own. Every partition has a version that each commit raises; a commit of a process that did not
-see the newest version is refused, so one that was paused and comes back changes nothing, and a
-Redis that lost its newest writes in a crash is noticed.
+In names, ``%``, ``:``, ``{`` and ``}`` are written ``%25``, ``%3A``, ``%7B`` and ``%7D``; a subject
+stands at the end as it is. ``HGET '{synchroscope:scorer@1}:a:financial:user:1' f:limit`` is a fact.
+
+A commit is one Lua script, and a compare-and-set. Several processes may use one replica's storage,
+each with partitions of its own; every commit gives its partition a version that no other commit
+ever had, and whoever did not see the newest one is refused. So a process that was paused and comes
+back changes nothing, and a Redis that lost its newest writes in a crash is noticed.
+
+A new life begins at once, however large the old one was: an aggregate bears the name of the life
+that wrote it, and one of another life is no fact. A model that reads by plain commands may see what
+was there before until it is overwritten or deleted.
 """
 
 from __future__ import annotations
 
-import struct
+import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
-from urllib.parse import urlsplit
+from typing import Any
 
 import msgspec
-import redis
 from msgspec import Struct
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from pipeline.redis_connection import ANSWER_SECONDS, RedisConnection
+from pipeline.redis_scripts import BEGIN, COMMIT, EMPTY, READ, STATE
 from synchroscope.digest import aggregate_hash
-from synchroscope.errors import (
-    ConfigurationError,
-    FencedError,
-    InvalidEventError,
-    StorageError,
-    UnavailableError,
-)
+from synchroscope.errors import FencedError, InvalidEventError, SynchroscopeError
 from synchroscope.event import check_value
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
-ANSWER_SECONDS = 3.0
-SCAN_SLICE_RECORDS = 500
-_SAFE_POLICIES = ("noeviction", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl")
-_EMPTYING = b"\0emptying "
-_HEAD = struct.Struct(">QQ")
+SLICE_RECORDS = 500
+"""Aggregates that one script touches at most, where it is not one commit: others wait meanwhile."""
+SLICES_AT_BEGINNING = 20
+"""So many slices of the old life are deleted at once; the rest goes with the next commits."""
 
-_COMMIT = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 'life' end
-if (redis.call('HGET', KEYS[2], 'version') or '0') ~= ARGV[2] then return 'version' end
-redis.call('HINCRBY', KEYS[2], 'version', 1)
-redis.call('SADD', KEYS[4], ARGV[3])
-if ARGV[4] == '1' then redis.call('HSET', KEYS[2], 'state', ARGV[5]) end
-if ARGV[6] ~= '' then redis.call('RPUSH', KEYS[3], ARGV[6]) end
-local floor = tonumber(ARGV[7])
-while true do
-    local oldest = redis.call('LINDEX', KEYS[3], 0)
-    if not oldest then break end
-    local _, finish = struct.unpack('>I8I8', oldest)
-    if finish > floor then break end
-    redis.call('LPOP', KEYS[3])
-end
-local at = 8
-for number = 5, #KEYS, 2 do
-    local count = tonumber(ARGV[at])
-    redis.call('DEL', KEYS[number])
-    redis.call('HSET', KEYS[number], unpack(ARGV, at + 3, at + 2 + count))
-    redis.call('ZADD', KEYS[number + 1], 0, ARGV[at + 1])
-    redis.call('SADD', KEYS[4], ARGV[at + 2])
-    at = at + 3 + count
-end
-return 'ok'
-"""
-_BEGIN = """
-local now = redis.call('GET', KEYS[1]) or ''
-if string.sub(now, 1, 10) == ARGV[3] then now = '' end
-if now ~= ARGV[1] then return 'late' end
-redis.call('SET', KEYS[1], ARGV[2])
-return 'ok'
-"""
-_FINISH = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 'late' end
-redis.call('SET', KEYS[1], ARGV[2])
-return 'ok'
-"""
+_HASH_DIGITS = 16
+_AFTER_ANY_HASH = b"(g"
+_ESCAPES = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
 
 
 class _Meta(Struct, array_like=True):
+    """What is stored beside an aggregate's values. The life comes first: a script looks for it."""
+
+    life: str
     partition: int
     sequence: int
     sequences: dict[str, int]
     missing: list[int]
 
 
+class _Seen(Struct, frozen=True):
+    """How a partition was when it was last read or written; an empty version: nothing there."""
+
+    life: bytes
+    version: bytes
+
+
+class _Prefetched(threading.local):
+    """What the batch that this thread works on has read; another thread reads for itself."""
+
+    def __init__(self) -> None:
+        self.records: dict[AggregateKey, AggregateRecord | None] = {}
+
+
 _encode = msgspec.json.Encoder().encode
 _decode_meta = msgspec.json.Decoder(_Meta).decode
 _decode_value = msgspec.json.Decoder().decode
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class RedisStorage:
-    """The `ReplicaStorage` port on Redis.
+    """The `ReplicaStorage` port on Redis. `get` from any thread, the rest from one.
 
     Parameters
     ----------
-    url: ``redis://`` or, with TLS, ``rediss://``.
+    url: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
     replica: Whose facts these are.
-    prefix: Stands before every key.
+    prefix: Stands before the replica's name in every key.
+    answer_seconds: Without an answer for so long, the server counts as gone.
     """
 
-    def __init__(self, url: str, replica: str, *, prefix: str = "synchroscope") -> None:
-        self._base = f"{{{prefix}:{replica}}}"
+    def __init__(
+        self,
+        url: str,
+        replica: str,
+        *,
+        prefix: str = "synchroscope",
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._replica = replica
-        self._life: bytes | None = None
-        self._versions: dict[int, int] = {}
-        self._prefetched: dict[AggregateKey, AggregateRecord | None] = {}
-        try:
-            parts = urlsplit(url)
-            self.server = f"redis {parts.hostname or 'localhost'}:{parts.port or 6379}"
-            self._client = redis.Redis.from_url(
-                url,
-                socket_timeout=ANSWER_SECONDS,
-                socket_connect_timeout=ANSWER_SECONDS,
-                socket_keepalive=True,
-                retry=Retry(NoBackoff(), 0),
-                client_name="synchroscope",
-            )
-        except ValueError as error:
-            raise ConfigurationError(
-                f"the Redis URL cannot be read ({error}): write redis://host:port/0"
-            ) from None
-        self._commit = self._client.register_script(_COMMIT)
-        self._begin = self._client.register_script(_BEGIN)
-        self._finish = self._client.register_script(_FINISH)
-        try:
-            self._check_policy()
-        except BaseException:
-            self.close()
-            raise
-
-    def _check_policy(self) -> None:
-        try:
-            self._client.ping()
-            with suppress(redis.exceptions.ResponseError):  # Managed servers may hide it.
-                found: Any = self._client.config_get("maxmemory-policy")
-                policy = found.get("maxmemory-policy", "noeviction")
-                if policy not in _SAFE_POLICIES:
-                    raise ConfigurationError(
-                        f"{self.server}: maxmemory-policy {policy} may drop facts: "
-                        "set it to noeviction"
-                    )
-        except redis.RedisError as error:
-            self._fail(error)
-
-    def _key(self, kind: str, rest: object = "") -> str:
-        return f"{self._base}:{kind}:{rest}" if rest != "" else f"{self._base}:{kind}"
-
-    def _aggregate_key(self, key: AggregateKey) -> str:
-        return self._key("a", _member(key))
+        self._base = f"{{{prefix.translate(_ESCAPES)}:{replica.translate(_ESCAPES)}}}"
+        self._about = f"{self._base}:about"
+        self._partitions = f"{self._base}:partitions"
+        self._emptied = f"{self._base}:emptied"
+        self._life = b""
+        """The life of which `incarnation` last told."""
+        self._seen: dict[int, _Seen] = {}
+        self._prefetched = _Prefetched()
+        self._writer = secrets.token_hex(6)
+        self._commits = 0
+        self._redis = RedisConnection(url, answer_seconds=answer_seconds)
+        self.server = self._redis.server
 
     # -- lives -------------------------------------------------------------------------------
 
     def incarnation(self) -> str | None:
-        """Return the name of this storage's life; None also while it is being emptied."""
-        try:
-            life: Any = self._client.get(self._key("life"))
-        except redis.RedisError as error:
-            self._fail(error)
-        self._life = None if life is None or life.startswith(_EMPTYING) else life
-        return None if self._life is None else self._life.decode()
+        """Return the name of this storage's life."""
+        name, life = self._redis.command("HMGET", self._about, "incarnation", "life")
+        self._life = life or b""
+        return None if life is None or name is None else name.decode()
 
     def begin(self, incarnation: str) -> None:
-        """Empty the storage and start a new life, unless another process was faster.
+        """Start a new, empty life, if it is still the one that `incarnation` told of."""
+        self._prefetched.records = {}
+        self._seen.clear()
+        life = secrets.token_hex(4)
+        keys = (self._about, self._partitions, self._emptied)
+        if self._redis.run(BEGIN, keys, (self._life, life, incarnation, self._base)):
+            self._life = life.encode()
+            self._empty(SLICES_AT_BEGINNING)
 
-        While it is emptied, in small steps, it has no life; whoever finds it so begins again.
-        """
-        self._prefetched.clear()
-        self._versions.clear()
-        life, mark = self._key("life"), _EMPTYING + incarnation.encode()
-        try:
-            if self._begin([life], [self._life or b"", mark, _EMPTYING]) != b"ok":
-                return
-            self._empty()
-            if self._finish([life], [mark, incarnation]) != b"ok":
-                raise FencedError(f"{self.server}: another process begins {self._replica} anew")
-        except redis.RedisError as error:
-            self._fail(error)
-        self._life = incarnation.encode()
-
-    def _empty(self) -> None:
-        numbers: Any = self._client.smembers(self._key("partitions"))
-        for number in sorted(numbers):
-            index = self._key("i", number.decode())
-            while True:
-                members: Any = self._client.zrange(index, 0, SCAN_SLICE_RECORDS - 1)
-                if not members:
-                    break
-                with self._client.pipeline(transaction=False) as pipe:
-                    for member in members:
-                        pipe.unlink(self._key("a", member[16:].decode()))
-                    pipe.zrem(index, *members)
-                    pipe.execute()
-            for kind in ("p", "j", "i"):
-                self._client.unlink(self._key(kind, number.decode()))
-        self._client.unlink(self._key("partitions"))
+    def _empty(self, slices: int) -> None:
+        """Delete what is left of older lives, a little of it; nothing depends on that."""
+        with suppress(SynchroscopeError):
+            for _ in range(slices):
+                keys = (self._about, self._emptied)
+                if not self._redis.run(EMPTY, keys, (self._base, SLICE_RECORDS)):
+                    return
 
     # -- reading -----------------------------------------------------------------------------
 
     def partition_state(self, partition: int) -> bytes | None:
         """Return what the last commit stored."""
-        self._prefetched.clear()
-        try:
-            found: Any = self._client.hmget(self._key("p", partition), ["version", "state"])
-        except redis.RedisError as error:
-            self._fail(error)
-        self._versions[partition] = int(found[0] or 0)
-        state: bytes | None = found[1]
-        return state
+        self._prefetched.records = {}
+        keys = (self._about, self._place(partition))
+        life, version, state = self._redis.run(STATE, keys, ())
+        if not version.startswith(life + b"-"):
+            version, state = b"", None  # What an older life has left.
+        self._seen[partition] = _Seen(life, version)
+        found: bytes | None = state
+        return found
 
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored."""
-        if key in self._prefetched:
-            return self._prefetched[key]
-        return self._read([key])[0]
+        prefetched = self._prefetched.records
+        return prefetched[key] if key in prefetched else self._read((key,))[0]
 
     def prefetch(self, keys: Sequence[AggregateKey]) -> None:
-        """Read these aggregates in one round trip."""
-        self._prefetched.clear()
+        """Read these aggregates, in one round trip for each `SLICE_RECORDS` of them."""
+        self._prefetched.records = {}
         distinct = list(dict.fromkeys(keys))
-        if distinct:
-            self._prefetched = dict(zip(distinct, self._read(distinct), strict=True))
+        records: list[AggregateRecord | None] = []
+        for start in range(0, len(distinct), SLICE_RECORDS):
+            records += self._read(distinct[start : start + SLICE_RECORDS])
+        self._prefetched.records = dict(zip(distinct, records, strict=True))
 
     def _read(self, keys: Sequence[AggregateKey]) -> list[AggregateRecord | None]:
-        try:
-            with self._client.pipeline(transaction=False) as pipe:
-                for key in keys:
-                    pipe.hgetall(self._aggregate_key(key))
-                found = pipe.execute()
-        except redis.RedisError as error:
-            self._fail(error)
-        return [_record(key, fields) for key, fields in zip(keys, found, strict=True)]
+        if not keys:
+            return []
+        places = [self._about, *[f"{self._base}:a:{_name(key)}" for key in keys]]
+        life, sizes, data = self._redis.run(READ, places, ())
+        rest, at = iter(map(int, sizes.split())), 0
+        records = []
+        for key in keys:
+            items = []
+            for _ in range(next(rest)):
+                size = next(rest)
+                items.append(data[at : at + size])
+                at += size
+            records.append(_record(key, life, items))
+        return records
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
-        """Yield the aggregates of one bucket, in order of their hash, read in slices."""
+        """Yield the aggregates of one bucket, in order of their hash, read slice by slice."""
         shift = 64 - bits
-        place = f"[{bucket << shift:016x}".encode()
-        end = b"+" if bucket + 1 == 1 << bits else f"({(bucket + 1) << shift:016x}".encode()
+        first = b"[%016x" % (bucket << shift)
+        last = _AFTER_ANY_HASH
+        if bucket + 1 < 1 << bits:
+            last = b"(%016x" % ((bucket + 1) << shift)
         while True:
-            try:
-                members: Any = self._client.zrangebylex(
-                    self._key("i", partition), place, end, 0, SCAN_SLICE_RECORDS
-                )
-            except redis.RedisError as error:
-                self._fail(error)
-            keys = [_key_of(member) for member in members]
-            for record in self._read(keys) if keys else ():
+            members = self._redis.command(
+                "ZRANGEBYLEX", self._index(partition), first, last, "LIMIT", 0, SLICE_RECORDS
+            )
+            for record in self._read([_key(member) for member in members]):
                 if record is not None and record.partition == partition:
                     yield record
-            if len(members) < SCAN_SLICE_RECORDS:
+            if len(members) < SLICE_RECORDS:
                 return
-            place = b"(" + members[-1]
+            first = b"(" + members[-1]
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""
-        try:
-            found: Any = self._client.lrange(self._key("j", partition), 0, -1)
-        except redis.RedisError as error:
-            self._fail(error)
         chunks = []
-        for item in found:
-            start, end = _HEAD.unpack_from(item)
-            if end > position:
-                chunks.append(JournalChunk(start, end, item[_HEAD.size :]))
+        for item in self._redis.command("LRANGE", self._journal(partition), 0, -1):
+            start, end, data = item.split(b" ", 2)
+            if int(end) > position:
+                chunks.append(JournalChunk(int(start), int(end), data))
         return chunks
 
     # -- writing -----------------------------------------------------------------------------
@@ -282,116 +220,114 @@ class RedisStorage:
         chunk: JournalChunk | None = None,
         journal_floor: int = 0,
     ) -> None:
-        """Store all of it in one step, if nobody else went on with the partition."""
-        self._prefetched.clear()
-        if self._life is None:
-            self.incarnation()
-        if partition not in self._versions:
+        """Store all of it in one step, if nobody else went on with the partition.
+
+        When it is not known whether that happened, what was seen of the partition stays: a second
+        try is refused until `partition_state` has told.
+        """
+        self._prefetched.records = {}
+        if partition not in self._seen:
             self.partition_state(partition)
+        seen = self._seen[partition]
+        self._commits += 1
+        version = b"%s-%s-%d" % (seen.life, self._writer.encode(), self._commits)
+        numbers = list({record.partition: None for record in records.values()})
+        place = {number: index for index, number in enumerate(numbers, 1)}
+        names = [_name(key) for key in records]
+        life = seen.life.decode()
+        rows = [
+            (place[record.partition], f"{aggregate_hash(*key):016x}{name}", _fields(record, life))
+            for (key, record), name in zip(records.items(), names, strict=True)
+        ]
         keys = [
-            self._key("life"),
-            self._key("p", partition),
-            self._key("j", partition),
-            self._key("partitions"),
+            self._about,
+            self._place(partition),
+            self._journal(partition),
+            self._partitions,
+            self._emptied,
+            *map(self._index, numbers),
+            *[f"{self._base}:a:{name}" for name in names],
         ]
-        data = b"" if chunk is None else _HEAD.pack(chunk.start, chunk.end) + chunk.data
-        arguments: list[Any] = [
-            self._life or b"",
-            self._versions[partition],
+        arguments = (
+            seen.life,
+            seen.version,
+            version,
             partition,
-            int(state is not None),
-            state or b"",
-            data,
             journal_floor,
-        ]
-        for key, record in records.items():
-            keys += [self._aggregate_key(key), self._key("i", record.partition)]
-            fields = _fields(record)
-            member = f"{aggregate_hash(*key):016x}{_member(key)}"
-            arguments += [len(fields), member, record.partition, *fields]
-        try:
-            outcome: Any = self._commit(keys, arguments)
-        except redis.RedisError as error:
-            self._fail(error)
-        if outcome != b"ok":
+            b"" if state is None else b"=" + state,
+            b"" if chunk is None else b"%d %d %s" % (chunk.start, chunk.end, chunk.data),
+            _pack((list(map(str, numbers)), rows)),
+        )
+        stored, left = self._redis.run(COMMIT, keys, arguments)
+        if not stored:
             raise FencedError(
                 f"{self.server}: another process went on with partition {partition} of "
-                f"{self._replica}, or the server lost its newest writes"
+                f"{self._replica}, or the server lost its newest writes: read the partition anew"
             )
-        self._versions[partition] += 1
+        self._seen[partition] = _Seen(seen.life, version)
+        if left:
+            self._empty(1)
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
-        with suppress(redis.RedisError):
-            self._client.close()
+        self._redis.close()
 
-    def _fail(self, error: redis.RedisError) -> NoReturn:
-        text = " ".join(str(error).split())
-        kinds = redis.exceptions
-        if isinstance(error, kinds.AuthenticationError) or "WRONGPASS" in text:
-            raise ConfigurationError(
-                f"{self.server} refuses the user or password ({text}): "
-                "give them in the URL as redis://user:${NAME}@host"
-            ) from None
-        if isinstance(error, kinds.NoPermissionError | kinds.AuthorizationError):
-            raise ConfigurationError(
-                f"{self.server}: the user may not do this ({text}): allow it the keys and commands"
-            ) from None
-        if isinstance(error, kinds.ConnectionError | kinds.TimeoutError):
-            raise UnavailableError(
-                self.server,
-                f"cannot be reached or did not answer ({text}); what was sent may be stored",
-            ) from error
-        remedy = "see the cause for what went wrong"
-        if isinstance(error, kinds.ReadOnlyError):
-            remedy = "this is a read-only replica: name the primary"
-        elif isinstance(error, kinds.OutOfMemoryError):
-            remedy = "it is out of memory: raise maxmemory; nothing was half written"
-        elif "MISCONF" in text:
-            remedy = "it cannot write to its disk: free some space; nothing was half written"
-        elif "WRONGTYPE" in text:
-            remedy = "a key is of another kind: choose another prefix, or delete the key"
-        elif "BUSY" in text:
-            raise UnavailableError(self.server, f"is busy with a script ({text})") from error
-        raise StorageError(f"{self.server}: {remedy} ({text})") from error
+    def _place(self, partition: int) -> str:
+        return f"{self._base}:p:{partition}"
+
+    def _index(self, partition: int) -> str:
+        return f"{self._base}:i:{partition}"
+
+    def _journal(self, partition: int) -> str:
+        return f"{self._base}:j:{partition}"
 
 
-def _member(key: AggregateKey) -> str:
-    """Return the part of a key that names the aggregate; the first colon ends the type."""
-    kind = key[0].replace("%", "%25").replace(":", "%3A")
-    return f"{kind}:{key[1]}"
+def _name(key: AggregateKey) -> str:
+    """Return how a key ends; the first colon ends the type."""
+    return f"{key[0].translate(_ESCAPES)}:{key[1]}"
 
 
-def _key_of(member: bytes) -> AggregateKey:
-    kind, _, subject = member[16:].decode().partition(":")
-    return kind.replace("%3A", ":").replace("%25", "%"), subject
+def _key(member: bytes) -> AggregateKey:
+    kind, _, subject = member[_HASH_DIGITS:].decode().partition(":")
+    for plain, escaped in (("}", "%7D"), ("{", "%7B"), (":", "%3A"), ("%", "%25")):
+        kind = kind.replace(escaped, plain)
+    return kind, subject
 
 
-def _fields(record: AggregateRecord) -> list[bytes]:
+def _fields(record: AggregateRecord, life: str) -> list[str]:
+    # As text: the MessagePack of Redis's Lua knows no bytes.
     sequences = {name: sequence for name, (_, sequence) in record.fields.items()}
-    meta = _Meta(record.partition, record.sequence, sequences, record.missing)
-    fields = [b"meta", _encode(meta)]
+    meta = _Meta(life, record.partition, record.sequence, sequences, record.missing)
+    fields = ["meta", _encode(meta).decode()]
     for name, (value, _) in record.fields.items():
         if value is not None:
-            fields += [b"f:" + name.encode(), _encode(value)]
+            fields += (f"f:{name}", _encode(value).decode())
     return fields
 
 
-def _record(key: AggregateKey, stored: Mapping[bytes, bytes]) -> AggregateRecord | None:
-    """Return the aggregate, or None where what is stored is nothing that an event can write."""
-    if b"meta" not in stored:
+def _record(key: AggregateKey, life: bytes, items: Sequence[bytes]) -> AggregateRecord | None:
+    """Return the aggregate, or None where what is stored is nothing that an event can write.
+
+    A value that somebody wrote beside us has sequence 0, and a scrub sees it as any other. An
+    aggregate that cannot be read is absent, and a scrub misses all its facts.
+    """
+    stored = dict(zip(items[::2], items[1::2], strict=True))
+    data = stored.pop(b"meta", None)
+    if data is None:
         return None
     try:
-        meta = _decode_meta(stored[b"meta"])
-        # In the order in which they were written; what nobody knows of comes last.
+        meta = _decode_meta(data)
+        if meta.life.encode() != life:
+            return None
         fields: dict[str, tuple[Any, int]] = {
             name: (None, sequence) for name, sequence in meta.sequences.items()
         }
         for field, data in stored.items():
             if field.startswith(b"f:"):
                 name, value = field[2:].decode(), _decode_value(data)
-                check_value(value, "$")
+                if type(value) is not str:
+                    check_value(value, "$")
                 fields[name] = (value, meta.sequences.get(name, 0))
-    except (msgspec.DecodeError, UnicodeDecodeError, InvalidEventError, RecursionError):
+    except (msgspec.DecodeError, InvalidEventError, ValueError, RecursionError):
         return None
     return AggregateRecord(*key, meta.partition, meta.sequence, fields, meta.missing)
