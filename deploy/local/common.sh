@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Shared by the scripts beside it: where everything is, and how each server starts and answers.
 set -euo pipefail
 
@@ -11,7 +12,7 @@ redis_port="${SYNCHROSCOPE_LOCAL_REDIS_PORT:-26379}"
 kafka_version="4.1.1"
 kafka_libs="$cache/kafka-$kafka_version"
 servers=(kafka postgres redis)
-wait_seconds=60
+wait_seconds=120
 
 fail() { echo "deploy/local: $*" >&2; exit 1; }
 
@@ -31,17 +32,27 @@ install_debian() {
     command -v apt-get > /dev/null || fail "$* missing, and this is no Debian: install it yourself"
     [ "$(id -u)" = 0 ] || fail "$* missing: run as root: apt-get install -y --no-install-recommends $*"
     echo "installing $*"
-    if ! DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" > "$root/apt.log" 2>&1; then
-        apt-get update > "$root/apt.log" 2>&1 || true
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >> "$root/apt.log" 2>&1 \
-            || { tail -20 "$root/apt.log" >&2; fail "apt-get could not install $*"; }
+    if ! (
+        # Debian starts what it installs, unless a policy forbids it; ours run on ports of their own.
+        policy="/usr/sbin/policy-rc.d"
+        if [ ! -e "$policy" ]; then
+            trap 'rm -f "$policy"' EXIT
+            printf '#!/bin/sh\nexit 101\n' > "$policy"
+            chmod 755 "$policy"
+        fi
+        apt_install "$@" || { apt-get update || true; apt_install "$@"; }
+    ) > "$root/apt.log" 2>&1; then
+        tail -20 "$root/apt.log" >&2
+        fail "apt-get could not install $*; its log is $root/apt.log"
     fi
 }
 
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" < /dev/null; }
+
 postgres_binaries() {
     local folder
-    folder="$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | sort -V | tail -1)"
-    [ -n "$folder" ] && [ -x "$folder/initdb" ] && echo "$folder"
+    folder="$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -1)"
+    [ -x "$folder/initdb" ] && echo "$folder"
 }
 
 install_kafka() {
@@ -90,15 +101,19 @@ as_owner() {
 
 answers() {
     case "$1" in
-        kafka)
-            (exec 3<> "/dev/tcp/127.0.0.1/$kafka_port") 2> /dev/null || return 1
-            # ApiVersions, version 0: a broker that is up says which requests it takes.
-            { printf '\x00\x00\x00\x0e\x00\x12\x00\x00\x00\x00\x00\x01\x00\x04wait' >&3
-              timeout 3 head -c 10 <&3; } 3<> "/dev/tcp/127.0.0.1/$kafka_port" 2> /dev/null | od -An -tx1 \
-                | tr -d ' \n' | grep -q '000000010000$' && grep -q 'Kafka Server started' "$root/kafka/log" ;;
+        kafka) [ "$(kafka_brokers 2> /dev/null)" = 00000001 ] ;;
         postgres) "$(postgres_binaries)/pg_isready" -q -h 127.0.0.1 -p "$postgres_port" -U sync -d postgres ;;
         redis) [ "$(redis-cli -h 127.0.0.1 -p "$redis_port" ping 2> /dev/null)" = PONG ] ;;
     esac
+}
+
+# The number of brokers, in hexadecimal, as the broker itself answers to Metadata, version 1, of no
+# topic; nothing when it does not answer. It counts itself once it may take requests.
+kafka_brokers() {
+    {
+        printf '\x00\x00\x00\x12\x00\x03\x00\x01\x00\x00\x00\x02\x00\x04wait\x00\x00\x00\x00' >&3
+        timeout 3 head -c 12 <&3 | od -An -tx1 -j 8 | tr -d ' \n'
+    } 3<> "/dev/tcp/127.0.0.1/$kafka_port"
 }
 
 start_kafka() {
@@ -149,7 +164,11 @@ start_postgres() {
     local folder="$root/postgres" binaries
     binaries="$(postgres_binaries)"
     mkdir -p "$folder"
-    if [ "$(id -u)" = 0 ]; then chown postgres "$folder"; fi
+    if [ "$(id -u)" = 0 ]; then
+        chown postgres "$folder"
+        as_owner test -x "$folder" \
+            || fail "the user postgres cannot enter $folder: chmod a+x its parents, or choose another SYNCHROSCOPE_LOCAL_DIR"
+    fi
     if [ ! -f "$folder/data/PG_VERSION" ]; then
         (cd "$folder" && as_owner "$binaries/initdb" -D "$folder/data" -A trust -U sync -E UTF8 --locale=C.UTF-8 -N) \
             > "$root/initdb.log" 2>&1 || { cat "$root/initdb.log" >&2; fail "initdb failed"; }
@@ -172,16 +191,25 @@ start() {
         echo "$name is running already"
     else
         "install_$name"
+        (exec 3<> "/dev/tcp/127.0.0.1/$(port_of "$name")") 2> /dev/null \
+            && fail "port $(port_of "$name") is taken by another process: set SYNCHROSCOPE_LOCAL_${name^^}_PORT"
         "start_$name"
+        deadline=$((SECONDS + wait_seconds)) # installing takes its own time
     fi
     until answers "$name"; do
-        if [ $SECONDS -ge $deadline ]; then
-            tail -20 "$root/$name/log" >&2 || true
-            fail "$name does not answer after $wait_seconds s; its log is $root/$name/log"
+        if [ $SECONDS -ge $deadline ]; then give_up "$name" "does not answer after $wait_seconds s"; fi
+        if [ $SECONDS -ge $((deadline - wait_seconds + 5)) ] && ! pid_of "$name" > /dev/null; then
+            give_up "$name" "has ended"
         fi
         sleep 0.1
     done
+    pid_of "$name" > /dev/null || give_up "$name" "is not the one that answers on port $(port_of "$name")"
     echo "$name answers on port $(port_of "$name")"
+}
+
+give_up() {
+    tail -20 "$root/$1/log" >&2 || true
+    fail "$1 $2; its log is $root/$1/log"
 }
 
 port_of() {
@@ -213,5 +241,5 @@ locked() {
     mkdir -p "$root"
     chmod 755 "$root"
     exec 9> "$root/lock"
-    flock 9
+    flock -w 600 9 || fail "another deploy/local has been at work in $root for ten minutes"
 }
