@@ -271,10 +271,12 @@ class DividedWorld(World):
         actors = [actor for actor in self.actors() if "/" in actor]
         for group in self._groups.values():
             group.wake()
+        unsettled = 0
         for _ in range(CALM_ROUNDS):
             for actor in actors:
                 self.turn(actor)
-            self.now += 0.05
+            # What waits for evidence to get old waits in leaps.
+            self.now += 0.05 if unsettled < 40 else 1.0
             relay = self._relays.get(self._groups["relay"].owner(0))
             validators = self.validators()
             if (
@@ -283,13 +285,13 @@ class DividedWorld(World):
                 or len(validators) < self.settings.partitions
             ):
                 continue
-            if all(validator.is_settled() for validator in validators):
-                if all(self.judge(name).verdict is not Verdict.UNKNOWN for name in self.views):
-                    return True
-                self.now += 1.0
-            else:
-                for validator in validators:
-                    validator.scrub(self.now)
+            if all(validator.is_settled() for validator in validators) and all(
+                self.judge(name).verdict is not Verdict.UNKNOWN for name in self.views
+            ):
+                return True
+            unsettled += 1
+            for validator in validators:
+                validator.scrub(self.now)
         return False
 
     def position_in(self, name: str, partition: int) -> int:

@@ -86,7 +86,9 @@ class Hazards(Struct, frozen=True):
     leaps: bool
     """Whether the log's positions pass over what follows a record at once."""
     clocks: tuple[float, ...]
-    """By how many seconds each process's clock is wrong."""
+    """By how many seconds each process's clock is wrong. Not where storages fall back: what tells
+    that from late words of another process is the time, so clocks have to be nearer to each other
+    than one process's words are to those of the next."""
     repeat_window: int
     """How many event IDs the reference remembers."""
 
@@ -99,15 +101,17 @@ def draw_mode(seed: int) -> str:
 def draw_hazards(rng: random.Random) -> Hazards:
     """Draw what a divided world is threatened with."""
     processes = rng.randint(2, 3)
+    restart_share = rng.choice([0.0, 0.0, 0.03, 0.1])
+    wrong = [0.0, 0.0, -0.05, 0.02] if restart_share == 0.0 else [0.0]
     return Hazards(
         processes=processes,
         pause_chance=rng.choice([0.0, 0.001, 0.004, 0.015]),
         move_share=rng.choice([0.1, 0.5]),
         copy_share=rng.choice([0.1, 0.3]),
-        restart_share=rng.choice([0.0, 0.0, 0.03, 0.1]),
+        restart_share=restart_share,
         atomic_relay=rng.random() < 0.25,
         leaps=rng.random() < 0.5,
-        clocks=tuple(rng.choice([0.0, 0.0, -0.05, 0.02]) for _ in range(processes)),
+        clocks=tuple(rng.choice(wrong) for _ in range(processes)),
         repeat_window=rng.choice([2, 1_024]),
     )
 
