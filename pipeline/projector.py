@@ -35,8 +35,10 @@ class Projector:
         everything takes this times buckets times partitions (51 s by default).
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
-    shared: Other processes may use the replica's storage: look before each report whether it still
-        holds what this one knows, so that a process which was thought dead says nothing stale.
+    shared: Other processes may use the replica's storage, and it may fall back to an older copy:
+        report how a partition was found before going on with it, and look before each report
+        whether storage still holds what this one knows, so that a process which was thought dead
+        says nothing stale.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class Projector:
 
     def step(self, now: float) -> Progress:
         """Apply one batch a partition, answer requests, report when it is time."""
+        if self._shared:
+            self._introduce(now)
         applied = sum(self._apply(partition) for partition in self._owned)
         self._unreported = self._unreported or applied > 0
         self._scrub(now)
@@ -103,18 +107,31 @@ class Projector:
             messages += self._report(now)
             self._reported_at = now
             self._unreported = False
-        if messages:
-            key = self.replica.name.encode()
-            self._log.append(
-                [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
-            )
+        self._send(messages, now)
         return Progress(applied + len(answers))
+
+    def _introduce(self, now: float) -> None:
+        """Report how a partition was found in storage, before anything is applied to it.
+
+        If the storage fell back to an older copy, this is what tells the validator: later reports
+        may be beyond the position that it knows.
+        """
+        found = [number for number in self._owned if not self.replica.is_reported(number)]
+        if found:
+            self._send([self.replica.report(now, found)], now)
 
     def _report(self, now: float) -> list[Message]:
         partitions = list(self._owned)
         if self._shared:
             partitions = [number for number in partitions if self.replica.refresh(number)]
         return [self.replica.report(now, partitions)] if partitions else []
+
+    def _send(self, messages: Sequence[Message], now: float) -> None:
+        if messages:
+            key = self.replica.name.encode()
+            self._log.append(
+                [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
+            )
 
     def _apply(self, partition: int) -> int:
         position = self.replica.position(partition)

@@ -96,7 +96,7 @@ class Change(Struct, frozen=True):
 class _Partition:
     """A partition while it is worked on: the stored state with its digest unpacked."""
 
-    __slots__ = ("digest", "notes", "state", "stored")
+    __slots__ = ("digest", "is_reported", "notes", "state", "stored")
 
     def __init__(
         self, state: PartitionState, digest: Digest, notes: list[Note], stored: bytes | None
@@ -106,10 +106,13 @@ class _Partition:
         self.notes = notes
         self.stored = stored
         """The state as the storage holds it."""
+        self.is_reported = False
 
     def copy(self) -> _Partition:
         state = PartitionState(*[getattr(self.state, n) for n in self.state.__struct_fields__])
-        return _Partition(state, self.digest.copy(), self.notes[:], self.stored)
+        twin = _Partition(state, self.digest.copy(), self.notes[:], self.stored)
+        twin.is_reported = self.is_reported
+        return twin
 
     def note(self, number: int, marker: int | None = None) -> Note:
         state, root = self.state, self.digest.root()
@@ -205,12 +208,14 @@ class Replica:
         """Look whether the storage still holds what this object knows of a partition.
 
         If another process has gone on with it, what is known is dropped and read anew when it is
-        needed; then False is returned.
+        needed; then False is returned. Raises `FencedError` where the storage has another life.
         """
         known = self._partitions.get(partition)
         if known is None:
             return True
-        if self._storage.partition_state(partition) == known.stored:
+        state = self._storage.partition_state(partition)
+        self._check_life()
+        if state == known.stored:
             return True
         del self._partitions[partition]
         return False
@@ -218,6 +223,10 @@ class Replica:
     def forget(self, partition: int) -> None:
         """Drop what is known of a partition that another process may go on with."""
         self._partitions.pop(partition, None)
+
+    def is_reported(self, partition: int) -> bool:
+        """Say whether a report was made of a partition since it was read from storage."""
+        return self._partition(partition).is_reported
 
     # -- applying ----------------------------------------------------------------------------
 
@@ -451,15 +460,18 @@ class Replica:
         if known is not None:
             return known
         data = self._storage.partition_state(number)
-        if self._storage.incarnation() != self.incarnation:
-            # Emptied, or an older copy of it: what is reported under this name would be another's.
-            raise FencedError(f"the storage of {self.name} has another life: start anew from it")
+        self._check_life()
         state = PartitionState() if data is None else _decode_state(data)
         digest = Digest(self.bits)
         if state.table:
             digest = Digest.from_table(state.table)
         self._partitions[number] = _Partition(state, digest, [], data)
         return self._partitions[number]
+
+    def _check_life(self) -> None:
+        """Raise if the storage was emptied, or is an older copy: this name stands for another."""
+        if self._storage.incarnation() != self.incarnation:
+            raise FencedError(f"the storage of {self.name} has another life: start anew from it")
 
     # -- answering ---------------------------------------------------------------------------
 
@@ -471,6 +483,7 @@ class Replica:
             notes.extend(known.notes)
             notes.append(known.note(number))
             known.notes.clear()
+            known.is_reported = True
         return Report(
             replica=self.name,
             view_hash=self._view_hash,

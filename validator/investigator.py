@@ -284,7 +284,7 @@ class Investigator:
         """
         deviating = set()
         for judgement in located.judgements:
-            watch.ordering_violations += len(judgement.late)
+            part.ordering_violations += len(judgement.late)
             part.held.pop(judgement.key, None)
             has_other_facts = judgement.expected.facts() != judgement.actual.facts()
             if has_other_facts:

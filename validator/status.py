@@ -45,7 +45,7 @@ def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> Replic
         gaps=sum(note.gaps for note in notes),
         late=sum(note.late for note in notes),
         anomalies=sum(note.anomalies for note in notes),
-        ordering_violations=watch.ordering_violations,
+        ordering_violations=sum(part.ordering_violations for part in watch.partitions.values()),
         markers_compared=watch.markers_compared,
         agreements=watch.agreements,
         open_findings=open_findings,

@@ -100,6 +100,7 @@ class PartitionWatch(Struct):
     differs: bool = False
     newest: Note | None = None
     scrubbed_position: int = -1
+    ordering_violations: int = 0
     held: dict[AggregateKey, Held] = {}
     investigation: Investigation | None = None
     waiting: list[Note] = []
@@ -118,7 +119,6 @@ class ReplicaWatch(Struct):
     partitions: dict[int, PartitionWatch] = {}
     markers_compared: int = 0
     agreements: int = 0
-    ordering_violations: int = 0
     reported_at: float = 0.0
     earlier: list[str] = []
     """Incarnations that ended; one that comes back is another process under the same name, or an
@@ -133,7 +133,6 @@ class ReplicaWatch(Struct):
             ended = [life for life in self.earlier if life != incarnation]
             self.earlier = [*ended, self.incarnation][-MAXIMUM_EARLIER:]
         self.incarnation = incarnation
-        self.ordering_violations = 0
         self.partitions = {number: PartitionWatch() for number in partitions}
         self.spoken_at = {}
 
