@@ -26,22 +26,15 @@ def _script(text: str) -> Script:
 
 
 #: KEYS about, aggregates…
-#: Returns the life, sizes as text, and data. For each key its number of items (0: absent, or a key
-#: of another kind), then the size of each item; the data is all items, one after the other. A
-#: client cuts that a good deal faster than it reads as many replies.
+#: Returns the life, and as MessagePack for each key [field, value, …], or false where it is absent
+#: or of another kind. A client reads that a good deal faster than as many replies.
 READ = _script("""
-local sizes, items = {}, {}
+local items = {}
 for number = 2, #KEYS do
     local found = redis.pcall('HGETALL', KEYS[number])
-    if found.err then found = {} end
-    sizes[#sizes + 1] = #found
-    for _, item in ipairs(found) do
-        sizes[#sizes + 1] = #item
-        items[#items + 1] = item
-    end
+    items[number - 1] = #found > 0 and found
 end
-local life = redis.call('HGET', KEYS[1], 'life') or ''
-return {life, table.concat(sizes, ' '), table.concat(items)}
+return {redis.call('HGET', KEYS[1], 'life') or '', cmsgpack.pack(items)}
 """)
 
 #: KEYS about, place. Returns the life, the version and the state of one partition.
