@@ -1,17 +1,18 @@
 """The event store in PostgreSQL: distributed mode's source of truth.
 
-Commit order is position order. Every append locks the row that counts positions before it looks at
-anything, so appends of all processes stand in line from there to their commit; a reader that goes
-on after the highest position it saw misses nothing. (With a sequence, a later number may be visible
-before an earlier one.) What can be prepared is prepared before the lock, and rows go in with COPY.
+Commit order is position order. An append is one call of the function ``append`` (see
+``migrations/``): it locks the row that counts positions before it looks at anything, so appends of
+all processes stand in line from there to their commit, and a reader that goes on after the highest
+position it saw misses nothing. (With a sequence, a later number may be visible before an earlier
+one.) Everything is prepared before, sent at once, and the transaction ends with the call: nobody
+waits for a client, not even for one that is paused or dies.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -20,15 +21,13 @@ import psycopg
 
 from pipeline.event_store import AggregateState, Append, DeadLetter, StoredDeadLetter, StoredEvent
 from pipeline.event_store_memory import expiries, fold_as_of
-from pipeline.postgresql_database import PostgresqlDatabase, escaped, unescaped
+from pipeline.postgresql_database import PostgresqlDatabase, columns, escaped, unescaped
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import ConflictError, StorageError
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
 
-POSITIONS_PER_PARTITION = 10_000_000
-
-_EVENTS, _LETTERS, _NEWEST = "events", "dead letters", "newest timestamp in microseconds"
+_EVENTS, _NEWEST = "events", "newest timestamp in microseconds"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _DAMAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -37,7 +36,21 @@ _decode_event = msgspec.json.Decoder(ContextEvent).decode
 _decode_state = msgspec.msgpack.Decoder(AggregateState).decode
 _encode_state = msgspec.msgpack.Encoder().encode
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_Cursor = psycopg.Cursor[Any]
+_APPEND = "SELECT * FROM append({})".format(
+    ", ".join(
+        f"%b::{kind}"
+        for kind in (
+            *("bytea[]", "text[]", "text[]", "bigint[]"),  # What is expected.
+            *("text[]", "text[]", "bigint[]", "uuid[]", "double precision[]", "text[]", "bytea[]"),
+            *("boolean", "bigint"),
+            *("bytea[]", "text[]", "text[]", "bigint[]", "double precision[]", "bytea[]"),
+            *("text[]", "text[]", "text[]", "bytea[]"),  # Dead letters.
+            *("text[]", "text[]"),
+            *("text[]", "bigint[]"),
+            "double precision",
+        )
+    )
+)
 
 
 class PostgresqlEventStore:
@@ -51,7 +64,6 @@ class PostgresqlEventStore:
     def __init__(self, database: PostgresqlDatabase) -> None:
         self._database = database
         self._query = database.query
-        self._partitions: set[str] = set()
 
     def append(self, write: Append, now: float) -> None:
         """Write all of it in one transaction, or raise and write nothing."""
@@ -60,152 +72,35 @@ class PostgresqlEventStore:
                 raise StorageError(
                     f"event {event.event_id} has no sequence: fill it in before appending"
                 )
-        rows = [_event_row(event, now) for event in write.events]
-        states = [_state_row(key, state) for key, state in write.states.items()]
-        letters = [_letter_row(letter, now) for letter in write.dead_letters]
+        parameters = (
+            *columns([(*_hashed(key), number) for key, number in write.expected.items()], 4),
+            *columns([_event_row(event) for event in write.events], 7),
+            _has_repeats(write.events),
+            _newest_microsecond(write.events),
+            *columns([_state_row(key, state) for key, state in write.states.items()], 6),
+            *columns([_letter_row(letter) for letter in write.dead_letters], 4),
+            *columns([(escaped(a), escaped(b)) for a, b in write.tracking.items()], 2),
+            *columns([(escaped(name), number) for name, number in write.counters.items()], 2),
+            now,
+        )
         try:
-            with self._database.transaction() as cursor:
-                cursor.execute("SELECT value FROM marks WHERE name = %s FOR UPDATE", (_EVENTS,))
-                head: int = cursor.fetchall()[0][0]
-                self._check_expected(cursor, write.expected)
-                if rows:
-                    self._insert_events(cursor, write.events, rows, head)
-                self._store_states(cursor, states)
-                if letters:
-                    self._insert_letters(cursor, letters)
-                self._note(cursor, write.tracking, write.counters)
-        except BaseException:
-            self._partitions.clear()  # What was made in this transaction is gone.
+            conflict, actual, state, repeated = self._query(_APPEND, parameters)[0]
+        except StorageError as error:
+            if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+                raise self._repeated(str(error.__cause__.diag.message_detail)) from error
             raise
-
-    def _check_expected(self, cursor: _Cursor, expected: Mapping[AggregateKey, int]) -> None:
-        if not expected:
-            return
-        keys = [_hashed(key) for key in expected]
-        cursor.execute(
-            "SELECT context_type, subject, sequence FROM aggregates WHERE (hash, context_type, "
-            "subject) IN (SELECT * FROM unnest(%s::bytea[], %s::text[], %s::text[]))",
-            [list(column) for column in zip(*keys, strict=True)],
-        )
-        actual = {(kind, subject): sequence for kind, subject, sequence in cursor.fetchall()}
-        for (key, wanted), (_, kind, subject) in zip(expected.items(), keys, strict=True):
-            found = actual.get((kind, subject), 0)
-            if found != wanted:
-                cursor.execute(
-                    "SELECT state FROM aggregates WHERE hash = %s AND context_type = %s "
-                    "AND subject = %s",
-                    _hashed(key),
-                )
-                row = cursor.fetchone()
-                state = self._state(key, row[0]).values() if row else {}
-                raise ConflictError(*key, expected=wanted, actual=found, state=state)
-
-    def _insert_events(
-        self,
-        cursor: _Cursor,
-        events: Sequence[ContextEvent],
-        rows: Sequence[tuple[Any, ...]],
-        head: int,
-    ) -> None:
-        self._refuse_repeated(cursor, rows)
-        self._make_partitions(cursor, head, head + len(rows))
-        with cursor.copy("COPY events FROM STDIN") as copy:
-            for position, row in enumerate(rows, head + 1):
-                copy.write_row((position, *row))
-        newest = (max(event.timestamp for event in events) - _EPOCH) // _MICROSECOND
-        cursor.execute(
-            "INSERT INTO marks VALUES(%s, %s), (%s, %s) ON CONFLICT(name) DO UPDATE "
-            "SET value = greatest(marks.value, excluded.value)",
-            (_EVENTS, head + len(rows), _NEWEST, newest),
-        )
-
-    def _refuse_repeated(self, cursor: _Cursor, rows: Sequence[tuple[Any, ...]]) -> None:
-        # Unique over all partitions, which no index can be; nobody else appends meanwhile.
-        ids = [row[3] for row in rows]
-        places = [row[:3] for row in rows]
-        cursor.execute("SELECT event_id FROM events WHERE event_id = ANY(%s) LIMIT 1", (ids,))
-        known = cursor.fetchone()
-        if known is None and len(set(ids)) < len(ids):
-            known = (next(one for one, count in Counter(ids).items() if count > 1),)
-        if known is not None:
-            raise self._repeated(f"event_id {known[0]}")
-        cursor.execute(
-            "SELECT context_type, subject, sequence FROM events WHERE (context_type, subject, "
-            "sequence) IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[])) LIMIT 1",
-            [list(column) for column in zip(*places, strict=True)],
-        )
-        taken = cursor.fetchone()
-        if taken is None and len(set(places)) < len(places):
-            taken = next(one for one, count in Counter(places).items() if count > 1)
-        if taken is not None:
-            raise self._repeated(f"sequence {taken[2]} of {taken[0]} of {taken[1]}")
+        if conflict is not None:
+            key, expected = list(write.expected.items())[conflict - 1]
+            values = {} if state is None else self._state(key, state).values()
+            raise ConflictError(*key, expected=expected, actual=actual, state=values)
+        if repeated is not None:
+            raise self._repeated(unescaped(repeated))
 
     def _repeated(self, what: str) -> StorageError:
         return StorageError(
             f"{self._database.server}: an event of this append is stored already ({what}): "
             "ask `contains` first and state what is `expected`"
         )
-
-    def _make_partitions(self, cursor: _Cursor, head: int, last: int) -> None:
-        size = POSITIONS_PER_PARTITION
-        for number in range((head + 1) // size, last // size + 1):
-            name = f"events_{number:06d}"
-            if name in self._partitions:
-                continue
-            cursor.execute("SELECT to_regclass(%s)", (name,))
-            if cursor.fetchall() == [(None,)]:
-                first, end = number * size, (number + 1) * size
-                for statement in (
-                    f"CREATE TABLE {name} PARTITION OF events FOR VALUES FROM ({first}) TO ({end})",
-                    f"CREATE UNIQUE INDEX ON {name}(event_id)",
-                    f"CREATE UNIQUE INDEX ON {name}(context_type, subject, sequence)",
-                ):
-                    cursor.execute(statement.encode())
-            self._partitions.add(name)
-
-    @staticmethod
-    def _store_states(cursor: _Cursor, states: Sequence[tuple[Any, ...]]) -> None:
-        if states:
-            cursor.execute(
-                "INSERT INTO aggregates SELECT * FROM unnest(%s::bytea[], %s::text[], %s::text[], "
-                "%s::bigint[], %s::double precision[], %s::bytea[]) "
-                "ON CONFLICT(hash, context_type, subject) DO UPDATE SET "
-                "sequence = excluded.sequence, next_due = excluded.next_due, "
-                "state = excluded.state",
-                [list(column) for column in zip(*states, strict=True)],
-            )
-
-    @staticmethod
-    def _insert_letters(cursor: _Cursor, letters: Sequence[tuple[Any, ...]]) -> None:
-        cursor.execute("SELECT value FROM marks WHERE name = %s", (_LETTERS,))
-        head = cursor.fetchall()[0][0]
-        with cursor.copy("COPY dead_letters FROM STDIN") as copy:
-            for position, row in enumerate(letters, head + 1):
-                copy.write_row((position, *row))
-        cursor.execute(
-            "UPDATE marks SET value = %s WHERE name = %s", (head + len(letters), _LETTERS)
-        )
-        counts = Counter(row[0] for row in letters)
-        cursor.execute(
-            "INSERT INTO dead_letter_counts SELECT * FROM unnest(%s::text[], %s::bigint[]) "
-            "ON CONFLICT(reason) DO UPDATE SET total = dead_letter_counts.total + excluded.total",
-            (list(counts), list(counts.values())),
-        )
-
-    @staticmethod
-    def _note(cursor: _Cursor, tracking: Mapping[str, str], counters: Mapping[str, int]) -> None:
-        if tracking:
-            cursor.execute(
-                "INSERT INTO tracking SELECT * FROM unnest(%s::text[], %s::text[]) "
-                "ON CONFLICT(source) DO UPDATE SET progress = excluded.progress",
-                (list(map(escaped, tracking)), list(map(escaped, tracking.values()))),
-            )
-        if counters:
-            cursor.execute(
-                "INSERT INTO counters SELECT * FROM unnest(%s::text[], %s::bigint[]) "
-                "ON CONFLICT(name) DO UPDATE SET total = counters.total + excluded.total",
-                (list(map(escaped, counters)), list(counters.values())),
-            )
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -239,7 +134,7 @@ class PostgresqlEventStore:
         ids = [UUID(one) for one in event_ids if _UUID.fullmatch(one)]
         if not ids:
             return set()
-        rows = self._query("SELECT event_id FROM events WHERE event_id = ANY(%s)", (ids,))
+        rows = self._query("SELECT event_id FROM events WHERE event_id = ANY(%b::uuid[])", (ids,))
         return {str(row[0]) for row in rows}
 
     def read(self, after: int, limit: int) -> list[StoredEvent]:
@@ -336,7 +231,7 @@ def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:
     return aggregate_hash(*key).to_bytes(8, "big"), escaped(key[0]), escaped(key[1])
 
 
-def _event_row(event: ContextEvent, now: float) -> tuple[Any, ...]:
+def _event_row(event: ContextEvent) -> tuple[Any, ...]:
     correlation_id = event.correlation_id
     return (
         escaped(event.context_type),
@@ -344,10 +239,20 @@ def _event_row(event: ContextEvent, now: float) -> tuple[Any, ...]:
         event.sequence,
         event.event_id,
         event.timestamp.timestamp(),
-        now,
         None if correlation_id is None else escaped(correlation_id),
         encode_event(event),
     )
+
+
+def _has_repeats(events: Sequence[ContextEvent]) -> bool:
+    ids = {event.event_id for event in events}
+    places = {(event.context_type, event.subject, event.sequence) for event in events}
+    return min(len(ids), len(places)) < len(events)
+
+
+def _newest_microsecond(events: Sequence[ContextEvent]) -> int | None:
+    newest = max((event.timestamp for event in events), default=None)
+    return None if newest is None else (newest - _EPOCH) // _MICROSECOND
 
 
 def _state_row(key: AggregateKey, state: AggregateState) -> tuple[Any, ...]:
@@ -355,9 +260,9 @@ def _state_row(key: AggregateKey, state: AggregateState) -> tuple[Any, ...]:
     return (*_hashed(key), state.sequence, min(due, default=None), _encode_state(state))
 
 
-def _letter_row(letter: DeadLetter, now: float) -> tuple[Any, ...]:
+def _letter_row(letter: DeadLetter) -> tuple[Any, ...]:
     texts = (letter.reason, letter.detail, letter.source)
-    return (*(escaped(_storable(text)) for text in texts), letter.data, now)
+    return (*(escaped(_storable(text)) for text in texts), letter.data)
 
 
 def _storable(text: str) -> str:

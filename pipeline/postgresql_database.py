@@ -7,7 +7,7 @@ it gets `UnavailableError`, and the next use opens a new one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,20 +26,43 @@ MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _MIGRATION_LOCK = 7_201_963_104
+_SETTINGS = {
+    "default_transaction_isolation": r"read\ committed",
+    "statement_timeout": STATEMENT_SECONDS * 1000,
+    "idle_in_transaction_session_timeout": STATEMENT_SECONDS * 1000,
+    # Every statement here goes by an index. A plan that was made while a table was small must not
+    # read all of it when it has grown: appends were three times slower so.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+_DSN_HINT = (
+    "write postgresql://user:password@host:port/database, "
+    "with / @ : ? # in the password as %2F %40 %3A %3F %23"
+)
 _CONNECTION_REFUSALS = (
-    ("password authentication failed", "check the user and the password in event_store or replica"),
+    ("password authentication failed", "check the user and the password in the DSN"),
     ("no password supplied", "give the password in the DSN, as ${NAME} or ${file:PATH}"),
     ("no pg_hba.conf entry", "let this host and user in (pg_hba.conf), or use sslmode=require"),
-    ("does not exist", "create it, or name another one in the DSN"),
     ("permission denied", "grant CONNECT on the database to this user"),
+    ("is not permitted to log in", "grant LOGIN to this user, or name another one in the DSN"),
+    ("not currently accepting connections", "allow connections to it, or name another database"),
+    ("does not support SSL", "turn TLS on at the server, or lower sslmode in the DSN"),
+    ("certificate", "check sslmode and the certificates that the DSN names"),
+    ("does not exist", "create it, or name another one in the DSN"),
+    ("invalid", "check that part of the DSN"),
 )
 _REMEDIES = {
     "53100": "the disk is full: free some space; nothing was half written",
     "53200": "the server is out of memory: give it more, or lower its settings",
     "25006": "the database is read-only: name the primary, or lift default_transaction_read_only",
     "42501": "the user may not do this: grant it CREATE on the database and USAGE on the schema",
+    "3F000": "the tables are gone: run `synchroscope prepare --config FILE`",
+    "42P01": "the tables are gone: run `synchroscope prepare --config FILE`",
+    "42883": "the tables are gone: run `synchroscope prepare --config FILE`",
 }
-_PASSING = {"53300", "53400", "55P03", "40001", "40P01", "57014"}
+_PASSING = {"53300", "53400", "55P03", "40001", "40P01", "25P03"}
 
 
 class PostgresqlDatabase:
@@ -63,13 +86,19 @@ class PostgresqlDatabase:
         except psycopg.ProgrammingError as error:
             reason = str(error).strip().split('"')[0]
             raise ConfigurationError(
-                f"the PostgreSQL DSN cannot be read ({reason.strip()}): "
-                "write postgresql://user@host:port/database"
+                f"the PostgreSQL DSN cannot be read ({reason.strip()}): {_DSN_HINT}"
             ) from None
-        place = f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}"
-        self.server = f"postgresql {place}/{parts.get('dbname') or ''}"
+        host, port, name = (str(parts.get(part) or "") for part in ("host", "port", "dbname"))
+        if "@" in host + name or not re.fullmatch("[0-9,]*", port):
+            # A part of the password, most likely: it must not get into any message.
+            raise ConfigurationError(f"the PostgreSQL DSN cannot be read: {_DSN_HINT}")
+        self.server = f"postgresql {host or 'localhost'}:{port or 5432}/{name}"
         self.schema = schema
         self._dsn = dsn
+        self._options = str(parts.get("options") or "") + "".join(
+            f" -c {setting}={value}"
+            for setting, value in {"search_path": schema, **_SETTINGS}.items()
+        )
         self._connection: psycopg.Connection[Any] | None = None
         try:
             self._connect()
@@ -95,16 +124,14 @@ class PostgresqlDatabase:
                 keepalives_interval=2,
                 keepalives_count=2,
                 tcp_user_timeout=SILENCE_SECONDS * 1000,
-                options=f"-c search_path={self.schema} "
-                f"-c statement_timeout={STATEMENT_SECONDS * 1000} "
-                f"-c idle_in_transaction_session_timeout={STATEMENT_SECONDS * 1000}",
+                options=self._options,
             )
         except psycopg.Error as error:
             self._refused(error)
         return self._connection
 
     def _refused(self, error: psycopg.Error) -> NoReturn:
-        text = _first_line(error)
+        text = _told(error)
         for sign, remedy in _CONNECTION_REFUSALS:
             if sign in text:
                 raise ConfigurationError(f"{self.server} refuses: {text}: {remedy}") from None
@@ -114,8 +141,13 @@ class PostgresqlDatabase:
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
-        """Run the block as one transaction on a cursor: all of it is stored, or nothing."""
+        """Run the block as one transaction on a cursor: all of it is stored, or nothing.
+
+        Transactions do not nest; a second one inside raises `StorageError`.
+        """
         connection = self._connect()
+        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            raise StorageError(f"{self.server}: a transaction is open already; they do not nest")
         try:
             with connection.transaction(), connection.cursor() as cursor:
                 yield cursor
@@ -123,17 +155,18 @@ class PostgresqlDatabase:
             self._fail(error)
 
     def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """Run one statement by itself and return its rows."""
+        """Run one statement by itself, in one round trip, and return its rows."""
         connection = self._connect()
         try:
-            return connection.execute(statement.encode(), parameters or None).fetchall()
+            cursor = connection.execute(statement.encode(), parameters or None, binary=True)
+            return cursor.fetchall()
         except psycopg.Error as error:
             self._fail(error)
 
     def _fail(self, error: psycopg.Error) -> NoReturn:
-        state, text = error.sqlstate or "", _first_line(error)
-        is_lost = self._connection is None or self._connection.broken or self._connection.closed
-        if is_lost or state[:2] in ("08", "57", "") or state in _PASSING:
+        state, text = error.sqlstate or "", _told(error)
+        is_lost = self._connection is None or self._connection.closed
+        if is_lost or state[:2] in ("08", "57") or state in _PASSING:
             self._drop()
             raise UnavailableError(
                 self.server, f"went away or did not answer ({text}); what was sent may be stored"
@@ -158,92 +191,100 @@ class PostgresqlDatabase:
     # -- migrations --------------------------------------------------------------------------
 
     def _migrate(self) -> None:
-        if self._applied() is not None and not self._pending():
-            return
-        with self.transaction() as cursor:
-            # Processes that start at once wait here for the first one.
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            cursor.execute(
-                sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.schema))
-            )
-            cursor.execute(
-                "CREATE TABLE IF NOT EXISTS migrations(number integer PRIMARY KEY, "
-                "title text NOT NULL, checksum text NOT NULL, "
-                "applied_at timestamptz NOT NULL DEFAULT now())"
-            )
-            cursor.execute("SELECT number FROM migrations")
-            done = {row[0] for row in cursor.fetchall()}
-            for number, path in _files():
-                if number not in done:
-                    text = path.read_text(encoding="utf-8")
-                    cursor.execute(text.encode())
+        while not self._is_current():
+            # Each in a transaction of its own. Processes that start at once wait for each other.
+            with self.transaction() as cursor:
+                cursor.execute("SET LOCAL statement_timeout = 0")
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+                self._make_room(cursor)
+                cursor.execute("SELECT number FROM migrations")
+                done = {row[0] for row in cursor.fetchall()}
+                waiting = [number for number in _FILES if number not in done]
+                if waiting:
+                    number = waiting[0]
+                    cursor.execute(_FILES[number].read_bytes())
                     cursor.execute(
                         "INSERT INTO migrations VALUES(%s, %s, %s)",
-                        (number, path.stem, _checksum(text)),
+                        (number, _FILES[number].stem, _checksum(number)),
                     )
 
-    def _applied(self) -> dict[int, str] | None:
-        rows = self.query(
-            "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'migrations'",
-            (self.schema,),
-        )
-        if not rows:
-            return None
-        return dict(self.query("SELECT number, checksum FROM migrations"))
-
-    def _pending(self) -> list[int]:
-        applied = self._applied() or {}
-        return [number for number, _ in _files() if number not in applied]
-
-    def _check_version(self) -> None:
-        applied = self._applied()
-        if applied is None or self._pending():
-            raise ConfigurationError(
-                f"{self.server}: schema {self.schema} is not up to date: "
-                "run `synchroscope prepare --config FILE`"
+    def _make_room(self, cursor: psycopg.Cursor[Any]) -> None:
+        cursor.execute("SELECT to_regnamespace(%s)", (self.schema,))
+        # Only where it is absent: `IF NOT EXISTS` asks for the right to create one all the same.
+        if cursor.fetchall() == [(None,)]:
+            name = sql.Identifier(self.schema)
+            cursor.execute(sql.SQL("CREATE SCHEMA {}").format(name))
+        cursor.execute("SELECT to_regclass(%s)", (f"{self.schema}.migrations",))
+        if cursor.fetchall() == [(None,)]:
+            cursor.execute(
+                "CREATE TABLE migrations(number integer PRIMARY KEY, title text NOT NULL, "
+                "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
             )
-        known = dict(_files())
-        newer = sorted(set(applied) - set(known))
+
+    def _is_current(self) -> bool:
+        """Say whether all migrations are applied; raise if they are another release's."""
+        applied: dict[int, str] = {}
+        if self.query("SELECT to_regclass(%s)::text", (f"{self.schema}.migrations",))[0][0]:
+            applied = dict(self.query("SELECT number, checksum FROM migrations"))
+        newer = sorted(set(applied) - set(_FILES))
         if newer:
             raise ConfigurationError(
                 f"{self.server}: schema {self.schema} was made by a newer release "
                 f"(migration {newer[-1]}): use that release"
             )
-        for number, checksum in applied.items():
-            if checksum != _checksum(known[number].read_text(encoding="utf-8")):
+        for number, checksum in sorted(applied.items()):
+            if checksum != _checksum(number):
                 raise ConfigurationError(
                     f"{self.server}: migration {number} of schema {self.schema} is not the one of "
                     "this release: use the release that made it, or another schema"
                 )
+        return len(applied) == len(_FILES)
+
+    def _check_version(self) -> None:
+        if not self._is_current():
+            raise ConfigurationError(
+                f"{self.server}: schema {self.schema} is not up to date: "
+                "run `synchroscope prepare --config FILE`"
+            )
 
 
-def _files() -> Iterable[tuple[int, Path]]:
-    return [(int(path.name[:4]), path) for path in sorted(MIGRATIONS.glob("[0-9]*.sql"))]
+_FILES = {int(path.name[:4]): path for path in sorted(MIGRATIONS.glob("[0-9]*.sql"))}
 
 
-def _checksum(text: str) -> str:
-    return xxh3_64_hexdigest(text.encode())
+def _checksum(number: int) -> str:
+    return xxh3_64_hexdigest(_FILES[number].read_bytes())
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _told(error: psycopg.Error) -> str:
+    """Return what the server says, in one line and without the statement."""
+    told = [error.diag.message_primary or str(error) or type(error).__name__]
+    if error.diag.message_detail:
+        told.append(error.diag.message_detail)
+    return " ".join(" ".join(told).split())
 
 
 def escaped(text: str) -> str:
-    r"""Return the text as a column can hold it: without NUL, and reversibly so.
+    r"""Return the text as a column can hold it: without NUL, reversibly and in the same order.
 
-    >>> escaped("user:1"), escaped("a\0b"), escaped("a\\0b")
-    ('user:1', 'a\\0b', 'a\\\\0b')
+    >>> escaped("user:1"), escaped("a\0b")
+    ('user:1', 'a\x01\x01b')
     """
-    return text.replace("\\", "\\\\").replace("\0", "\\0")
+    return text.replace("\1", "\1\2").replace("\0", "\1\1")
 
 
 def unescaped(text: str) -> str:
     r"""Return what `escaped` was given.
 
-    >>> unescaped(escaped("a\0b\\0c")) == "a\0b\\0c"
-    True
+    >>> unescaped(escaped("a\0\1b\2"))
+    'a\x00\x01b\x02'
     """
-    if "\\" not in text:
-        return text
-    return re.sub(r"\\(.)", lambda found: "\0" if found[1] == "0" else found[1], text)
+    return text.replace("\1\1", "\0").replace("\1\2", "\1") if "\1" in text else text
+
+
+def columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    """Return the rows' columns, as ``unnest`` takes them.
+
+    >>> columns([(1, "a"), (2, "b")], 2), columns([], 2)
+    ([[1, 2], ['a', 'b']], [[], []])
+    """
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]

@@ -8,12 +8,12 @@ refused, so one that was paused and comes back changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
-import psycopg
 
-from pipeline.postgresql_database import PostgresqlDatabase, escaped, unescaped
+from pipeline.postgresql_database import PostgresqlDatabase, columns, escaped, unescaped
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, InvalidEventError
 from synchroscope.event import check_value
@@ -22,8 +22,14 @@ from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 SCAN_SLICE_RECORDS = 2_000
 
 _COLUMNS = "context_type, subject, partition, sequence, fields::text, missing"
+_COMMIT = (
+    "SELECT replica_commit(%b, %b, %b::integer, %b::bigint, %b::bytea, %b::text[], %b::text[], "
+    "%b::integer[], %b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bigint, %b::bigint, "
+    "%b::bytea, %b::bigint)"
+)
 _encode_fields = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, tuple[Any, int]]).decode
+_numbers = partial(msgspec.convert, type=list[int])
 
 
 class PostgresqlStorage:
@@ -39,7 +45,7 @@ class PostgresqlStorage:
         self._database = database
         self._replica = replica
         self._life: str | None = None
-        self._versions: dict[int, int] = {}
+        self._seen: dict[int, tuple[str | None, int]] = {}
         self._prefetched: dict[AggregateKey, AggregateRecord | None] = {}
 
     def incarnation(self) -> str | None:
@@ -53,44 +59,38 @@ class PostgresqlStorage:
     def begin(self, incarnation: str) -> None:
         """Empty the storage and start a new life, unless another process was faster."""
         self._prefetched.clear()
-        self._versions.clear()
+        life = None if self._life is None else escaped(self._life)
         with self._database.transaction() as cursor:
-            if self._life is None:
-                cursor.execute(
-                    "INSERT INTO replica_lives VALUES(%s, %s) ON CONFLICT DO NOTHING",
-                    (self._replica, escaped(incarnation)),
-                )
-            else:
-                cursor.execute(
-                    "UPDATE replica_lives SET incarnation = %s "
-                    "WHERE replica = %s AND incarnation = %s",
-                    (escaped(incarnation), self._replica, escaped(self._life)),
-                )
-            if cursor.rowcount != 1:
-                return
-            for table in ("replica_aggregates", "replica_partitions", "replica_journal"):
-                cursor.execute(f"DELETE FROM {table} WHERE replica = %s".encode(), (self._replica,))
-        self._life = incarnation
+            cursor.execute("SET LOCAL statement_timeout = 0")  # There may be much to empty.
+            cursor.execute(
+                "SELECT replica_begin(%s, %s, %s)", (self._replica, life, escaped(incarnation))
+            )
+            has_begun = cursor.fetchall() == [(True,)]
+        if has_begun:
+            self._life = incarnation
+            self._seen.clear()
 
     def partition_state(self, partition: int) -> bytes | None:
         """Return what the last commit stored."""
         self._prefetched.clear()
-        rows = self._database.query(
-            "SELECT version, state FROM replica_partitions WHERE replica = %s AND partition = %s",
-            (self._replica, partition),
+        [(life, version, state)] = self._database.query(
+            "SELECT (SELECT incarnation FROM replica_lives WHERE replica = %s), version, state "
+            "FROM (VALUES(1)) AS one LEFT JOIN replica_partitions "
+            "ON replica = %s AND partition = %s",
+            (self._replica, self._replica, partition),
         )
-        version, state = rows[0] if rows else (0, None)
-        self._versions[partition] = version
-        return None if state is None else bytes(state)
+        self._seen[partition] = (life, version or 0)
+        found: bytes | None = state
+        return found
 
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored."""
         if key in self._prefetched:
             return self._prefetched[key]
         rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM replica_aggregates WHERE replica = %s AND hash = %s "
+            f"SELECT {_COLUMNS} FROM replica_aggregates WHERE replica = %s "
             "AND context_type = %s AND subject = %s",
-            (self._replica, *_hashed(key)),
+            (self._replica, *map(escaped, key)),
         )
         return _record(rows[0]) if rows else None
 
@@ -99,36 +99,40 @@ class PostgresqlStorage:
         self._prefetched.clear()
         if not keys:
             return
-        distinct = list(dict.fromkeys(keys))
-        columns = [list(column) for column in zip(*map(_hashed, distinct), strict=True)]
+        distinct = dict.fromkeys(keys)
         rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM replica_aggregates WHERE replica = %s AND (hash, "
-            "context_type, subject) IN (SELECT * FROM unnest(%s::bytea[], %s::text[], %s::text[]))",
-            (self._replica, *columns),
+            f"SELECT {_COLUMNS} FROM unnest(%b::text[], %b::text[]) AS asked(context_type, subject)"
+            " JOIN replica_aggregates USING (context_type, subject) WHERE replica = %b",
+            (*columns([(escaped(kind), escaped(one)) for kind, one in distinct], 2), self._replica),
         )
-        self._prefetched = dict.fromkeys(distinct)
+        self._prefetched.update(distinct)
         for row in rows:
             self._prefetched[unescaped(row[0]), unescaped(row[1])] = _record(row)
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
-        """Yield the aggregates of one bucket, in order of their hash."""
+        """Yield the aggregates of one bucket, in order of their hash.
+
+        Read in slices of `SCAN_SLICE_RECORDS`: a bucket of up to that many is seen in one snapshot.
+        """
         shift = 64 - bits
         last = (((bucket + 1) << shift) - 1).to_bytes(8, "big")
         place: tuple[bytes, str, str] = ((bucket << shift).to_bytes(8, "big"), "", "")
-        while True:
+        more = True
+        while more:
             rows = self._database.query(
                 f"SELECT {_COLUMNS}, hash FROM replica_aggregates WHERE replica = %s "
-                "AND (hash, context_type, subject) > (%s, %s, %s) AND hash <= %s "
-                "AND partition = %s ORDER BY hash, context_type, subject LIMIT %s",
-                (self._replica, *place, last, partition, SCAN_SLICE_RECORDS),
+                "AND partition = %s AND hash >= %s AND hash <= %s "
+                "AND (hash, context_type, subject) > (%s, %s, %s) "
+                "ORDER BY hash, context_type, subject LIMIT %s",
+                (self._replica, partition, place[0], last, *place, SCAN_SLICE_RECORDS),
             )
+            more = len(rows) == SCAN_SLICE_RECORDS
             for row in rows:
                 record = _record(row)
-                if record is not None:
+                if record is not None and _hash(record.context_type, record.subject) == row[6]:
                     yield record
-            if len(rows) < SCAN_SLICE_RECORDS:
-                return
-            place = (bytes(rows[-1][6]), rows[-1][0], rows[-1][1])
+            if rows:
+                place = (rows[-1][6], rows[-1][0], rows[-1][1])
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""
@@ -137,7 +141,7 @@ class PostgresqlStorage:
             "AND partition = %s AND end_position > %s ORDER BY number",
             (self._replica, partition, position),
         )
-        return [JournalChunk(start, end, bytes(data)) for start, end, data in rows]
+        return [JournalChunk(*row) for row in rows]
 
     def commit(
         self,
@@ -149,87 +153,47 @@ class PostgresqlStorage:
     ) -> None:
         """Store all of it in one transaction, if nobody else went on with the partition."""
         self._prefetched.clear()
-        if self._life is None:
-            self.incarnation()
-        if partition not in self._versions:
+        if partition not in self._seen:
             self.partition_state(partition)
-        rows = [_row(self._replica, key, record) for key, record in records.items()]
-        with self._database.transaction() as cursor:
-            self._raise_version(cursor, partition, state)
-            if rows:
-                cursor.execute(
-                    "INSERT INTO replica_aggregates SELECT replica, hash, context_type, subject, "
-                    "partition, sequence, fields::json, missing::bigint[] FROM unnest(%s::text[], "
-                    "%s::bytea[], %s::text[], %s::text[], %s::integer[], %s::bigint[], %s::text[], "
-                    "%s::text[]) AS new(replica, hash, context_type, subject, partition, sequence, "
-                    "fields, missing) ON CONFLICT(replica, hash, context_type, subject) DO UPDATE "
-                    "SET partition = excluded.partition, sequence = excluded.sequence, "
-                    "fields = excluded.fields, missing = excluded.missing",
-                    [list(column) for column in zip(*rows, strict=True)],
-                )
-            if chunk is not None:
-                cursor.execute(
-                    "INSERT INTO replica_journal SELECT %s, %s, coalesce(max(number), 0) + 1, "
-                    "%s, %s, %s FROM replica_journal WHERE replica = %s AND partition = %s",
-                    (
-                        self._replica,
-                        partition,
-                        chunk.start,
-                        chunk.end,
-                        chunk.data,
-                        self._replica,
-                        partition,
-                    ),
-                )
-            if journal_floor > 0:
-                cursor.execute(
-                    "DELETE FROM replica_journal WHERE replica = %s AND partition = %s "
-                    "AND end_position <= %s",
-                    (self._replica, partition, journal_floor),
-                )
-        self._versions[partition] += 1
-
-    def _raise_version(
-        self, cursor: psycopg.Cursor[Any], partition: int, state: bytes | None
-    ) -> None:
-        """Lock the partition, and refuse a life or a version that is not the one that was seen."""
-        cursor.execute(
-            "SELECT incarnation FROM replica_lives WHERE replica = %s FOR SHARE", (self._replica,)
+        life, version = self._seen[partition]
+        rows = [_row(key, record) for key, record in records.items()]
+        chunk_columns = (
+            (None, None, None) if chunk is None else (chunk.start, chunk.end, chunk.data)
         )
-        lives = [unescaped(row[0]) for row in cursor.fetchall()]
-        seen = self._versions[partition]
-        is_same_life = lives == ([] if self._life is None else [self._life])
-        if is_same_life and seen == 0:
-            cursor.execute(
-                "INSERT INTO replica_partitions VALUES(%s, %s, 1, %s) ON CONFLICT DO NOTHING",
-                (self._replica, partition, state),
-            )
-        elif is_same_life:
-            cursor.execute(
-                "UPDATE replica_partitions SET version = version + 1, "
-                "state = coalesce(%s, state) "
-                "WHERE replica = %s AND partition = %s AND version = %s",
-                (state, self._replica, partition, seen),
-            )
-        if not is_same_life or cursor.rowcount != 1:
+        [(is_stored,)] = self._database.query(
+            _COMMIT,
+            (
+                *(self._replica, life, partition, version, state),
+                *columns(rows, 7),
+                *chunk_columns,
+                journal_floor,
+            ),
+        )
+        if not is_stored:
             raise FencedError(
                 f"{self._database.server}: another process went on with partition {partition} of "
-                f"{self._replica}"
+                f"{self._replica}, or began it anew; nothing was written: read it again"
             )
+        self._seen[partition] = (life, version + 1)
 
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
 
 
-def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:
-    return aggregate_hash(*key).to_bytes(8, "big"), escaped(key[0]), escaped(key[1])
+def _hash(context_type: str, subject: str) -> bytes:
+    return aggregate_hash(context_type, subject).to_bytes(8, "big")
 
 
-def _row(replica: str, key: AggregateKey, record: AggregateRecord) -> tuple[Any, ...]:
-    missing = "{" + ",".join(map(str, record.missing)) + "}"
-    fields = _encode_fields(record.fields).decode()
-    return (replica, *_hashed(key), record.partition, record.sequence, fields, missing)
+def _row(key: AggregateKey, record: AggregateRecord) -> tuple[Any, ...]:
+    return (
+        *map(escaped, key),
+        record.partition,
+        _hash(*key),
+        record.sequence,
+        _encode_fields(record.fields).decode(),
+        "{" + ",".join(map(str, record.missing)) + "}",
+    )
 
 
 def _record(row: Sequence[Any]) -> AggregateRecord | None:
@@ -238,9 +202,9 @@ def _record(row: Sequence[Any]) -> AggregateRecord | None:
     try:
         decoded = _decode_fields(fields)
         for value, _ in decoded.values():
-            check_value(value, "$")
-    except (msgspec.DecodeError, InvalidEventError, RecursionError):
+            if type(value) is not str:
+                check_value(value, "$")
+        whole = _numbers(missing)
+    except (msgspec.ValidationError, msgspec.DecodeError, InvalidEventError, RecursionError):
         return None
-    return AggregateRecord(
-        unescaped(kind), unescaped(subject), partition, sequence, decoded, list(missing)
-    )
+    return AggregateRecord(unescaped(kind), unescaped(subject), partition, sequence, decoded, whole)
