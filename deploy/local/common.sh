@@ -4,7 +4,7 @@ set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="${SYNCHROSCOPE_LOCAL_DIR:-${TMPDIR:-/tmp}/synchroscope-local-$(id -u)}"
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/synchroscope"
+cache="${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/synchroscope"
 kafka_port="${SYNCHROSCOPE_LOCAL_KAFKA_PORT:-29092}"
 controller_port="${SYNCHROSCOPE_LOCAL_CONTROLLER_PORT:-$((kafka_port + 1))}"
 postgres_port="${SYNCHROSCOPE_LOCAL_POSTGRES_PORT:-25432}"
@@ -59,17 +59,20 @@ install_kafka() {
     command -v java > /dev/null || install_debian openjdk-17-jre-headless
     [ -f "$kafka_libs/.complete" ] && return
     command -v mvn > /dev/null || install_debian maven
-    echo "fetching Apache Kafka $kafka_version"
-    local target
-    target="$(mktemp -d "$root/kafka-libs.XXXXXX")"
-    mvn -q -B -f "$here/kafka/pom.xml" -Dkafka.version="$kafka_version" \
-        dependency:copy-dependencies -DoutputDirectory="$target" > "$root/maven.log" 2>&1 \
-        || { tail -20 "$root/maven.log" >&2; fail "Maven could not fetch Apache Kafka"; }
-    touch "$target/.complete"
     mkdir -p "$cache"
+    ( # Others, with another $root, may want the same libraries.
+        flock 8
+        [ -f "$kafka_libs/.complete" ] || fetch_kafka
+    ) 8> "$cache/lock"
+}
+
+fetch_kafka() {
+    echo "fetching Apache Kafka $kafka_version"
     rm -rf "$kafka_libs"
-    mv "$target" "$kafka_libs"
-    chmod 755 "$kafka_libs"
+    mvn -q -B -f "$here/kafka/pom.xml" -Dkafka.version="$kafka_version" \
+        dependency:copy-dependencies -DoutputDirectory="$kafka_libs" > "$root/maven.log" 2>&1 \
+        || { tail -20 "$root/maven.log" >&2; fail "Maven could not fetch Apache Kafka; its log is $root/maven.log"; }
+    touch "$kafka_libs/.complete"
 }
 
 install_postgres() { postgres_binaries > /dev/null || install_debian postgresql; }
