@@ -146,7 +146,7 @@ class PostgresqlDatabase:
         Transactions do not nest; a second one inside raises `StorageError`.
         """
         connection = self._connect()
-        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        if connection.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
             raise StorageError(f"{self.server}: a transaction is open already; they do not nest")
         try:
             with connection.transaction(), connection.cursor() as cursor:
