@@ -19,13 +19,13 @@ from chaos.drawing import draw_hazards, draw_settings
 from chaos.faults import STORAGE_KINDS, Injected
 from chaos.ownership import Ownership
 from chaos.remote_log import FencedLog, MarkedLog, ProducerLog
-from chaos.remote_storage import CurrentStorage, SharedStorage, StorageServer
+from chaos.remote_storage import CurrentStorage, PlainStorage, SharedStorage, StorageServer
 from chaos.saboteur import Saboteur
 from chaos.world import CALM_ROUNDS, World, topics
 from pipeline.projector import Projector
 from pipeline.relay import Relay
 from synchroscope.errors import FencedError, UnavailableError
-from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import ReplicaStorage
 from synchroscope.replica import PartitionState
 from validator.finding import timestamp
 from validator.status import ReplicaStatus
@@ -46,6 +46,7 @@ class DividedWorld(World):
         settings = draw_settings(rng)
         self.hazards = draw_hazards(rng)
         self.has_zombies = self.hazards.pause_chance > 0.0
+        self.repeat_window = self.hazards.repeat_window
         log = MarkedLog(topics(settings), marks=True, leaps=self.hazards.leaps)
         super().__init__(seed, rng, settings, log)
         self.server = log
@@ -57,7 +58,7 @@ class DividedWorld(World):
             "validator": Ownership(settings.partitions, processes),
         }
         self._storages = {name: StorageServer() for name in self.views}
-        self._copies: dict[str, list[tuple[MemoryStorage, int]]] = {n: [] for n in self.views}
+        self._copies: dict[str, list[tuple[PlainStorage, int]]] = {n: [] for n in self.views}
         self._undone: set[int] = set()
         self._paused: list[str] = []
         self._builds = 0
@@ -163,7 +164,7 @@ class DividedWorld(World):
             self._move(self._groups[rng.choice(sorted(self._groups))])
         name = rng.choice(sorted(self.views))
         if rng.random() < hazards.copy_share:
-            copy = self._storages[name].copy(self.settings.partitions)
+            copy = self._storages[name].held.copy()
             self._copies[name].append((copy, len(self.journal.faults())))
             del self._copies[name][:-3]
         if rng.random() < hazards.restart_share:
@@ -184,7 +185,7 @@ class DividedWorld(World):
             server.held, known_faults = copies[number]
             del copies[number:]
         else:
-            server.held, known_faults = MemoryStorage(), 0
+            server.held, known_faults = PlainStorage(), 0
         server.restarts += self.rng.random() < 0.5
         self.fallen.add(name)
         faults = self.journal.faults()
@@ -299,13 +300,13 @@ class DividedWorld(World):
         data = self._storages[name].held.partition_state(partition)
         return 0 if data is None else msgspec.msgpack.decode(data, type=PartitionState).position
 
-    def held(self, name: str) -> MemoryStorage:
+    def held(self, name: str) -> ReplicaStorage:
         """Return what a replica's storage holds."""
         return self._storages[name].held
 
     def empty(self, name: str) -> None:
         """Empty the storage under projectors that live: they have to notice by themselves."""
-        self._storages[name].held = MemoryStorage()
+        self._storages[name].held = PlainStorage()
         self.fallen.add(name)
 
     def is_undone(self, index: int, fault: Injected) -> bool:

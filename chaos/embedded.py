@@ -15,7 +15,7 @@ from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
 from pipeline.relay import Relay
 from synchroscope.memory_storage import MemoryStorage
-from synchroscope.ports import Role
+from synchroscope.ports import ReplicaStorage, Role
 from validator.finding import timestamp
 from validator.status import ReplicaStatus
 from validator.validator import Validator
@@ -130,7 +130,7 @@ class EmbeddedWorld(World):
         """Return a replica's position."""
         return self._running_projector(name).replica.position(partition)
 
-    def held(self, name: str) -> MemoryStorage:
+    def held(self, name: str) -> ReplicaStorage:
         """Return a replica's storage."""
         return self._storages[name]
 

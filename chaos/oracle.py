@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.event_store import EventStore
 from synchroscope.event import ContextEvent
-from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import ReplicaStorage
 from synchroscope.view import View
 
 Facts = dict[tuple[str, str, str], Any]
@@ -47,7 +47,7 @@ def facts_of_view(events: Sequence[ContextEvent], view: View) -> Facts:
     return facts
 
 
-def facts_of_storage(storage: MemoryStorage, partitions: int) -> Facts:
+def facts_of_storage(storage: ReplicaStorage, partitions: int) -> Facts:
     """Return what a replica's storage really holds."""
     return {
         (record.context_type, record.subject, name): value

@@ -8,9 +8,82 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from chaos.crashing import CrashPoint
+from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, UnavailableError
-from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+
+
+class PlainStorage:
+    """What a server holds; made for few facts and many copies."""
+
+    def __init__(self) -> None:
+        self._life: str | None = None
+        self._records: dict[AggregateKey, tuple[int, AggregateRecord]] = {}
+        self._states: dict[int, bytes] = {}
+        self._chunks: dict[int, list[JournalChunk]] = {}
+
+    def copy(self) -> PlainStorage:
+        """Return an independent copy."""
+        twin = PlainStorage()
+        twin._life = self._life
+        twin._records = self._records.copy()
+        twin._states = self._states.copy()
+        twin._chunks = {number: chunks[:] for number, chunks in self._chunks.items()}
+        return twin
+
+    def incarnation(self) -> str | None:
+        """Return the storage's life."""
+        return self._life
+
+    def begin(self, incarnation: str) -> None:
+        """Start a new life."""
+        self._records.clear()
+        self._states.clear()
+        self._chunks.clear()
+        self._life = incarnation
+
+    def partition_state(self, partition: int) -> bytes | None:
+        """Return the partition's state."""
+        return self._states.get(partition)
+
+    def get(self, key: AggregateKey) -> AggregateRecord | None:
+        """Return an aggregate."""
+        found = self._records.get(key)
+        return None if found is None else found[1]
+
+    def prefetch(self, keys: Sequence[AggregateKey]) -> None:
+        """Nothing is gained by it here."""
+
+    def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
+        """Yield a bucket's aggregates as they are at the first one."""
+        for number, record in list(self._records.values()):
+            if record.partition == partition and number >> (64 - bits) == bucket:
+                yield record
+
+    def journal(self, partition: int, position: int) -> list[JournalChunk]:
+        """Return journal chunks."""
+        return [chunk for chunk in self._chunks.get(partition, ()) if chunk.end > position]
+
+    def commit(
+        self,
+        records: Mapping[AggregateKey, AggregateRecord],
+        partition: int,
+        state: bytes | None,
+        chunk: JournalChunk | None = None,
+        journal_floor: int = 0,
+    ) -> None:
+        """Commit."""
+        for key, record in records.items():
+            self._records[key] = (aggregate_hash(*key), record)
+        if state is not None:
+            self._states[partition] = state
+        chunks = self._chunks.get(partition, [])
+        if chunk is not None:
+            chunks = [*chunks, chunk]
+        self._chunks[partition] = [kept for kept in chunks if kept.end > journal_floor]
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class StorageServer:
@@ -20,22 +93,8 @@ class StorageServer:
     """
 
     def __init__(self) -> None:
-        self.held = MemoryStorage()
+        self.held = PlainStorage()
         self.restarts = 0
-
-    def copy(self, partitions: int) -> MemoryStorage:
-        """Return an independent copy of what is held."""
-        twin = MemoryStorage()
-        life = self.held.incarnation()
-        if life is not None:
-            twin.begin(life)
-        for partition in range(partitions):
-            stored = self.held.scan(partition, 0, 0)
-            records = {(record.context_type, record.subject): record.copy() for record in stored}
-            twin.commit(records, partition, self.held.partition_state(partition))
-            for chunk in self.held.journal(partition, -1):
-                twin.commit({}, partition, None, chunk)
-        return twin
 
 
 class CurrentStorage:
@@ -44,7 +103,7 @@ class CurrentStorage:
     def __init__(self, server: StorageServer) -> None:
         self._server = server
 
-    def _held(self) -> MemoryStorage:
+    def _held(self) -> PlainStorage:
         return self._server.held
 
     def incarnation(self) -> str | None:
@@ -68,7 +127,7 @@ class CurrentStorage:
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield a bucket's aggregates as they are now."""
-        return iter(list(self._held().scan(partition, bucket, bits)))
+        return self._held().scan(partition, bucket, bits)
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return journal chunks."""
@@ -105,7 +164,7 @@ class SharedStorage(CurrentStorage):
         self._life: str | None = None
         self._known: dict[int, bytes | None] = {}
 
-    def _held(self) -> MemoryStorage:
+    def _held(self) -> PlainStorage:
         self._pause()
         if self._server.restarts != self._restarts:
             raise UnavailableError("storage", "the connection was lost")

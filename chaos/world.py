@@ -17,12 +17,12 @@ from pipeline.log_memory import MemoryLog
 from pipeline.partitioner import PARTITIONERS
 from pipeline.projector import Projector
 from pipeline.relay import Relay
-from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import CONTROL_TOPICS, EVENTS, Log, ReplicaStorage
 from synchroscope.replica import Replica
 from synchroscope.view import View
 from validator.finding import Finding, timestamp
 from validator.ledger import FindingsReader
+from validator.reference import REPEAT_WINDOW
 from validator.status import ReplicaStatus
 from validator.validator import ExpectedReplica, Validator
 from validator.watch import Judged
@@ -44,6 +44,7 @@ class World(ABC):
     mode = ""
     has_zombies = False
     """Whether a process may work on after it lost its place."""
+    repeat_window = REPEAT_WINDOW
 
     def __init__(self, seed: int, rng: random.Random, settings: Settings, log: MemoryLog) -> None:
         self.seed = seed
@@ -78,7 +79,7 @@ class World(ABC):
         """Throw away what an actor that died held in memory."""
 
     @abstractmethod
-    def held(self, name: str) -> MemoryStorage:
+    def held(self, name: str) -> ReplicaStorage:
         """Return what a replica's storage really holds."""
 
     @abstractmethod
@@ -200,6 +201,7 @@ class World(ABC):
             checkpoint_interval_seconds=0.1,
             partitions=partitions,
             worker=worker,
+            repeat_window=self.repeat_window,
         )
 
     def make_relay(self, log: Log) -> Relay:
