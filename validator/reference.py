@@ -116,6 +116,8 @@ class Reference:
     marker_interval: Offsets between two kept points; smaller makes going back cheaper and costs
         memory (`KEPT_POINTS` tables of 24 bytes a bucket, a view and a partition).
     partitions: Which partitions to fold; default: all of the log.
+    repeat_window: How many event IDs of a partition are remembered, to know those that come again;
+        what the relay publishes again is known without.
     """
 
     def __init__(
@@ -127,8 +129,10 @@ class Reference:
         hasher: Hasher | None = None,
         marker_interval: int = 1_024,
         partitions: Sequence[int] | None = None,
+        repeat_window: int = REPEAT_WINDOW,
     ) -> None:
         self._log = log
+        self._repeat_window = repeat_window
         self._views = {view.model: view for view in views}
         self._bits = bits
         self._hasher = hasher or Hasher()
@@ -139,7 +143,7 @@ class Reference:
         self._folds = {number: self._empty() for number in mine}
         self._points: dict[int, OrderedDict[int, Fold]] = {n: OrderedDict() for n in mine}
         self._recent: dict[int, OrderedDict[int, None]] = {n: OrderedDict() for n in mine}
-        self._repeats: dict[int, deque[int]] = {n: deque(maxlen=REPEAT_WINDOW) for n in mine}
+        self._repeats: dict[int, deque[int]] = {n: deque(maxlen=repeat_window) for n in mine}
         self._runs = {number: _Runs() for number in mine}
         self.repeated = dict.fromkeys(mine, 0)
         for number in mine:
@@ -189,7 +193,7 @@ class Reference:
                 self.repeated[partition] += 1
                 continue
             recent[mark] = None
-            if len(recent) > REPEAT_WINDOW:
+            if len(recent) > self._repeat_window:
                 recent.popitem(last=False)
             self._fold_event(fold, record, event)
         while stops and stops[0] <= batch.position:
@@ -280,7 +284,7 @@ class Reference:
         if position > fold.position or not earlier or position - max(earlier) > MAXIMUM_REPLAY:
             return None
         repeats = self._repeats[partition]
-        if len(repeats) == REPEAT_WINDOW and repeats[0] > max(earlier):
+        if len(repeats) == self._repeat_window and repeats[0] > max(earlier):
             return None  # Which of these records were repeats is no longer known.
         twin = points[max(earlier)].copy()
         for record in self.records(partition, twin.position, position):

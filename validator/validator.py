@@ -33,7 +33,7 @@ from validator.finding import Finding
 from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
-from validator.reference import Fold, Reference, StoredFold
+from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
 from validator.status import ReplicaStatus, status_of
@@ -84,6 +84,7 @@ class Validator:
     request_timeout_seconds: After this a question is put again.
     fold_records: Most events folded of one partition in one step.
     checkpoint_interval_seconds: Most time between checkpoints while there is nothing to publish.
+    repeat_window: How many event IDs of a partition are remembered (see `Reference`).
     partitions: Which partitions to validate; default: all. Others are passed over in silence, so
         several validators can divide a log.
     worker: Name of the process; if given, each checkpoint publishes how things stand, so that a
@@ -105,6 +106,7 @@ class Validator:
         request_timeout_seconds: float = 2.0,
         fold_records: int = 1_000,
         checkpoint_interval_seconds: float = 0.5,
+        repeat_window: int = REPEAT_WINDOW,
         partitions: Sequence[int] | None = None,
         worker: str = "",
     ) -> None:
@@ -125,6 +127,7 @@ class Validator:
             hasher=self._hasher,
             marker_interval=marker_interval,
             partitions=partitions,
+            repeat_window=repeat_window,
         )
         self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
         self._ledger = Ledger()
