@@ -301,10 +301,23 @@ def recovery_seconds(eyes: Eyes, since: float) -> float:
         elif eyes.ask(partial(is_past, store_position=position, heads=heads), False):
             return time.monotonic() - since
         time.sleep(LOOK_SECONDS)
-    statuses = eyes.ask(
-        lambda g: [(s.name, s.verdict.value, s.reason) for s in g.board.statuses(time.time())]
+    raise Violation(
+        f"not recovered after {RECOVERY_LIMIT_SECONDS:.0f} s: {eyes.ask(describe)}; "
+        f"wanted: position {position}, heads {heads}"
     )
-    raise Violation(f"not recovered after {RECOVERY_LIMIT_SECONDS:.0f} s: {statuses}")
+
+
+def describe(gatherer: Gatherer) -> dict[str, Any]:
+    """Return where everything stands."""
+    now, board = time.time(), gatherer.board
+    return {
+        "heads": gatherer.heads(),
+        "store": gatherer.store.count(),
+        "relay": board.relay(),
+        "reference": {n: p for s in board.standings() for n, p in s.positions.items()},
+        "replicas": {s.name: (s.verdict.value, s.reason, s.position) for s in board.statuses(now)},
+        "processes": [(r.process, r.role, r.partitions) for r in board.running(now)],
+    }
 
 
 # -- rounds ------------------------------------------------------------------------------------
