@@ -33,9 +33,9 @@ _RIGHTS = "let this user {}, or set kafka security.username to one that may"
 
 _REMEDIES: Mapping[int, str] = {
     UNKNOWN_TOPIC: "check kafka topic_prefix, or create the topics with "
-    "`synchroscope topics create --config FILE`",
+    "`synchroscope prepare --config FILE`",
     MESSAGE_TOO_LARGE: "raise max.message.bytes of the topic to kafka message_bytes (see "
-    "`synchroscope topics check --config FILE`)",
+    "`synchroscope prepare --config FILE`)",
     17: "check kafka topic_prefix: letters, digits, '.', '_' and '-' only",
     18: "lower kafka batch_bytes, or raise max.message.bytes of the topic",
     26: "set kafka session_timeout_seconds between group.min.session.timeout.ms and "
@@ -57,7 +57,7 @@ _REMEDIES: Mapping[int, str] = {
     54: "set kafka security.protocol as the broker's listener has it",
     SASL_FAILED: _LOGIN,
     76: "set kafka compression to one that the broker knows",
-    87: "the broker refused a record: compare the topic with `synchroscope topics check`",
+    87: "the broker refused a record: compare the topic with `synchroscope prepare`",
 }
 
 

@@ -21,7 +21,7 @@ from synchroscope.ports import (
 )
 
 _FOR_EVER = "-1"
-_CREATE = "`synchroscope topics create --config FILE`"
+_CREATE = "`synchroscope prepare --config FILE`"
 _VISIBLE_POLL_SECONDS = 0.05
 
 #: The state is read whole when a role starts: it is compacted early and often, so that what is to

@@ -396,5 +396,5 @@ def test_missing_topics_are_named_with_the_command_that_creates_them(
     other = replace(kafka, topic_prefix="nobody-made-these.")
     with pytest.raises(ConfigurationError, match=r"nobody-made-these\.sync\.state is missing"):
         open_log(other)
-    assert all("synchroscope topics create" in sentence for sentence in check_topics(other))
+    assert all("synchroscope prepare" in sentence for sentence in check_topics(other))
     assert len(check_topics(other)) == len(wanted_topics(other))
