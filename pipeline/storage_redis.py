@@ -106,8 +106,8 @@ class RedisStorage:
         self._about = f"{self._base}:about"
         self._partitions = f"{self._base}:partitions"
         self._emptied = f"{self._base}:emptied"
-        self._life = b""
-        """The life of which `incarnation` last told."""
+        self._life: bytes | None = None
+        """The life of which `incarnation` last told; empty where there was none."""
         self._seen: dict[int, _Seen] = {}
         self._prefetched = _Prefetched()
         self._writer = secrets.token_hex(6)
@@ -129,7 +129,7 @@ class RedisStorage:
         self._seen.clear()
         life = secrets.token_hex(4)
         keys = (self._about, self._partitions, self._emptied)
-        if self._redis.run(BEGIN, keys, (self._life, life, incarnation, self._base)):
+        if self._redis.run(BEGIN, keys, (self._life or b"", life, incarnation, self._base)):
             self._life = life.encode()
             self._empty(SLICES_AT_BEGINNING)
 
@@ -146,13 +146,15 @@ class RedisStorage:
     def partition_state(self, partition: int) -> bytes | None:
         """Return what the last commit stored."""
         self._prefetched.records = {}
+        self._seen[partition], state = self._look(partition)
+        return state
+
+    def _look(self, partition: int) -> tuple[_Seen, bytes | None]:
         keys = (self._about, self._place(partition))
         life, version, state = self._redis.run(STATE, keys, ())
         if not version.startswith(life + b"-"):
             version, state = b"", None  # What an older life has left.
-        self._seen[partition] = _Seen(life, version)
-        found: bytes | None = state
-        return found
+        return _Seen(life, version), state
 
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored."""
@@ -227,9 +229,11 @@ class RedisStorage:
         try is refused until `partition_state` has told.
         """
         self._prefetched.records = {}
-        if partition not in self._seen:
-            self.partition_state(partition)
-        seen = self._seen[partition]
+        seen = self._seen.get(partition)
+        if seen is None:
+            seen, _ = self._look(partition)
+            if self._life not in (None, seen.life):
+                raise self._fenced(partition)
         self._commits += 1
         version = b"%s-%s-%d" % (seen.life, self._writer.encode(), self._commits)
         numbers = list({record.partition: None for record in records.values()})
@@ -261,13 +265,16 @@ class RedisStorage:
         )
         stored, left = self._redis.run(COMMIT, keys, arguments)
         if not stored:
-            raise FencedError(
-                f"{self.server}: another process went on with partition {partition} of "
-                f"{self._replica}, or the server lost its newest writes: read the partition anew"
-            )
+            raise self._fenced(partition)
         self._seen[partition] = _Seen(seen.life, version)
         if left:
             self._empty(1)
+
+    def _fenced(self, partition: int) -> FencedError:
+        return FencedError(
+            f"{self.server}: another process went on with partition {partition} of "
+            f"{self._replica}, or the server lost its newest writes: read the partition anew"
+        )
 
     def close(self) -> None:
         """Close the connections; closing twice is harmless."""
