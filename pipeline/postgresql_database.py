@@ -77,25 +77,12 @@ class PostgresqlDatabase:
     """
 
     def __init__(self, dsn: str, schema: str = "synchroscope", *, migrate: bool = True) -> None:
-        if not _SCHEMA.fullmatch(schema):
-            raise ConfigurationError(
-                f"schema {schema!r}: lower case letters, digits and underscores are allowed"
-            )
-        try:
-            parts = psycopg.conninfo.conninfo_to_dict(dsn)
-        except psycopg.ProgrammingError as error:
-            reason = str(error).strip().split('"')[0]
-            raise ConfigurationError(
-                f"the PostgreSQL DSN cannot be read ({reason.strip()}): {_DSN_HINT}"
-            ) from None
-        host, port, name = (str(parts.get(part) or "") for part in ("host", "port", "dbname"))
-        if "@" in host + name or not re.fullmatch("[0-9,]*", port):
-            # A part of the password, most likely: it must not get into any message.
-            raise ConfigurationError(f"the PostgreSQL DSN cannot be read: {_DSN_HINT}")
-        self.server = f"postgresql {host or 'localhost'}:{port or 5432}/{name}"
+        check_schema(schema)
+        self.server = server_of(dsn)
         self.schema = schema
         self._dsn = dsn
-        self._options = str(parts.get("options") or "") + "".join(
+        self._options = str(psycopg.conninfo.conninfo_to_dict(dsn).get("options") or "")
+        self._options += "".join(
             f" -c {setting}={value}"
             for setting, value in {"search_path": schema, **_SETTINGS}.items()
         )
@@ -246,6 +233,31 @@ class PostgresqlDatabase:
                 f"{self.server}: schema {self.schema} is not up to date: "
                 "run `synchroscope prepare --config FILE`"
             )
+
+
+def check_schema(name: str) -> None:
+    """Raise `ConfigurationError` unless a schema can have that name."""
+    if not _SCHEMA.fullmatch(name) or name.startswith("pg_"):
+        raise ConfigurationError(
+            f"schema {name!r}: up to 63 small letters, digits and underscores are allowed, "
+            "and no pg_ at the beginning"
+        )
+
+
+def server_of(dsn: str) -> str:
+    """Return what messages call the server; raise `ConfigurationError` if the DSN is none."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        reason = str(error).strip().split('"')[0].strip()
+        raise ConfigurationError(
+            f"the PostgreSQL DSN cannot be read ({reason}): {_DSN_HINT}"
+        ) from None
+    host, port, name = (str(parts.get(part) or "") for part in ("host", "port", "dbname"))
+    if "@" in host + name or not re.fullmatch("[0-9,]*", port):
+        # A part of the password, most likely: it must not get into any message.
+        raise ConfigurationError(f"the PostgreSQL DSN cannot be read: {_DSN_HINT}")
+    return f"postgresql {host or 'localhost'}:{port or 5432}/{name}"
 
 
 _FILES = {int(path.name[:4]): path for path in sorted(MIGRATIONS.glob("[0-9]*.sql"))}

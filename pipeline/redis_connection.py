@@ -151,10 +151,18 @@ class RedisConnection:
         return StorageError(f"{self.server}: see the cause for what went wrong ({text})")
 
 
+def server_of(url: str) -> str:
+    """Return what messages call the server; raise `ConfigurationError` if the URL is none."""
+    return _server(_settings(url))
+
+
 def _settings(url: str) -> dict[str, Any]:
     try:
-        number = urlsplit(url).path.strip("/")
-        if not url.startswith("unix:") and number and not number.isdecimal():
+        parts = urlsplit(url)
+        number = parts.path.strip("/")
+        # An @ further on: the password has a / ? or #, and what comes before it is no host.
+        has_late_at = "@" in parts.path + parts.query + parts.fragment
+        if not url.startswith("unix:") and (has_late_at or number and not number.isdecimal()):
             raise ValueError
         return dict(parse_url(url))
     except ValueError:
