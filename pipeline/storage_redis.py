@@ -177,7 +177,7 @@ class RedisStorage:
         life, data = self._redis.run(READ, places, ())
         try:
             found = _unpack(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             # Somebody wrote what is no text: the others of this slice are sound.
             if len(keys) == 1:
                 return [None]
