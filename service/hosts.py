@@ -8,8 +8,8 @@ what it still tries to write is refused (see each host).
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from uuid import uuid4
 
 from msgspec import Struct
@@ -106,6 +106,15 @@ class _Held:
         with suppress(SynchroscopeError):
             self._stack.close()
 
+    @contextmanager
+    def _opening(self) -> Iterator[ExitStack]:
+        """Open connections; when one cannot be opened, those before it are closed again."""
+        try:
+            yield self._stack
+        except BaseException:
+            self.close()
+            raise
+
 
 class RelayHost(_Held):
     """The relay. One process at a time is active, the others stand by.
@@ -119,8 +128,9 @@ class RelayHost(_Held):
         self._configuration = configuration
         self._settings = configuration.log.kafka
         self._teller = _Teller(identity, "relay", self._settings)
-        self.division: Division = KafkaDivision(self._settings, "relay", STATE)
-        self._stack.enter_context(closing(self.division))
+        with self._opening() as stack:
+            self.division: Division = KafkaDivision(self._settings, "relay", STATE)
+            stack.enter_context(closing(self.division))
         self._term: int | None = None
         self._active = ExitStack()
         self._stack.push(self._active)
@@ -192,16 +202,18 @@ class ProjectorHost(_Held):
         self._teller = _Teller(identity, name, self._settings)
         self._faults = faults
         self._saboteurs: list[Saboteur] = []
-        self._log = self._stack.enter_context(closing(KafkaLog(self._settings)))
-        count = self._log.partitions(EVENTS)
-        self.division: Division = (
-            KafkaDivision(self._settings, name, EVENTS) if divided else WholeDivision(count)
-        )
-        self._stack.enter_context(closing(self.division))
         self._hasher = make_hasher(configuration)
         self.projectors: dict[str, Projector] = {}
-        for plan in plans:
-            self._add(configuration, plan, divided)
+        with self._opening() as stack:
+            self._log = stack.enter_context(closing(KafkaLog(self._settings)))
+            for plan in plans:
+                self._add(configuration, plan, divided)
+            count = self._log.partitions(EVENTS)
+            # Last: who becomes a member is given work.
+            self.division: Division = (
+                KafkaDivision(self._settings, name, EVENTS) if divided else WholeDivision(count)
+            )
+            stack.enter_context(closing(self.division))
 
     def _add(self, configuration: Configuration, plan: ReplicaPlan, divided: bool) -> None:
         storage = self._stack.enter_context(closing(open_storage(plan)))
@@ -313,13 +325,14 @@ class ValidatorHost(_Held):
         self._settings = configuration.log.kafka
         self._identity = identity
         self._teller = _Teller(identity, "validator", self._settings)
-        self._log = self._stack.enter_context(closing(KafkaLog(self._settings)))
-        database = self._stack.enter_context(closing(open_database(configuration)))
-        self._store = PostgresqlEventStore(database)
-        self.division: Division = KafkaDivision(self._settings, "validator", EVENTS)
-        self._stack.enter_context(closing(self.division))
         self._plans = replica_plans(configuration)
-        self._retired = self._read_retired()
+        with self._opening() as stack:
+            self._log = stack.enter_context(closing(KafkaLog(self._settings)))
+            database = stack.enter_context(closing(open_database(configuration)))
+            self._store = PostgresqlEventStore(database)
+            self._retired = self._read_retired()
+            self.division: Division = KafkaDivision(self._settings, "validator", EVENTS)
+            stack.enter_context(closing(self.division))
         self._retired_at = time.time()
         self._terms: dict[int, int] = {}
         self._writers: dict[int, KafkaLog] = {}
