@@ -13,13 +13,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from uuid import uuid4
 
 from msgspec import Struct
-from pipeline.division import Division, WholeDivision
-from pipeline.division_kafka import KafkaDivision
-from pipeline.event_store_postgresql import PostgresqlEventStore
 
 from chaos.faults import Dice, FaultJournal, FaultSpec
 from chaos.link import FaultyLink
 from chaos.saboteur import Saboteur
+from pipeline.division import Division, WholeDivision
+from pipeline.division_kafka import KafkaDivision
+from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.kafka_settings import KafkaSettings, chosen_client
 from pipeline.log_kafka import KafkaLog
 from pipeline.partitioner import PARTITIONERS
@@ -37,6 +37,8 @@ from validator.validator import ExpectedReplica, Validator
 
 TELL_SECONDS = 1.0
 RETIRED_SECONDS = 2.0
+SHORTEST_IDLE_SECONDS = 0.001
+IDLE_GROWTH = 1.2
 
 
 class Faults(Struct, frozen=True):
@@ -137,6 +139,7 @@ class RelayHost(_Held):
         self._relay: Relay | None = None
         self._store: PostgresqlEventStore | None = None
         self._log: KafkaLog | None = None
+        self._idle_seconds = SHORTEST_IDLE_SECONDS
 
     def step(self, now: float) -> int:
         """Move one batch, if this process is the active relay."""
@@ -149,6 +152,8 @@ class RelayHost(_Held):
         if self._relay is None or self._log is None or self._store is None:
             return 0
         consumed = self._relay.step(now).consumed
+        if consumed:
+            self._idle_seconds = SHORTEST_IDLE_SECONDS
         if self._teller.is_due(now):
             work = RelayWork(self._relay.position, self._store.count())
             self._teller.tell(self._log, now, [0], relay=work)
@@ -171,8 +176,12 @@ class RelayHost(_Held):
         self._active.close()
 
     def wait(self, seconds: float) -> None:
-        """Wait a little: the event store is asked again and again."""
-        time.sleep(min(seconds, 0.002) if self._relay is not None else seconds)
+        """Wait a little, and the longer the more often there was nothing in the event store."""
+        if self._relay is None:
+            time.sleep(seconds)
+            return
+        time.sleep(min(seconds, self._idle_seconds))
+        self._idle_seconds *= IDLE_GROWTH
 
     @property
     def record(self) -> ProcessRecord | None:

@@ -31,6 +31,9 @@ logger = logging.getLogger("synchroscope.process")
 ROLES = ("relay", "projector", "validator")
 REFRESH_SECONDS = 1.0
 JOIN_SECONDS = 5.0
+ALIKE_CHARACTERS = 8
+ALIKE_SECONDS = 10.0
+ALIKE_KINDS = 256
 
 
 class JsonLines(logging.Formatter):
@@ -49,10 +52,31 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Seldom(logging.Filter):
+    """Lets one of many alike records through: clients repeat themselves while a server is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: dict[tuple[str, int, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether no record like this was let through lately."""
+        if record.name.startswith("synchroscope"):
+            return True
+        kind = (record.name, record.levelno, str(record.msg)[:ALIKE_CHARACTERS])
+        if record.created - self._shown.get(kind, 0.0) < ALIKE_SECONDS:
+            return False
+        if len(self._shown) >= ALIKE_KINDS:
+            self._shown.clear()
+        self._shown[kind] = record.created
+        return True
+
+
 def log_as_json_lines(level: int = logging.INFO) -> None:
     """Send logs to standard error, one JSON object a line."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
+    handler.addFilter(Seldom())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("synchroscope").setLevel(level)
 
