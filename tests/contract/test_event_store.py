@@ -448,11 +448,11 @@ def test_memory_and_sqlite_agree(steps: list[tuple[int, AggregateKey, int, Any, 
         stores: list[EventStore] = [MemoryEventStore(), SqliteEventStore(database)]
         outcomes: list[list[Any]] = []
         for store in stores:
-            outcomes.append([[_outcome(store, *step) for step in steps], everything(store)])
+            outcomes.append([[outcome(store, *step) for step in steps], everything(store)])
         assert outcomes[0] == outcomes[1]
 
 
-def _outcome(
+def outcome(
     store: EventStore, number: int, key: AggregateKey, error: int, current: Any, ttl: Any
 ) -> str:
     """Try one event, possibly with a repeated ID or from a stale reading."""
