@@ -192,6 +192,10 @@ class Board:
         """Return a number that grows as long as validators get anywhere."""
         return sum(standing.settled_total for standing in self.standings())
 
+    def validated_at(self) -> dict[int, float]:
+        """Return when a validator last said how replicas stand, by partition."""
+        return {partition: standing.at for partition, standing in self._standings.items()}
+
     def unvalidated(self, now: float) -> list[int]:
         """Return the partitions that nobody validates now."""
         return [

@@ -37,6 +37,8 @@ class Shown(Struct, frozen=True):
     measurements: Measurements
     report: Mapping[str, Any]
     unready: str
+    hung: str = ""
+    """Which roles have not come round for too long: only a new process helps."""
 
 
 class Showcase:
@@ -61,6 +63,8 @@ def make_app(showcase: Showcase) -> Starlette:
         shown = showcase.shown
         if shown is not None and time.time() - shown.measurements.at > STALE_SECONDS:
             return JSONResponse({"status": "the pipeline has stopped stepping"}, 503)
+        if shown is not None and shown.hung:
+            return JSONResponse({"status": f"hangs: {shown.hung}"}, 503)
         return JSONResponse({"status": "ok"})
 
     def readyz(request: Request) -> Response:
@@ -70,8 +74,8 @@ def make_app(showcase: Showcase) -> Starlette:
 
     def part(name: str | None) -> Any:
         def endpoint(request: Request) -> Response:
-            if showcase.shown is None:
-                return JSONResponse({"error": "starting"}, 503)
+            if showcase.shown is None or not showcase.shown.report:
+                return JSONResponse({"error": "starting, or servers cannot be reached"}, 503)
             report = showcase.shown.report
             found: Any = report if name is None else report[name]
             if name == "findings":
@@ -84,8 +88,8 @@ def make_app(showcase: Showcase) -> Starlette:
         return endpoint
 
     def status(request: Request) -> Response:
-        if showcase.shown is None:
-            return JSONResponse({"error": "starting"}, 503)
+        if showcase.shown is None or not showcase.shown.report:
+            return JSONResponse({"error": "starting, or servers cannot be reached"}, 503)
         report = dict(showcase.shown.report)
         report["findings"] = [f for f in report["findings"] if f["state"] != "resolved"]
         del report["faults"]

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from pipeline.kafka_settings import KafkaSettings
 from service.account import Account
-from tracing.metrics import Measurements, ReplicaMeasurements
+from service.board import ProcessRecord
+from service.supervision import Health
+from synchroscope.latency import Latencies
+from synchroscope.ports import EVENTS
+from tracing.metrics import GroupLag, Measurements, ReplicaMeasurements, RoleMeasurements
 
 
 def measurements_of(account: Account) -> Measurements:
@@ -26,7 +35,6 @@ def measurements_of(account: Account) -> Measurements:
             ),
             comparisons=status.markers_compared,
             reported_at=status.reported_at,
-            latencies=account.latencies[status.name],
         )
         for status in account.statuses
     )
@@ -50,6 +58,76 @@ def measurements_of(account: Account) -> Measurements:
         validator_lag_events=(
             end - sum(folded.values()) if folded.keys() == heads.keys() else None
         ),
+        latencies=account.latencies,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
     )
+
+
+def process_measurements(
+    account: Account | None,
+    healths: Sequence[Health],
+    records: Sequence[ProcessRecord],
+    settings: KafkaSettings,
+    validated_at: Mapping[int, float],
+    now: float,
+    *,
+    is_reporter: bool,
+) -> Measurements:
+    """Return what one process of many exposes: of itself always, of the pipeline if it reports.
+
+    Parameters
+    ----------
+    account: The whole pipeline's; None while it cannot be gathered.
+    healths, records: How this process's roles do, and what they told last.
+    settings: Kafka's, for the names of groups and topics.
+    validated_at: Partition -> when a validator last spoke of it.
+    """
+    lags = [lag for record in records for lag in _group_lags(record, settings)]
+    own = {name: work for record in records for name, work in record.replicas.items()}
+    whole = Measurements(at=now) if account is None else measurements_of(account)
+    return replace(
+        whole,
+        at=now,
+        is_reporter=is_reporter and account is not None,
+        roles=tuple(
+            RoleMeasurements(h.role, h.state, h.restarts, h.circuit, h.stepped_at) for h in healths
+        ),
+        group_lags=tuple(lags),
+        latencies={name: Latencies(*work.latencies) for name, work in own.items()},
+        validated_at=validated_at,
+    )
+
+
+def replica_lag_seconds(records: Sequence[ProcessRecord]) -> dict[str, float]:
+    """Return how old the oldest unread record of each replica is, over all that work on it.
+
+    A replica of which any partition's lag is not known is left out.
+    """
+    found: dict[str, float] = {}
+    unknown: set[str] = set()
+    for record in records:
+        for name, work in record.replicas.items():
+            if work.lag_seconds.keys() != work.positions.keys():
+                unknown.add(name)
+            for seconds in work.lag_seconds.values():
+                found[name] = max(found.get(name, 0.0), seconds)
+    return {name: seconds for name, seconds in found.items() if name not in unknown}
+
+
+def _group_lags(record: ProcessRecord, settings: KafkaSettings) -> Iterator[GroupLag]:
+    """Yield the lag of the group as a whole: of the replica that is furthest behind."""
+    topic = settings.topic(EVENTS)
+    for partition in record.partitions:
+        works = [work for work in record.replicas.values() if partition in work.lag_events]
+        if not works:
+            continue
+        seconds = [work.lag_seconds.get(partition) for work in works]
+        known = [one for one in seconds if one is not None]
+        yield GroupLag(
+            f"{settings.name}.{record.role}",
+            topic,
+            partition,
+            max(work.lag_events[partition] for work in works),
+            max(known) if len(known) == len(seconds) else None,
+        )

@@ -15,15 +15,18 @@ from pathlib import Path
 from types import FrameType
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from chaos.faults import FaultJournal, parse_fault
+from service.account import Account
 from service.configuration import Configuration
 from service.gathering import Gatherer
 from service.hosts import Faults, Identity, ProjectorHost, RelayHost, ValidatorHost
 from service.http import HttpServer, Showcase, Shown, make_app
-from service.measuring import measurements_of
+from service.measuring import process_measurements, replica_lag_seconds
 from service.report import build_report
 from service.stores import replica_plans
-from service.supervision import Health, Host, Supervised
+from service.supervision import Health, Host, Supervised, is_hung
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
 logger = logging.getLogger("synchroscope.process")
@@ -63,7 +66,7 @@ class Seldom(logging.Filter):
         """Say whether no record like this was let through lately."""
         if record.name.startswith("synchroscope"):
             return True
-        kind = (record.name, record.levelno, str(record.msg)[:ALIKE_CHARACTERS])
+        kind = (record.name, record.levelno, record.getMessage()[:ALIKE_CHARACTERS])
         if record.created - self._shown.get(kind, 0.0) < ALIKE_SECONDS:
             return False
         if len(self._shown) >= ALIKE_KINDS:
@@ -110,6 +113,8 @@ class RoleProcess:
         self._configuration = configuration
         self.identity = Identity(process_name())
         self._ended = threading.Event()
+        self._gatherer: Gatherer | None = None
+        self._growth = Growth()
         self._fatal: tuple[str, SynchroscopeError] | None = None
         plans = replica_plans(configuration)
         names = [plan.name for plan in plans]
@@ -172,6 +177,8 @@ class RoleProcess:
             for supervised in self.supervised:
                 supervised.join(JOIN_SECONDS)
             server.stop()
+            if self._gatherer is not None:
+                self._gatherer.close()
         if self._fatal is not None:
             role, error = self._fatal
             print(f"synchroscope: {role}: {error}", file=sys.stderr)
@@ -185,7 +192,6 @@ class RoleProcess:
         """Keep the pages fresh; give up when nothing was ever reached in the time allowed."""
         begun = time.monotonic()
         has_run = False
-        gatherer: Gatherer | None = None
         while not self._ended.wait(REFRESH_SECONDS):
             healths = [supervised.health() for supervised in self.supervised]
             has_run = has_run or all(health.stepped_at is not None for health in healths)
@@ -196,24 +202,62 @@ class RoleProcess:
                     f"not ready after {self._configuration.startup_timeout_seconds:.0f} s: "
                     f"{reasons}"
                 )
-            gatherer = self._show(showcase, gatherer, healths)
+            self._show(showcase, healths)
 
-    def _show(
-        self, showcase: Showcase, gatherer: Gatherer | None, healths: Sequence[Health]
-    ) -> Gatherer | None:
+    def _show(self, showcase: Showcase, healths: Sequence[Health]) -> None:
+        """Refresh the pages; while servers are away they show this process alone."""
+        now = time.time()
+        hosts = [supervised.host for supervised in self.supervised]
+        records = [record for host in hosts if host is not None and (record := host.record)]
+        account = self._gather(now)
+        board = None if self._gatherer is None else self._gatherer.board
+        measurements = process_measurements(
+            account,
+            healths,
+            records,
+            self._configuration.log.kafka,
+            {} if board is None else board.validated_at(),
+            now,
+            is_reporter=any(r.role == "validator" and 0 in r.partitions for r in records),
+        )
+        if board is not None:
+            lags = replica_lag_seconds(board.running(now))
+            growth = self._growth.of(measurements.relay_backlog, now)
+            measurements = replace(
+                measurements, replica_lag_seconds=lags, relay_backlog_growth=growth
+            )
         reasons = [f"{h.role}: {h.reason}" for h in healths if h.state != "running"]
+        if account is None:
+            reasons.append("the servers cannot be reached")
+        report = {} if account is None else build_report(account)
+        hung = [h.role for h in healths if is_hung(h, now)]
+        showcase.shown = Shown(measurements, report, "; ".join(reasons), ", ".join(hung))
+
+    def _gather(self, now: float) -> Account | None:
         try:
-            if gatherer is None:
-                gatherer = Gatherer(self._configuration)
-            account = gatherer.account(time.time())
-            measurements = measurements_of(account)
-            showcase.shown = Shown(measurements, build_report(account), "; ".join(reasons))
+            if self._gatherer is None:
+                self._gatherer = Gatherer(self._configuration)
+            return self._gatherer.account(now)
         except SynchroscopeError as error:
             logger.debug("pages are not fresh: %s", error)
-            if gatherer is not None:
-                gatherer.close()
+            if self._gatherer is not None:
+                self._gatherer.close()
+                self._gatherer = None
             return None
-        return gatherer
+
+
+class Growth:
+    """How fast a number grows, between one look and the next."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, int] | None = None
+
+    def of(self, number: int | None, now: float) -> float | None:
+        """Return the growth per second since the last look; None where that is not known."""
+        last, self._last = self._last, None if number is None else (now, number)
+        if last is None or number is None or now <= last[0]:
+            return None
+        return (number - last[1]) / (now - last[0])
 
 
 class StartError(SynchroscopeError):

@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 import pybreaker
 from msgspec import Struct
 
+from service.board import ProcessRecord
 from synchroscope.errors import (
     ConfigurationError,
     FencedError,
@@ -32,6 +33,8 @@ FAILURES_TO_OPEN = 3
 RETRY_SECONDS = 0.2
 PROBE_SECONDS = 1.0
 IDLE_SECONDS = 0.02
+HUNG_SECONDS = 90.0
+"""Longer than any wait for a server that a step may hold."""
 
 State = Literal["starting", "running", "waiting", "failed", "stopped"]
 
@@ -51,6 +54,11 @@ class Host(Protocol):
         """Release everything; must not raise and must not take long."""
         ...
 
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What the role told of itself last."""
+        ...
+
 
 class Health(Struct, frozen=True):
     """How a role does: ``reason`` is empty while it runs; ``stepped_at`` in seconds since 1970."""
@@ -61,6 +69,13 @@ class Health(Struct, frozen=True):
     stepped_at: float | None
     restarts: int
     circuit: str
+
+
+def is_hung(health: Health, now: float) -> bool:
+    """Say whether a role that runs has not come round for too long."""
+    if health.state != "running" or health.stepped_at is None:
+        return False
+    return now - health.stepped_at > HUNG_SECONDS
 
 
 class Supervised:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,6 +22,8 @@ from synchroscope import __version__
 from synchroscope.latency import Latencies
 
 VERDICTS = ("CONSISTENT", "UNKNOWN", "DIVERGED")
+ROLE_STATES = ("starting", "running", "waiting", "failed", "stopped")
+CIRCUIT_STATES = ("closed", "half-open", "open")
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
 )  # fmt: skip
@@ -40,13 +42,44 @@ class ReplicaMeasurements(Struct, frozen=True):
     lag_events: int | None
     comparisons: int
     reported_at: float | None
-    latencies: Latencies
+
+
+class RoleMeasurements(Struct, frozen=True):
+    """One role of this process: its state, how often it was built anew, its circuit breaker."""
+
+    role: str
+    state: str
+    restarts: int
+    circuit: str
+    stepped_at: float | None
+
+
+class GroupLag(Struct, frozen=True):
+    """How far a consumer group is behind on one partition; seconds None is "not known"."""
+
+    group: str
+    topic: str
+    partition: int
+    events: int
+    seconds: float | None
 
 
 class Measurements(Struct, frozen=True):
-    """Everything that is exposed, at one moment."""
+    """Everything that is exposed, at one moment.
+
+    ``is_reporter``: this process speaks for the whole pipeline; of several processes one does, so
+    that sums over all of them are right.
+    """
 
     at: float
+    is_reporter: bool = True
+    roles: tuple[RoleMeasurements, ...] = ()
+    group_lags: tuple[GroupLag, ...] = ()
+    replica_lag_seconds: Mapping[str, float] = {}
+    validated_at: Mapping[int, float] = {}
+    relay_backlog_growth: float | None = None
+    latencies: Mapping[str, Latencies] = {}
+    """Replica -> what this process measured itself, so that buckets may be summed over all."""
     events_produced: int = 0
     rows_read: int = 0
     dead_letters: Mapping[str, int] = {}
@@ -122,6 +155,46 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_validator_lag_events": (_G, "Log records the reference has not folded.", ()),
     "synchroscope_validator_requests_total": (_C, "Questions put to replicas.", ()),
     "synchroscope_log_repeated_events_total": (_C, "Event IDs that the log holds twice.", ()),
+    "synchroscope_replica_lag_seconds": (
+        _G,
+        "Age of the first record that the replica has not applied, the oldest of all partitions.",
+        ("replica",),
+    ),
+    "synchroscope_relay_backlog_growth_events_per_second": (
+        _G,
+        "How fast the relay's backlog grows; negative while it shrinks.",
+        (),
+    ),
+    "synchroscope_partition_validated_timestamp_seconds": (
+        _G,
+        "When a validator last said how replicas stand on the partition.",
+        ("partition",),
+    ),
+    "synchroscope_role_state": (
+        _G,
+        "1 for the state that a role of this process is in, 0 for the others.",
+        ("role", "state"),
+    ),
+    "synchroscope_role_restarts_total": (
+        _C,
+        "How often a role of this process was built anew.",
+        ("role",),
+    ),
+    "synchroscope_circuit_state": (
+        _G,
+        "1 for the state of a role's circuit breaker, 0 for the others.",
+        ("role", "state"),
+    ),
+    "kafka_consumergroup_group_lag": (
+        _G,
+        "Records of the partition that the consumer group has not read.",
+        ("group", "topic", "partition"),
+    ),
+    "kafka_consumergroup_group_lag_seconds": (
+        _G,
+        "Age of the first record of the partition that the consumer group has not read.",
+        ("group", "topic", "partition"),
+    ),
     "synchroscope_last_step_timestamp_seconds": (_G, "When the process last did its rounds.", ()),
 }
 
@@ -137,7 +210,10 @@ class MeasurementsCollector(Collector):
         found = self._measure()
         if found is None:
             return
-        for name, samples in _samples(found).items():
+        samples_by_name = _own_samples(found)
+        if found.is_reporter:
+            samples_by_name |= _samples(found)
+        for name, samples in samples_by_name.items():
             kind, text, labels = METRICS[name]
             family = kind(name, text, labels=labels)
             for values, number in samples:
@@ -151,6 +227,7 @@ def registry_for(measure: Callable[[], Measurements | None]) -> CollectorRegistr
     """Return a registry of its own with these metrics."""
     registry = CollectorRegistry()
     registry.register(MeasurementsCollector(measure))
+    ProcessCollector(registry=registry)
     return registry
 
 
@@ -168,7 +245,6 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         return [((replica.name,), pick(replica)) for replica in found.replicas]
 
     return {
-        "synchroscope_build_info": [((__version__,), 1)],
         "synchroscope_events_produced_total": total(found.events_produced),
         "synchroscope_rows_read_total": total(found.rows_read),
         "synchroscope_dead_letters_total": labelled(found.dead_letters),
@@ -184,6 +260,10 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         "synchroscope_replica_missing_events": each(lambda r: r.missing),
         "synchroscope_replica_anomalies_total": each(lambda r: r.anomalies),
         "synchroscope_replica_lag_events": each(lambda r: r.lag_events),
+        "synchroscope_replica_lag_seconds": [
+            ((name,), seconds) for name, seconds in found.replica_lag_seconds.items()
+        ],
+        "synchroscope_relay_backlog_growth_events_per_second": total(found.relay_backlog_growth),
         "synchroscope_replica_comparisons_total": each(lambda r: r.comparisons),
         "synchroscope_replica_last_report_timestamp_seconds": each(lambda r: r.reported_at),
         "synchroscope_ordering_violations_total": each(lambda r: r.late),
@@ -195,7 +275,31 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         "synchroscope_validator_lag_events": total(found.validator_lag_events),
         "synchroscope_validator_requests_total": total(found.validator_requests),
         "synchroscope_log_repeated_events_total": total(found.repeated_in_log),
-        "synchroscope_last_step_timestamp_seconds": total(found.at),
+    }
+
+
+def _own_samples(found: Measurements) -> dict[str, Samples]:
+    """Return what every process says of itself, and what may be said by several without harm."""
+    lags = [((lag.group, lag.topic, str(lag.partition)), lag) for lag in found.group_lags]
+    return {
+        "synchroscope_build_info": [((__version__,), 1)],
+        "synchroscope_last_step_timestamp_seconds": [((), found.at)],
+        "synchroscope_partition_validated_timestamp_seconds": [
+            ((str(partition),), at) for partition, at in found.validated_at.items()
+        ],
+        "synchroscope_role_state": [
+            ((role.role, state), float(role.state == state))
+            for role in found.roles
+            for state in ROLE_STATES
+        ],
+        "synchroscope_role_restarts_total": [((r.role,), r.restarts) for r in found.roles],
+        "synchroscope_circuit_state": [
+            ((role.role, state), float(role.circuit == state))
+            for role in found.roles
+            for state in CIRCUIT_STATES
+        ],
+        "kafka_consumergroup_group_lag": [(labels, lag.events) for labels, lag in lags],
+        "kafka_consumergroup_group_lag_seconds": [(labels, lag.seconds) for labels, lag in lags],
     }
 
 
@@ -203,11 +307,10 @@ def _latency_family(found: Measurements) -> HistogramMetricFamily:
     name = "synchroscope_propagation_latency_seconds"
     _, text, labels = METRICS[name]
     family = HistogramMetricFamily(name, text, labels=labels)
-    for replica in found.replicas:
-        latencies = replica.latencies
+    for replica, latencies in found.latencies.items():
         buckets = [
             (f"{edge:g}", float(latencies.at_most(edge))) for edge in LATENCY_BUCKETS_SECONDS
         ]
         buckets.append(("+Inf", float(latencies.count)))
-        family.add_metric((replica.name,), buckets, latencies.total_seconds)
+        family.add_metric((replica,), buckets, latencies.total_seconds)
     return family
