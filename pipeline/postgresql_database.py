@@ -24,7 +24,7 @@ SILENCE_SECONDS = 10
 """Without any answer to what was sent for so long, the connection counts as lost."""
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _MIGRATION_LOCK = 7_201_963_104
 _SETTINGS = {
     "default_transaction_isolation": r"read\ committed",
@@ -38,8 +38,7 @@ _SETTINGS = {
     "jit": "off",
 }
 _DSN_HINT = (
-    "write postgresql://user:password@host:port/database, "
-    "with / @ : ? # in the password as %2F %40 %3A %3F %23"
+    "write postgresql://user:password@host:port/database, with / @ % in the password as %2F %40 %25"
 )
 _CONNECTION_REFUSALS = (
     ("password authentication failed", "check the user and the password in the DSN"),
@@ -80,6 +79,7 @@ class PostgresqlDatabase:
         check_schema(schema)
         self.server = server_of(dsn)
         self.schema = schema
+        self._migrations = _migrations()
         self._dsn = dsn
         self._options = str(psycopg.conninfo.conninfo_to_dict(dsn).get("options") or "")
         self._options += "".join(
@@ -186,13 +186,17 @@ class PostgresqlDatabase:
                 self._make_room(cursor)
                 cursor.execute("SELECT number FROM migrations")
                 done = {row[0] for row in cursor.fetchall()}
-                waiting = [number for number in _FILES if number not in done]
+                waiting = [number for number in self._migrations if number not in done]
                 if waiting:
                     number = waiting[0]
-                    cursor.execute(_FILES[number].read_bytes())
+                    cursor.execute(self._migrations[number].read_bytes())
                     cursor.execute(
                         "INSERT INTO migrations VALUES(%s, %s, %s)",
-                        (number, _FILES[number].stem, _checksum(number)),
+                        (
+                            number,
+                            self._migrations[number].stem,
+                            _checksum(self._migrations[number]),
+                        ),
                     )
 
     def _make_room(self, cursor: psycopg.Cursor[Any]) -> None:
@@ -213,19 +217,19 @@ class PostgresqlDatabase:
         applied: dict[int, str] = {}
         if self.query("SELECT to_regclass(%s)::text", (f"{self.schema}.migrations",))[0][0]:
             applied = dict(self.query("SELECT number, checksum FROM migrations"))
-        newer = sorted(set(applied) - set(_FILES))
+        newer = sorted(set(applied) - set(self._migrations))
         if newer:
             raise ConfigurationError(
                 f"{self.server}: schema {self.schema} was made by a newer release "
                 f"(migration {newer[-1]}): use that release"
             )
         for number, checksum in sorted(applied.items()):
-            if checksum != _checksum(number):
+            if checksum != _checksum(self._migrations[number]):
                 raise ConfigurationError(
                     f"{self.server}: migration {number} of schema {self.schema} is not the one of "
                     "this release: use the release that made it, or another schema"
                 )
-        return len(applied) == len(_FILES)
+        return len(applied) == len(self._migrations)
 
     def _check_version(self) -> None:
         if not self._is_current():
@@ -260,11 +264,12 @@ def server_of(dsn: str) -> str:
     return f"postgresql {host or 'localhost'}:{port or 5432}/{name}"
 
 
-_FILES = {int(path.name[:4]): path for path in sorted(MIGRATIONS.glob("[0-9]*.sql"))}
+def _migrations() -> dict[int, Path]:
+    return {int(path.name[:4]): path for path in sorted(MIGRATIONS.glob("[0-9]*.sql"))}
 
 
-def _checksum(number: int) -> str:
-    return xxh3_64_hexdigest(_FILES[number].read_bytes())
+def _checksum(path: Path) -> str:
+    return xxh3_64_hexdigest(path.read_bytes())
 
 
 def _told(error: psycopg.Error) -> str:
