@@ -6,15 +6,15 @@ whoever used a connection that broke gets `UnavailableError`, and the next use o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from redis import exceptions as kinds
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.retry import Retry
 
 from pipeline.redis_scripts import Script
@@ -34,7 +34,19 @@ DEFAULT_PORT = 6379
 _FORM = "write redis://host:port/0, or with TLS rediss://user:${NAME}@host:port/0"
 _LOGIN = "check user and password in the URL: redis://user:${NAME}@host:port/0"
 _RIGHTS = "allow this user the replica's keys and the commands: ACL SETUSER NAME ~{PREFIX:* +@all"
-#: What a passing trouble says, wherever in the text: older servers wrap what a script met.
+#: The codes that the client takes off a server's message.
+_CODES: Mapping[type[redis.RedisError], str] = {
+    kinds.NoPermissionError: "NOPERM",
+    kinds.ReadOnlyError: "READONLY",
+    kinds.OutOfMemoryError: "OOM",
+    kinds.BusyLoadingError: "LOADING",
+    kinds.TryAgainError: "TRYAGAIN",
+    kinds.MovedError: "MOVED",
+    kinds.AskError: "ASK",
+    kinds.MasterDownError: "MASTERDOWN",
+    kinds.ClusterDownError: "CLUSTERDOWN",
+}
+# They are looked for anywhere in the text, for older servers wrap what a script met.
 _PASSING = ("LOADING", "BUSY ", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "UNBLOCKED")
 _WRONG_SETTINGS = {
     "NOPERM": _RIGHTS,
@@ -77,7 +89,8 @@ class RedisConnection:
             settings["socket_keepalive"] = True
         try:
             self._pool = redis.ConnectionPool(**settings)
-            self._client = redis.Redis(connection_pool=self._pool)
+            # Its methods that take any command have no types.
+            self._client: Any = redis.Redis(connection_pool=self._pool)
             self.command("PING")
             self._check_policy()
         except TypeError as error:
@@ -101,7 +114,7 @@ class RedisConnection:
         """Run a script and return its answer; a server that does not know it yet is sent it."""
         try:
             return self._client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
+        except kinds.NoScriptError:
             return self.command("EVAL", script.text, len(keys), *keys, *arguments)
         except redis.RedisError as error:
             raise self._failure(error) from error
@@ -114,7 +127,7 @@ class RedisConnection:
     def _check_policy(self) -> None:
         try:
             memory: Any = self._client.info("memory")
-        except ResponseError:
+        except kinds.ResponseError:
             return  # Some managed servers do not say.
         except redis.RedisError as error:
             raise self._failure(error) from error
@@ -126,8 +139,9 @@ class RedisConnection:
             )
 
     def _failure(self, error: redis.RedisError) -> SynchroscopeError:
-        text = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, AuthenticationError):
+        words = (_CODES.get(type(error), ""), *str(error).split())
+        text = " ".join(word for word in words if word) or type(error).__name__
+        if isinstance(error, kinds.AuthenticationError):
             return ConfigurationError(f"{self.server} refuses the login ({text}): {_LOGIN}")
         for sign, remedy in _WRONG_SETTINGS.items():
             if sign in text:
@@ -140,8 +154,8 @@ class RedisConnection:
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             return UnavailableError(
                 self.server,
-                f"cannot be reached or does not answer ({text}): check the address, and that it "
-                "runs; what was sent may be stored",
+                f"cannot be reached or does not answer ({text}): check that it runs, the address, "
+                "and whether it speaks TLS there (rediss://); what was sent may be stored",
             )
         if any(sign in text for sign in _PASSING):
             return UnavailableError(self.server, f"cannot serve at the moment ({text})")
@@ -162,9 +176,9 @@ def _settings(url: str) -> dict[str, Any]:
         number = parts.path.strip("/")
         # An @ further on: the password has a / ? or #, and what comes before it is no host.
         has_late_at = "@" in parts.path + parts.query + parts.fragment
-        if not url.startswith("unix:") and (has_late_at or number and not number.isdecimal()):
+        if not url.startswith("unix:") and (has_late_at or (number and not number.isdecimal())):
             raise ValueError
-        return dict(parse_url(url))
+        return dict(parse_url(url))  # type: ignore[no-untyped-call]
     except ValueError:
         # What the parser says may show a piece of the password.
         raise ConfigurationError(f"the Redis URL cannot be read: {_FORM}") from None
