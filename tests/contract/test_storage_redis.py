@@ -26,10 +26,10 @@ from tests.contract.test_replica_storage import (
     COMMITS,
     PLACE,
     RISK,
-    _everything,
     chunk,
     keep,
     record,
+    told,
 )
 from tests.redis import redis_prefix
 from tests.servers import redis_url
@@ -365,5 +365,5 @@ def test_memory_and_redis_agree(commits: list[Any], begin_at: int) -> None:
                     }
                     one = chunk(number) if has_chunk else None
                     storage.commit(records, partition, state, one, floor)
-            first, second = (_everything(storage) for storage in storages)
+            first, second = (told(storage) for storage in storages)
     assert first == second
