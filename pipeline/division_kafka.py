@@ -1,22 +1,24 @@
 """Partitions divided among processes by a Kafka consumer group.
 
 The group carries no data: its partitions stay paused, what is read comes through the log. Kafka
-sees to it that each partition has at most one owner that it believes to be alive. A process that
-was stopped and goes on may believe for a moment that it still owns what another has by now;
+sees to it that each partition has at most one owner that it believes to be alive. That is not
+enough to write safely: a process may be stopped between asking what it owns and writing, so
 whatever it writes must be fenced (`KafkaLog` with a writer's name).
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
 from pipeline.kafka_client import OnWait, open_client
 from pipeline.kafka_settings import KafkaSettings
 
-#: After a silence in which the group may have given this member up, so long it listens for that
-#: before it claims anything, in parts of the session timeout: one heartbeat and its answer.
-LISTEN_SHARE = 5
+#: In parts of the session timeout: how often the pulse beats; how long it may stand still before
+#: what is owned is in doubt; and how long the doubt lasts where the group says nothing.
+BEATS_A_SESSION = 8
+DOUBT_SHARE = 2
 
 
 class KafkaDivision:
@@ -24,9 +26,10 @@ class KafkaDivision:
 
     Liveness is shown twice. The client's own heartbeats end with the process, or while it is
     stopped: after `session_timeout_seconds` its partitions go to others. And `owned` must be called
-    every `hang_timeout_seconds`, so that a role that hangs loses them too. Rebalances are taken
-    part in within `owned` alone: between two calls nothing is handed over in order, so a step is
-    never cut in two; others wait for it.
+    every `hang_timeout_seconds`, so that a role that hangs loses them too, while one that is only
+    slow keeps them. After a stop, what was owned is in doubt and not claimed, until the group has
+    given it anew or has not taken it away for half a session timeout; either counts as acquired
+    again.
 
     Parameters
     ----------
@@ -38,31 +41,37 @@ class KafkaDivision:
     def __init__(
         self, settings: KafkaSettings, group: str, topic: str, *, on_wait: OnWait | None = None
     ) -> None:
-        self._settings = settings
+        self._doubt_seconds = settings.session_timeout_seconds / DOUBT_SHARE
         self._owned: dict[int, int] = {}
         self._acquired: dict[int, int] = {}
+        self._doubted: set[int] = set()
+        self._doubted_at = 0.0
+        self._pulse = _Pulse(settings.session_timeout_seconds / BEATS_A_SESSION)
         self._client = open_client(settings, on_wait)
         self._member = self._client.member(
             f"{settings.name}.{group}", settings.topic(topic), self._gain, self._lose
         )
-        self._asked_at = time.monotonic()
 
     def _gain(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
+            self._doubted.discard(partition)
             self._acquired[partition] = self._acquired.get(partition, 0) + 1
             self._owned[partition] = self._acquired[partition]
 
     def _lose(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
+            self._doubted.discard(partition)
             self._owned.pop(partition, None)
 
     def owned(self) -> Mapping[int, int]:
         """Take part in the group and return what is owned now."""
-        silence_seconds = time.monotonic() - self._asked_at
-        session_seconds = self._settings.session_timeout_seconds
-        must_listen = bool(self._owned) and silence_seconds > session_seconds
-        self._member.poll(session_seconds / LISTEN_SHARE if must_listen else 0)
-        self._asked_at = time.monotonic()
+        if self._pulse.take_stop_seconds() > self._doubt_seconds:
+            self._doubted |= self._owned.keys()
+            self._owned.clear()
+            self._doubted_at = time.monotonic()
+        self._member.poll()
+        if self._doubted and time.monotonic() - self._doubted_at > self._doubt_seconds:
+            self._gain(list(self._doubted))
         return dict(self._owned)
 
     def commit(self, positions: Mapping[int, int]) -> None:
@@ -73,5 +82,39 @@ class KafkaDivision:
 
     def close(self) -> None:
         """Leave the group: the others get the partitions at once."""
+        self._pulse.stop()
         self._member.close()
         self._client.close()
+
+
+class _Pulse:
+    """Notices that the process stood still: a thread that does nothing but tell the time."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._lock = threading.Lock()
+        self._beat_at = time.monotonic()
+        self._longest_seconds = 0.0
+        self._stopping = threading.Event()
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_seconds):
+            self._beat()
+
+    def _beat(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._longest_seconds = max(self._longest_seconds, now - self._beat_at)
+            self._beat_at = now
+
+    def take_stop_seconds(self) -> float:
+        """Return the longest time since the last call for which nothing ran."""
+        self._beat()
+        with self._lock:
+            longest, self._longest_seconds = self._longest_seconds, 0.0
+        return longest
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()

@@ -98,8 +98,8 @@ class Writer(Protocol):
 class Member(Protocol):
     """Membership in a consumer group that divides the partitions of one topic."""
 
-    def poll(self, timeout_seconds: float) -> None:
-        """Take part in the group; calls the callbacks given at joining before it returns."""
+    def poll(self) -> None:
+        """Take part in the group, without waiting; the callbacks are called before it returns."""
         ...
 
     def commit(self, positions: Mapping[int, int]) -> None:

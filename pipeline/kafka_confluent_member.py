@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -64,13 +63,9 @@ class ConfluentMember:
         self._on_lost([place.partition for place in places])
         consumer.incremental_unassign(places)
 
-    def poll(self, timeout_seconds: float) -> None:
+    def poll(self) -> None:
         """Take part in the group."""
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            message = self._consumer.poll(max(deadline - time.monotonic(), 0))
-            if message is None:
-                return
+        while (message := self._consumer.poll(0)) is not None:
             error = message.error()
             if error is not None and not error.retriable() and error.code() >= 0:
                 raise self._connection.translated(error, f"sharing {self._topic}")

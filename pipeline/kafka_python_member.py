@@ -1,20 +1,32 @@
-"""Taking part in a consumer group with kafka-python, without fetching anything."""
+"""Taking part in a consumer group with kafka-python, without fetching anything.
+
+kafka-python answers a rebalance only while it is being polled, and forgets an answer that comes
+between two polls. So it is polled in a thread of its own, with long time-outs; the caller takes
+what that thread was told.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as Place
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import BrokerResponseError, RetriableError
+from kafka.structs import MemberState
 
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 
 HEARTBEATS_A_SESSION = 6
+#: How often one looks whether the caller still asks, in the time after which it counts as hanging.
+LOOKS_A_HANG = 4
 LEAVE_MILLISECONDS = 2_000
+RETRY_SECONDS = 0.1
 
 
 class PythonMember:
@@ -29,50 +41,123 @@ class PythonMember:
         on_lost: Callable[[Sequence[int]], None],
     ) -> None:
         self._connection = connection
+        self._group = group
         self._topic = topic
         self._on_assigned = on_assigned
         self._on_lost = on_lost
-        #: What the client's own thread reported, for the caller's thread: (gained, partitions).
-        self._news: deque[tuple[bool, list[int]]] = deque()
-        settings = connection.settings
-        session_milliseconds = int(settings.session_timeout_seconds * 1000)
-        hang_milliseconds = int(settings.hang_timeout_seconds * 1000)
-        self._consumer = connection.open(
+        self._hang_seconds = connection.settings.hang_timeout_seconds
+        self._session_seconds = connection.settings.session_timeout_seconds
+        self._asked_at = time.monotonic()
+        self._stable_at = time.monotonic()
+        self._membership = self._join()
+
+    def _join(self) -> _Membership:
+        settings = self._connection.settings
+        session_milliseconds = int(self._session_seconds * 1000)
+        consumer = self._connection.open(
             KafkaConsumer,
             {
-                "group_id": group,
+                "group_id": self._group,
                 "partition_assignment_strategy": [CooperativeStickyAssignor],
                 "session_timeout_ms": session_milliseconds,
                 "heartbeat_interval_ms": session_milliseconds // HEARTBEATS_A_SESSION,
-                "max_poll_interval_ms": max(hang_milliseconds, session_milliseconds),
+                "max_poll_interval_ms": int(
+                    max(settings.hang_timeout_seconds, settings.session_timeout_seconds) * 1000
+                ),
                 "enable_auto_commit": False,
                 "auto_offset_reset": "latest",
                 "allow_auto_create_topics": False,
                 "metrics_enabled": False,
             },
         )
-        self._consumer.subscribe([topic], listener=_Listener(self._gained, self._lost))
+        # A leader that does not know the topic's partitions yet divides nothing, and all join anew.
+        doing = f"asking for the partitions of {self._topic}"
+        self._connection.call_bounded(lambda: consumer.partitions_for_topic(self._topic), doing)
+        membership = _Membership(consumer, self._topic, self._is_hanging, self._hang_seconds)
+        self._stable_at = time.monotonic()
+        return membership
+
+    def _is_hanging(self) -> bool:
+        return time.monotonic() - self._asked_at > self._hang_seconds
+
+    def poll(self) -> None:
+        """Take what the thread was told; join again where it had to leave."""
+        self._asked_at = time.monotonic()
+        membership = self._membership
+        if membership.is_stable():
+            self._stable_at = time.monotonic()
+        elif time.monotonic() - self._stable_at > self._session_seconds + self._hang_seconds:
+            # Joining takes as long as the slowest member; but this one is stuck.
+            membership.leave()
+        for is_gain, partitions in membership.news():
+            (self._on_assigned if is_gain else self._on_lost)(partitions)
+        if membership.failure is not None:
+            doing = f"sharing {self._topic}"
+            raise self._connection.translated(membership.failure, doing) from membership.failure
+        if membership.has_left:
+            self._membership = self._join()
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Store the group's positions, without waiting for an answer."""
+        self._membership.commit(positions)
+
+    def close(self) -> None:
+        """Leave the group at once."""
+        self._membership.leave()
+
+
+class _Membership:
+    """One stay in the group, from joining to leaving, and the thread that polls meanwhile."""
+
+    def __init__(
+        self, consumer: Any, topic: str, is_hanging: Callable[[], bool], hang_seconds: float
+    ) -> None:
+        self.has_left = False
+        self.failure: Exception | None = None
+        self._consumer = consumer
+        self._topic = topic
+        self._is_hanging = is_hanging
+        self._poll_milliseconds = hang_seconds * 1000 / LOOKS_A_HANG
+        #: What the client reported, in order: (gained, partitions).
+        self._news: deque[tuple[bool, list[int]]] = deque()
+        self._leaving = threading.Lock()
+        consumer.subscribe([topic], listener=_Listener(self._gained, self._lost))
+        self._thread = threading.Thread(target=self._run, name=f"kafka group: {topic}", daemon=True)
+        self._thread.start()
 
     def _gained(self, places: Iterable[Place]) -> None:
         self._consumer.pause(*places)
-        self._news.append((True, [place.partition for place in places]))
+        self._tell(True, places)
 
     def _lost(self, places: Iterable[Place]) -> None:
-        self._news.append((False, [place.partition for place in places]))
+        self._tell(False, places)
 
-    def poll(self, timeout_seconds: float) -> None:
-        """Take part in the group."""
-        try:
-            self._consumer.poll(timeout_ms=round(timeout_seconds * 1000))
-        except RetriableError:
-            pass
-        except CLIENT_ERRORS as error:
-            if isinstance(error, BrokerResponseError):
-                doing = f"sharing {self._topic}"
-                raise self._connection.translated(error, doing) from error
+    def _tell(self, is_gain: bool, places: Iterable[Place]) -> None:
+        self._news.append((is_gain, [place.partition for place in places]))
+
+    def _run(self) -> None:
+        while not self.has_left:
+            try:
+                self._consumer.poll(timeout_ms=self._poll_milliseconds)
+            except RetriableError:
+                time.sleep(RETRY_SECONDS)
+            except CLIENT_ERRORS as error:
+                if isinstance(error, BrokerResponseError):
+                    self.failure = error
+                time.sleep(RETRY_SECONDS)
+            if self._is_hanging():
+                self.leave()
+
+    def news(self) -> list[tuple[bool, list[int]]]:
+        """Return what was reported since the last call."""
+        found = []
         while self._news:
-            is_gain, partitions = self._news.popleft()
-            (self._on_assigned if is_gain else self._on_lost)(partitions)
+            found.append(self._news.popleft())
+        return found
+
+    def is_stable(self) -> bool:
+        """Say whether the group knows this member and is not being divided anew."""
+        return bool(self._consumer.group_metadata().state == MemberState.STABLE)
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Store the group's positions, without waiting for an answer."""
@@ -83,10 +168,16 @@ class PythonMember:
         with suppress(*CLIENT_ERRORS):  # It is for lag tools alone; the next says it anew.
             self._consumer.commit_async(offsets)
 
-    def close(self) -> None:
-        """Leave the group at once."""
-        with suppress(*CLIENT_ERRORS):
-            self._consumer.close(autocommit=False, timeout_ms=LEAVE_MILLISECONDS)
+    def leave(self) -> None:
+        """Leave the group; what was owned is reported as lost."""
+        with self._leaving:
+            if self.has_left:
+                return
+            self.has_left = True
+            held = list(self._consumer.assignment())
+            with suppress(*CLIENT_ERRORS):
+                self._consumer.close(autocommit=False, timeout_ms=LEAVE_MILLISECONDS)
+            self._lost(held)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
