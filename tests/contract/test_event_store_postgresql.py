@@ -364,8 +364,8 @@ def test_memory_and_postgresql_agree(
 ) -> None:
     run(
         used,
-        "TRUNCATE events, aggregates, dead_letters, dead_letter_counts, tracking, counters; "
-        "UPDATE marks SET value = 0 WHERE name IN ('events', 'dead letters'); "
+        "DELETE FROM events; DELETE FROM aggregates; DELETE FROM tracking; DELETE FROM counters;"
+        "UPDATE marks SET value = 0 WHERE name = 'events';"
         "DELETE FROM marks WHERE name LIKE 'newest%'",
     )
     stores: list[EventStore] = [MemoryEventStore(), PostgresqlEventStore(used)]

@@ -416,11 +416,11 @@ def test_memory_and_lmdb_agree(
                 }
                 one = chunk(number) if has_chunk else None
                 storage.commit(records, partition, state, one, floor)
-        first, second = (_everything(storage) for storage in storages)
+        first, second = (told(storage) for storage in storages)
     assert first == second
 
 
-def _everything(storage: ReplicaStorage) -> list[Any]:
+def told(storage: ReplicaStorage) -> list[Any]:
     scanned = {
         (partition, bucket): sorted(map(repr, storage.scan(partition, bucket, 2)))
         for partition in (0, 1)
