@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from synchroscope.errors import ConfigurationError
 
@@ -16,6 +16,10 @@ Mechanism = Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 #: What a batch of records may weigh beyond its records: the broker counts the frame too.
 FRAME_BYTES = 4_096
+#: The clients count in 32 bits, and a frame comes on top.
+LARGEST_MESSAGE_BYTES = 1_000_000_000
+
+Retention = Annotated[float, Meta(ge=1.0, le=3_153_600_000.0)]
 
 
 class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,22 +91,22 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     client: Literal["auto", "kafka-python", "confluent"] = "auto"
     name: str = "synchroscope"
     topic_prefix: str = ""
-    partitions: int = 4
-    replication_factor: int = 1
-    min_insync_replicas: int | None = None
+    partitions: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    replication_factor: Annotated[int, Meta(ge=1, le=100)] = 1
+    min_insync_replicas: Annotated[int, Meta(ge=1, le=100)] | None = None
     compression: Compression = "lz4"
-    linger_milliseconds: float = 5.0
-    batch_bytes: int = 262_144
-    message_bytes: int = 4_194_304
-    window_records: int = 16_384
-    window_bytes: int = 16_777_216
-    session_timeout_seconds: float = 6.0
-    hang_timeout_seconds: float = 60.0
-    transaction_timeout_seconds: float = 10.0
-    request_timeout_seconds: float = 10.0
-    events_retention_seconds: float | None = None
-    control_retention_seconds: float | None = 86_400.0
-    control_retention_bytes: int | None = 268_435_456
+    linger_milliseconds: Annotated[float, Meta(ge=0.0, le=60_000.0)] = 5.0
+    batch_bytes: Annotated[int, Meta(ge=1, le=LARGEST_MESSAGE_BYTES)] = 262_144
+    message_bytes: Annotated[int, Meta(ge=1, le=LARGEST_MESSAGE_BYTES)] = 4_194_304
+    window_records: Annotated[int, Meta(ge=1, le=10_000_000)] = 16_384
+    window_bytes: Annotated[int, Meta(ge=1, le=2**36)] = 16_777_216
+    session_timeout_seconds: Annotated[float, Meta(ge=1.0, le=1_800.0)] = 6.0
+    hang_timeout_seconds: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 60.0
+    transaction_timeout_seconds: Annotated[float, Meta(ge=1.0, le=900.0)] = 10.0
+    request_timeout_seconds: Annotated[float, Meta(ge=1.0, le=600.0)] = 10.0
+    events_retention_seconds: Retention | None = None
+    control_retention_seconds: Retention | None = 86_400.0
+    control_retention_bytes: Annotated[int, Meta(ge=1, le=2**50)] | None = 268_435_456
     security: KafkaSecurity = KafkaSecurity()
 
     def __post_init__(self) -> None:
