@@ -1,11 +1,12 @@
-# make setup | demo | test | check | sim | faults | bench | lock
+# make setup | demo | test | check | sim | faults | soak | bench | lock
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 1000
 FAULT_SEEDS ?= 10
+ROUNDS ?= 30
 
-.PHONY: setup demo test check sim faults bench lock clean
+.PHONY: setup demo test check sim faults soak bench lock clean
 
 setup: $(VENV)/.ready
 
@@ -36,6 +37,10 @@ sim: setup
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults --seeds $(FAULT_SEEDS) $(ARGS)
+
+# Installs and starts servers of its own (deploy/local/up) and stops them again.
+soak: setup
+	$(BIN)/python -m benchmarks.soak --rounds $(ROUNDS) $(ARGS)
 
 bench: setup
 	$(BIN)/python -m benchmarks.run $(ARGS)
