@@ -44,6 +44,13 @@ class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key_file: str = ""
     key_password: str = ""
 
+    def __post_init__(self) -> None:
+        if self.uses_sasl and not (self.mechanism and self.username):
+            raise ConfigurationError(
+                f"kafka security.protocol {self.protocol} needs security.mechanism, "
+                "security.username and security.password"
+            )
+
     def __repr__(self) -> str:
         return f"KafkaSecurity(protocol={self.protocol!r}, username={self.username!r}, …)"
 

@@ -252,8 +252,11 @@ def server_of(dsn: str) -> str:
     """Return what messages call the server; raise `ConfigurationError` if the DSN is none."""
     try:
         parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
+    except (psycopg.Error, UnicodeError) as error:
+        # The rest may show a piece of the password.
         reason = str(error).strip().split('"')[0].strip()
+        if isinstance(error, UnicodeError):
+            reason = "not UTF-8"
         raise ConfigurationError(
             f"the PostgreSQL DSN cannot be read ({reason}): {_DSN_HINT}"
         ) from None

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from pipeline.kafka_settings import KafkaSettings
-from pipeline.partitioner import PARTITIONERS
-from service.configuration_reading import Problems, build, read_file
+from service.configuration_reading import read_file
+from service.configuration_secrets import SECRET_KEYS, URL_KEYS, masked
+from service.configuration_typing import build_fields
 from synchroscope.digest import MAXIMUM_BITS, Hasher
-from synchroscope.errors import ConfigurationError
 from synchroscope.view import View
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-_REPLICA = re.compile(r"[a-z0-9][a-z0-9-]*@[A-Za-z0-9][A-Za-z0-9._-]*")
 EVERY_FIELD = "*"
+
+Records = Annotated[int, Meta(ge=1, le=100_000)]
+Seconds = Annotated[float, Meta(gt=0.0, le=86_400.0)]
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A part of the file: unknown keys are errors."""
+    """A part of the file: unknown keys are errors, and secrets are not shown."""
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [(name, _shown(name, getattr(self, name))) for name in self.__struct_fields__]
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name in SECRET_KEYS:
+        return "***" if value else ""
+    return masked(value) if name in URL_KEYS else value
 
 
 class LogSection(_Section, frozen=True):
@@ -36,9 +50,6 @@ class PostgresqlSection(_Section, frozen=True):
     dsn: str
     schema: str = "synchroscope"
 
-    def __repr__(self) -> str:
-        return f"PostgresqlSection({masked(self.dsn)})"
-
 
 class EventStoreSection(_Section, frozen=True):
     """Where the event store is."""
@@ -51,9 +62,6 @@ class RedisSection(_Section, frozen=True):
 
     url: str
     prefix: str = "synchroscope"
-
-    def __repr__(self) -> str:
-        return f"RedisSection({masked(self.url)})"
 
 
 class LmdbSection(_Section, frozen=True):
@@ -98,28 +106,25 @@ class ReplicaSection(_Section, frozen=True):
 class RelaySection(_Section, frozen=True):
     """How the relay works."""
 
-    batch_records: int = 1_000
+    batch_records: Records = 1_000
 
 
 class ProjectorSection(_Section, frozen=True):
     """How projectors work."""
 
-    batch_records: int = 500
-    report_interval_seconds: float = 0.2
-    heartbeat_seconds: float = 1.0
-    scrub_interval_seconds: float | None = 0.05
-    marker_interval: int = 1_024
+    batch_records: Records = 500
+    report_interval_seconds: Seconds = 0.2
+    heartbeat_seconds: Seconds = 1.0
+    scrub_interval_seconds: Seconds | None = 0.05
+    marker_interval: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
 
 
 class DigestSection(_Section, frozen=True):
     """How facts are hashed: every replica and the validator need the same."""
 
     algorithm: str = "xxh3-128"
-    bits: int = 8
+    bits: Annotated[int, Meta(ge=1, le=MAXIMUM_BITS)] = 8
     key: str = ""
-
-    def __repr__(self) -> str:
-        return f"DigestSection({self.algorithm}, {self.bits})"
 
     def hasher(self) -> Hasher:
         """Return the hasher."""
@@ -129,10 +134,10 @@ class DigestSection(_Section, frozen=True):
 class ValidatorSection(_Section, frozen=True):
     """How validators work."""
 
-    evidence_limit_seconds: float = 30.0
-    request_timeout_seconds: float = 2.0
-    checkpoint_interval_seconds: float = 0.5
-    fold_records: int = 1_000
+    evidence_limit_seconds: Seconds = 30.0
+    request_timeout_seconds: Seconds = 2.0
+    checkpoint_interval_seconds: Seconds = 0.5
+    fold_records: Records = 1_000
     digest: DigestSection = DigestSection()
 
 
@@ -140,7 +145,7 @@ class HttpSection(_Section, frozen=True):
     """Where a process serves metrics, health and API."""
 
     host: str = "127.0.0.1"
-    port: int = 8787
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8787
 
 
 class Configuration(_Section, frozen=True):
@@ -156,7 +161,7 @@ class Configuration(_Section, frozen=True):
     projector: ProjectorSection = ProjectorSection()
     validator: ValidatorSection = ValidatorSection()
     http: HttpSection = HttpSection()
-    startup_timeout_seconds: float = 60.0
+    startup_timeout_seconds: Seconds = 60.0
 
     def view(self, model: str) -> View:
         """Return a model's view."""
@@ -171,110 +176,23 @@ class Configuration(_Section, frozen=True):
         )
 
 
-def masked(url: str) -> str:
-    """Return a DSN or URL without its password.
-
-    >>> masked("redis://user:secret@host:1/0"), masked("host=a password=b user=c")
-    ('redis://user:***@host:1/0', 'host=a password=*** user=c')
-    """
-    url = re.sub(r"(password=)[^\s&]+", r"\1***", url)
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
-
-
 def load_configuration(path: Path, environ: Mapping[str, str]) -> Configuration:
     """Return what the file says, with the environment over it.
 
     Raises `ConfigurationError` that names everything that is wrong, each with its line.
     """
+    from service.configuration_checks import check
+
     data, problems = read_file(path, environ)
-    log = data.get("log")
-    if isinstance(log, dict) and isinstance(log.get("kafka"), dict):
-        log["kafka"].setdefault("name", data.get("name", "synchroscope"))
-    configuration = build(data, Configuration, (), problems)
-    if configuration is not None:
-        _check(configuration, problems)
+    _name_the_log(data)
+    fields = build_fields(data, Configuration, problems)
+    check(data, fields, problems)
     problems.raise_if_any()
-    assert configuration is not None
-    return configuration
+    return Configuration(**fields)
 
 
-def _check(configuration: Configuration, problems: Problems) -> None:
-    """Note what types cannot say."""
-    add = problems.add
-    if not _NAME.fullmatch(configuration.name):
-        add(("name",), "small letters, digits and hyphens are allowed")
-    if configuration.partitioner not in PARTITIONERS:
-        add(("partitioner",), f"choose one of {', '.join(sorted(PARTITIONERS))}")
-    if not configuration.replicas:
-        add(("replicas",), "name at least one replica")
-    if not 0 <= configuration.http.port <= 65_535:
-        add(("http", "port"), "0 to 65535 is allowed")
-    _check_numbers(configuration, problems)
-    _check_views(configuration, problems)
-    _check_replicas(configuration, problems)
-    try:
-        configuration.validator.digest.hasher()
-    except ConfigurationError as error:
-        add(("validator", "digest"), str(error))
-    if not 0 < configuration.validator.digest.bits <= MAXIMUM_BITS:
-        add(("validator", "digest", "bits"), f"1 to {MAXIMUM_BITS} is allowed")
-
-
-def _check_numbers(configuration: Configuration, problems: Problems) -> None:
-    for section, names in (
-        ("relay", ("batch_records",)),
-        ("projector", ("batch_records", "marker_interval")),
-        ("validator", ("fold_records",)),
-    ):
-        for name in names:
-            if getattr(getattr(configuration, section), name) < 1:
-                problems.add((section, name), "must be 1 or more")
-    projector, validator = configuration.projector, configuration.validator
-    for place, seconds in {
-        ("projector", "report_interval_seconds"): projector.report_interval_seconds,
-        ("projector", "heartbeat_seconds"): projector.heartbeat_seconds,
-        ("projector", "scrub_interval_seconds"): projector.scrub_interval_seconds,
-        ("validator", "evidence_limit_seconds"): validator.evidence_limit_seconds,
-        ("validator", "request_timeout_seconds"): validator.request_timeout_seconds,
-        ("validator", "checkpoint_interval_seconds"): validator.checkpoint_interval_seconds,
-        ("startup_timeout_seconds",): configuration.startup_timeout_seconds,
-    }.items():
-        if seconds is not None and not 0 < seconds < float("inf"):
-            problems.add(place, "must be over 0")
-
-
-def _check_views(configuration: Configuration, problems: Problems) -> None:
-    for model, view in configuration.views.items():
-        if not view.fields:
-            problems.add(("views", model, "fields"), "name at least one context type")
-        for kind, names in view.fields.items():
-            place = ("views", model, "fields", kind)
-            if isinstance(names, str) and names != EVERY_FIELD:
-                problems.add(place, f'give a list of fields, or "{EVERY_FIELD}" for every field')
-            elif not names:
-                problems.add(place, f'name at least one field, or "{EVERY_FIELD}"')
-        for kind, names in view.public.items():
-            seen = view.fields.get(kind, [])
-            foreign = [] if seen == EVERY_FIELD else [name for name in names if name not in seen]
-            if kind not in view.fields or foreign:
-                what = ", ".join(foreign) or kind
-                problems.add(("views", model, "public", kind), f"the view does not see {what}")
-
-
-def _check_replicas(configuration: Configuration, problems: Problems) -> None:
-    names: set[str] = set()
-    for number, replica in enumerate(configuration.replicas):
-        place = ("replicas", number)
-        if not _REPLICA.fullmatch(replica.name):
-            problems.add((*place, "name"), f"{replica.name!r} is not like model@instance")
-        if replica.name in names:
-            problems.add((*place, "name"), f"{replica.name} is given twice")
-        names.add(replica.name)
-        if replica.model not in configuration.views:
-            known = ", ".join(configuration.views) or "none"
-            problems.add(place, f"there is no view {replica.model}; known are {known}")
-        if len(replica.storages) != 1:
-            given = " and ".join(replica.storages) or "none"
-            problems.add(
-                place, f"give one storage of redis, postgresql, lmdb, memory; given: {given}"
-            )
+def _name_the_log(data: dict[str, Any]) -> None:
+    """Have Kafka's groups and transactions bear the installation's name."""
+    log, name = data.get("log"), data.get("name")
+    if isinstance(log, dict) and isinstance(log.get("kafka"), dict) and isinstance(name, str):
+        log["kafka"].setdefault("name", name)
