@@ -27,11 +27,23 @@ _offset_of = attrgetter("offset")
 class Window:
     """Consecutive records of one partition: all there are from position `start` up to `end`."""
 
-    __slots__ = ("bytes", "end", "error", "is_lost", "is_paused", "read", "records", "start")
+    __slots__ = (
+        "bytes",
+        "end",
+        "error",
+        "is_lost",
+        "is_paused",
+        "known_end",
+        "read",
+        "records",
+        "start",
+    )
 
-    def __init__(self, start: int, end: int) -> None:
+    def __init__(self, start: int, end: int, known_end: int) -> None:
         self.start = start
         self.end = end
+        #: Where the partition ended when the window was begun: up to there nothing is "not yet".
+        self.known_end = known_end
         self.records: list[Record] = []
         self.bytes = 0
         #: How many of the records some reader has had.
@@ -94,10 +106,10 @@ class Follower:
         self._on_wait = on_wait
         self.windows: dict[TopicPartition, Window] = {}
 
-    def start(self, place: TopicPartition, position: int, first: int) -> None:
-        """Begin the window of a partition anew at a position; nothing is kept before `first`."""
+    def start(self, place: TopicPartition, position: int, first: int, end: int) -> None:
+        """Begin the window of a partition anew at a position; it keeps `first` up to `end` now."""
         self._reader.start(place, max(position, first))
-        self.windows[place] = Window(position, max(position, first))
+        self.windows[place] = Window(position, max(position, first), end)
 
     def adopt(self, place: TopicPartition, window: Window) -> None:
         """Go on with a window that another follower has fed so far."""
@@ -117,7 +129,7 @@ class Follower:
         """
         window = self.windows[place]
         if not window.holds_any_from(position):
-            self._fetch(window, position, sure)
+            self._fetch(window, position, max(sure, window.known_end))
             if window.error is not None:
                 error, window.error = window.error, None
                 raise error

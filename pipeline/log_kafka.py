@@ -65,8 +65,6 @@ class KafkaLog:
         self._settings = settings
         self._on_wait = on_wait
         self._client = open_client(settings, on_wait)
-        self._topics = Topics(check_partitions(settings, self._client), {})
-        self._names = {topic: settings.topic(topic) for topic in self._topics.counts}
         self._is_atomic = atomic and bool(writer)
         self._writer: Writer | None = None
         self._broken: SynchroscopeError | None = None
@@ -77,8 +75,14 @@ class KafkaLog:
         self._unseen: set[TopicPartition] = set()
         self._tables: dict[str, KeyTable] = {}
         self._positions: dict[str, dict[TopicPartition, int]] = {}
-        if self._is_atomic:
-            self._writer = self._client.writer(f"{settings.name}.{writer}")
+        try:
+            self._topics = Topics(check_partitions(settings, self._client), {})
+            self._names = {topic: settings.topic(topic) for topic in self._topics.counts}
+            if self._is_atomic:
+                self._writer = self._client.writer(f"{settings.name}.{writer}")
+        except SynchroscopeError:
+            self.close()
+            raise
 
     def partitions(self, topic: str) -> int:
         """Return how many partitions the topic has."""
@@ -205,7 +209,7 @@ class KafkaLog:
         end = max(end, sure)
         if position > end:
             return None
-        follower.start(place, position, first)
+        follower.start(place, position, first, end)
         return number, end
 
     def _follower_to_move(self, place: TopicPartition) -> int:
