@@ -33,6 +33,7 @@ logger = logging.getLogger("synchroscope.process")
 
 ROLES = ("relay", "projector", "validator")
 REFRESH_SECONDS = 1.0
+FRESH_SECONDS = 5.0
 JOIN_SECONDS = 5.0
 ALIKE_CHARACTERS = 8
 ALIKE_SECONDS = 10.0
@@ -113,7 +114,7 @@ class RoleProcess:
         self._configuration = configuration
         self.identity = Identity(process_name())
         self._ended = threading.Event()
-        self._gatherer: Gatherer | None = None
+        self._overview = Overview(configuration)
         self._growth = Growth()
         self._fatal: tuple[str, SynchroscopeError] | None = None
         plans = replica_plans(configuration)
@@ -169,6 +170,7 @@ class RoleProcess:
         logger.info("process %s serves %s", self.identity.process, server.url)
         for supervised in self.supervised:
             supervised.start()
+        self._overview.start()
         try:
             self._watch(showcase)
         finally:
@@ -177,8 +179,7 @@ class RoleProcess:
             for supervised in self.supervised:
                 supervised.join(JOIN_SECONDS)
             server.stop()
-            if self._gatherer is not None:
-                self._gatherer.close()
+            self._overview.stop()
         if self._fatal is not None:
             role, error = self._fatal
             print(f"synchroscope: {role}: {error}", file=sys.stderr)
@@ -209,23 +210,18 @@ class RoleProcess:
         now = time.time()
         hosts = [supervised.host for supervised in self.supervised]
         records = [record for host in hosts if host is not None and (record := host.record)]
-        account = self._gather(now)
-        board = None if self._gatherer is None else self._gatherer.board
+        account, validated_at, lags = self._overview.seen(now)
         measurements = process_measurements(
             account,
             healths,
             records,
             self._configuration.log.kafka,
-            {} if board is None else board.validated_at(),
+            validated_at,
             now,
             is_reporter=any(r.role == "validator" and 0 in r.partitions for r in records),
         )
-        if board is not None:
-            lags = replica_lag_seconds(board.running(now))
-            growth = self._growth.of(measurements.relay_backlog, now)
-            measurements = replace(
-                measurements, replica_lag_seconds=lags, relay_backlog_growth=growth
-            )
+        growth = self._growth.of(measurements.relay_backlog, now)
+        measurements = replace(measurements, replica_lag_seconds=lags, relay_backlog_growth=growth)
         reasons = [f"{h.role}: {h.reason}" for h in healths if h.state != "running"]
         if account is None:
             reasons.append("the servers cannot be reached")
@@ -233,17 +229,55 @@ class RoleProcess:
         hung = [h.role for h in healths if is_hung(h, now)]
         showcase.shown = Shown(measurements, report, "; ".join(reasons), ", ".join(hung))
 
-    def _gather(self, now: float) -> Account | None:
-        try:
-            if self._gatherer is None:
-                self._gatherer = Gatherer(self._configuration)
-            return self._gatherer.account(now)
-        except SynchroscopeError as error:
-            logger.debug("pages are not fresh: %s", error)
-            if self._gatherer is not None:
-                self._gatherer.close()
-                self._gatherer = None
-            return None
+
+class Overview:
+    """Gathers what there is to tell of the whole pipeline, in a thread of its own.
+
+    Servers that are away may keep it waiting; what it saw last gets old meanwhile, and is then as
+    good as nothing.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._ended = threading.Event()
+        self._seen: tuple[Account, dict[int, float], dict[str, float]] | None = None
+        self._thread = threading.Thread(target=self._run, name="overview", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, as soon as what is being asked for is answered, or soon without that."""
+        self._ended.set()
+        self._thread.join(JOIN_SECONDS)
+
+    def seen(self, now: float) -> tuple[Account | None, dict[int, float], dict[str, float]]:
+        """Return the account, validation times and lags, if they are fresh."""
+        seen = self._seen
+        if seen is None or now - seen[0].at > FRESH_SECONDS:
+            return None, {}, {}
+        return seen
+
+    def _run(self) -> None:
+        gatherer: Gatherer | None = None
+        while not self._ended.is_set():
+            now = time.time()
+            try:
+                if gatherer is None:
+                    gatherer = Gatherer(self._configuration)
+                account = gatherer.account(now)
+                board = gatherer.board
+                lags = replica_lag_seconds(board.running(now))
+                self._seen = account, board.validated_at(), lags
+            except SynchroscopeError as error:
+                logger.debug("pages are not fresh: %s", error)
+                if gatherer is not None:
+                    gatherer.close()
+                    gatherer = None
+            self._ended.wait(REFRESH_SECONDS)
+        if gatherer is not None:
+            gatherer.close()
 
 
 class Growth:
