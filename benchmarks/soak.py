@@ -3,7 +3,7 @@
 Starts servers of its own, two processes of each role and a producer. Each round kills or pauses a
 role's process, restarts a server, or changes what a replica's storage holds behind its back, and
 measures how long it takes until an event accepted after that is in every replica and validated
-there. At the end everything is held against the event store, told as naively as possible:
+there (after a restart of a server: since it answers again). At the end everything is held against the event store, told as naively as possible:
 
 * no acknowledged event is lost, and each partition holds the store's events in order;
 * every replica holds exactly the facts that it must, and has applied each event once;
@@ -61,6 +61,7 @@ PAUSE_SECONDS = (1.0, 9.0)
 RECOVERY_LIMIT_SECONDS = 60.0
 FINDING_LIMIT_SECONDS = 120.0
 FLOOR_SECONDS = 30.0
+PORTS = (20_000, 32_000)
 LOOK_SECONDS = 0.05
 
 CONFIGURATION = """
@@ -99,28 +100,25 @@ class Damage(Struct, frozen=True):
 # -- servers -----------------------------------------------------------------------------------
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; the Kafka controller takes the one after the first."""
+def free_ports(count: int) -> int:
+    """Return the first of some free ports, below those that outgoing connections are given."""
     while True:
+        first = random.SystemRandom().randrange(*PORTS, count)
         with contextlib.ExitStack() as stack:
-            ports = []
-            for _ in range(count):
-                one = stack.enter_context(socket.socket())
-                one.bind(("127.0.0.1", 0))
-                ports.append(one.getsockname()[1])
-            with socket.socket() as beside:
-                try:
-                    beside.bind(("127.0.0.1", ports[0] + 1))
-                except OSError:
-                    continue
-            return ports
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
 
 
 class Servers:
     """Kafka, PostgreSQL and Redis of one's own, by the scripts of `deploy/local`."""
 
     def __init__(self, folder: Path) -> None:
-        kafka, postgres, other = free_ports(3)
+        kafka = free_ports(4)  # Kafka's controller takes the second.
+        postgres, other = kafka + 2, kafka + 3
         self.environment = {
             **os.environ,
             "SYNCHROSCOPE_LOCAL_DIR": str(folder),
@@ -344,6 +342,7 @@ class Soak:
         self.recoveries: dict[str, list[float]] = {}
         self.damages: list[Damage] = []
         self.found_after: list[float] = []
+        self.downtimes: list[float] = []
 
     def run(self) -> dict[str, Any]:
         """Run all rounds; raise `Violation` for anything that is wrong."""
@@ -437,9 +436,11 @@ class Soak:
         return since
 
     def _restart(self, server: str, *how: str) -> float:
+        """Recovery is counted from when the server answers again: until then all must wait."""
         since = time.monotonic()
         self._servers.run("restart", server, *how)
-        return since
+        self.downtimes.append(time.monotonic() - since)
+        return time.monotonic()
 
     # -- damage --------------------------------------------------------------------------------
 
@@ -594,6 +595,7 @@ class Soak:
             "events": len(load.acknowledged),
             "producer_waits": load.waits,
             "published_again": self.repeats,
+            "server_downtime_seconds": sorted(self.downtimes),
             "divergences_injected": len(self.damages),
             "divergence_found_seconds": sorted(self.found_after),
             "recovery_seconds": {n: sorted(s) for n, s in sorted(self.recoveries.items())},
