@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -88,6 +89,30 @@ def run(
     sys.exit(process.run(http_host=host, http_port=port))
 
 
+@click.command("check-config")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--connect", is_flag=True, help="Ask each server as well; nothing is changed there.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--print-schema", is_flag=True, help="Print the file's JSON schema, for editors.")
+def check_config(file: Path | None, connect: bool, output: str, print_schema: bool) -> None:
+    """Say what is wrong with a configuration file, or what it means, without starting anything.
+
+    Exit code: 0 all is fine, 2 a setting is wrong or a server is not as it must be, 3 a server does
+    not answer.
+    """
+    from service.check_config import check_config
+
+    if print_schema:
+        from service.configuration_schema import configuration_schema
+
+        click.echo(json.dumps(configuration_schema(), indent=2))
+        return
+    if file is None:
+        raise click.UsageError("name a FILE, or give --print-schema")
+    as_json = output == "json"
+    sys.exit(check_config(file, os.environ, _console(), connect=connect, as_json=as_json))
+
+
 @click.command()
 @_config
 def prepare(config: Path) -> None:
@@ -150,4 +175,4 @@ def retire(name: str, config: Path, undo: bool) -> None:
     sys.exit(retire(_load(config), name, _console(), undo=undo))
 
 
-COMMANDS = (run, prepare, status, prove, replica)
+COMMANDS = (check_config, run, prepare, status, prove, replica)
