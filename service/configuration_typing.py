@@ -65,11 +65,16 @@ def sound(data: Any, kind: type[_T]) -> _T | None:
 
 
 def overlaid(base: _S, data: Any) -> _S:
-    """Return a copy of a section with those settings of the data that are sound."""
+    """Return a copy of a section with those settings of the data that are sound, at any depth."""
     merged = copy(base)
-    if isinstance(data, dict):
-        for name, value in build_fields(data, type(base), Problems("")).items():
-            msgspec.structs.force_setattr(merged, name, value)
+    if not isinstance(data, dict):
+        return merged
+    for name, kind in hints_of(type(base)).items():
+        if name in data:
+            own = getattr(base, name)
+            value = overlaid(own, data[name]) if _is_section(kind) else sound(data[name], kind)
+            if value is not None:
+                msgspec.structs.force_setattr(merged, name, value)
     return merged
 
 
