@@ -31,10 +31,8 @@ _SETTINGS = {
     "statement_timeout": STATEMENT_SECONDS * 1000,
     "idle_in_transaction_session_timeout": STATEMENT_SECONDS * 1000,
     # Every statement here goes by an index. A plan that was made while a table was small must not
-    # read all of it when it has grown: appends were three times slower so.
+    # read all of it when it has grown.
     "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
     "jit": "off",
 }
 _DSN_HINT = (

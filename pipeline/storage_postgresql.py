@@ -101,8 +101,10 @@ class PostgresqlStorage:
             return
         distinct = dict.fromkeys(keys)
         rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM unnest(%b::text[], %b::text[]) AS asked(context_type, subject)"
-            " JOIN replica_aggregates USING (context_type, subject) WHERE replica = %b",
+            # One by one by the index, whatever size the table had when the plan was made.
+            "SELECT found.* FROM unnest(%b::text[], %b::text[]) AS asked(context_type, subject), "
+            f"LATERAL (SELECT {_COLUMNS} FROM replica_aggregates WHERE replica = %b "
+            "AND context_type = asked.context_type AND subject = asked.subject OFFSET 0) AS found",
             (*columns([(escaped(kind), escaped(one)) for kind, one in distinct], 2), self._replica),
         )
         self._prefetched.update(distinct)

@@ -67,6 +67,9 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Looking something up for each element of an array is written as LATERAL (... OFFSET 0), so that it
+-- goes by the index, whatever size a table had when the plan was made.
+--
 -- Writes all of an append, or nothing: then `conflict` is the number of the expectation that is not
 -- met, `actual` and `current_state` say how that aggregate stands, or `repeated` names what is
 -- stored already. `has_repeats`: the events repeat each other.
@@ -115,7 +118,12 @@ BEGIN
     SELECT wanted.number, coalesce(a.sequence, 0), a.state INTO conflict, actual, current_state
     FROM unnest(expected_hashes, expected_types, expected_subjects, expected_sequences)
         WITH ORDINALITY AS wanted(hash, context_type, subject, sequence, number)
-    LEFT JOIN aggregates a USING (hash, context_type, subject)
+    LEFT JOIN LATERAL (
+        SELECT sequence, state FROM aggregates
+        WHERE hash = wanted.hash AND context_type = wanted.context_type
+            AND subject = wanted.subject
+        OFFSET 0
+    ) a ON true
     WHERE coalesce(a.sequence, 0) <> wanted.sequence
     ORDER BY wanted.number LIMIT 1;
     IF conflict IS NOT NULL THEN RETURN; END IF;
@@ -125,13 +133,20 @@ BEGIN
         repeated := CASE WHEN has_repeats THEN 'one event repeats another' END;
         IF repeated IS NULL THEN
             SELECT format('event_id %s', stored.event_id) INTO repeated
-            FROM unnest(event_ids) AS new(event_id) JOIN events stored USING (event_id) LIMIT 1;
+            FROM unnest(event_ids) AS new(event_id), LATERAL (
+                SELECT event_id FROM events WHERE event_id = new.event_id OFFSET 0
+            ) stored LIMIT 1;
         END IF;
         IF repeated IS NULL THEN
-            SELECT format('sequence %s of %s of %s', sequence, context_type, subject) INTO repeated
+            SELECT format('sequence %s of %s of %s', new.sequence, new.context_type, new.subject)
+            INTO repeated
             FROM unnest(event_types, event_subjects, event_sequences)
-                AS new(context_type, subject, sequence)
-            JOIN events stored USING (context_type, subject, sequence) LIMIT 1;
+                AS new(context_type, subject, sequence), LATERAL (
+                SELECT FROM events
+                WHERE context_type = new.context_type AND subject = new.subject
+                    AND sequence = new.sequence
+                OFFSET 0
+            ) stored LIMIT 1;
         END IF;
         IF repeated IS NOT NULL THEN RETURN; END IF;
         -- The next partition is there long before it is needed.

@@ -21,7 +21,7 @@ CREATE TABLE replica_aggregates(
     missing bigint[] NOT NULL,
     PRIMARY KEY(replica, context_type, subject)
 ) WITH (fillfactor = 70);
-CREATE INDEX replica_aggregates_bucket ON replica_aggregates(replica, partition, hash);
+CREATE INDEX replica_aggregates_bucket ON replica_aggregates(partition, replica, hash);
 
 -- The state is replaced by each commit and does not compress; what it leaves is swept soon.
 CREATE TABLE replica_partitions(

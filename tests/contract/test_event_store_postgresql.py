@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
 
-from pipeline.event_store import Append, DeadLetter, EventStore, fold
+from pipeline.event_store import AggregateState, Append, DeadLetter, EventStore, fold
 from pipeline.event_store_memory import MemoryEventStore
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.postgresql_database import PostgresqlDatabase
@@ -373,3 +374,51 @@ def test_memory_and_postgresql_agree(
     for store in stores:
         outcomes.append([[outcome(store, *step) for step in steps], everything(store)])
     assert outcomes[0] == outcomes[1]
+
+
+# -- what it costs -----------------------------------------------------------------------------
+
+
+def test_an_append_reads_what_it_asks_for_however_much_is_stored(
+    database: PostgresqlDatabase,
+) -> None:
+    if int(database.query("SELECT current_setting('server_version_num')")[0][0]) < 150_000:
+        pytest.skip("statistics are exact from PostgreSQL 15 on")
+    store = PostgresqlEventStore(database)
+    users: list[AggregateKey] = [("financial", f"user:n{number}") for number in range(3_000)]
+    for number in range(10):
+        add(store, event(10_000 + number, number + 1, a=1))
+        # The plans are made now, for a table of next to nothing.
+        run(database, "ANALYZE aggregates; ANALYZE events")
+    store.append(
+        Append(
+            [event(number, 1, key, a=1) for number, key in enumerate(users)],
+            {key: AggregateState(1) for key in users},
+            dict.fromkeys(users, 0),
+        ),
+        1.0,
+    )
+    before = rows_read(database)
+    few = users[:20]
+    store.append(
+        Append(
+            [event(20_000 + number, 2, key, a=1) for number, key in enumerate(few)],
+            {key: AggregateState(2) for key in few},
+            dict.fromkeys(few, 1),
+        ),
+        1.0,
+    )
+    assert store.contains([str(UUID(int=20_000))]) == {str(UUID(int=20_000))}
+    assert len(store.history(few[0], until=store.count())) == 2
+    assert rows_read(database) - before < 1_000
+
+
+def rows_read(database: PostgresqlDatabase) -> int:
+    database.query("SELECT pg_stat_force_next_flush()")
+    [(rows,)] = database.query(
+        "SELECT (SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables "
+        "WHERE schemaname = current_schema()) + (SELECT sum(idx_tup_read)::bigint "
+        "FROM pg_stat_user_indexes WHERE schemaname = current_schema())"
+    )
+    total: int = rows
+    return total

@@ -20,6 +20,7 @@ from synchroscope.errors import StorageError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import AggregateKey, ReplicaStorage
 from tests.contract.killing import acknowledged_when_killed
+from tests.contract.test_event_store_postgresql import rows_read
 from tests.contract.test_replica_storage import (
     COMMITS,
     PLACE,
@@ -267,3 +268,27 @@ def test_memory_and_postgresql_agree(
             one = chunk(number) if has_chunk else None
             storage.commit(records, partition, state, one, floor)
     assert told(storages[0]) == told(storages[1])
+
+
+# -- what it costs -----------------------------------------------------------------------------
+
+
+def test_a_prefetch_reads_what_it_asks_for_however_much_is_stored(
+    database: PostgresqlDatabase, storage: PostgresqlStorage
+) -> None:
+    if int(database.query("SELECT current_setting('server_version_num')")[0][0]) < 150_000:
+        pytest.skip("statistics are exact from PostgreSQL 15 on")
+    everyone: list[AggregateKey] = [("financial", f"user:{number}") for number in range(3_000)]
+    for number in range(10):
+        keep(storage, record(everyone[0], number, a=1))
+        storage.prefetch(everyone[:20])
+        # The plans are made now, for a table of next to nothing.
+        run(database, "ANALYZE replica_aggregates")
+    keep(storage, *(record(key, a=1) for key in everyone))
+    before = rows_read(database)
+    storage.prefetch(everyone[:20])
+    assert storage.get(everyone[19]) == record(everyone[19], a=1)
+    storage.prefetch([])
+    assert storage.get(everyone[19]) == record(everyone[19], a=1)
+    keep(storage, *(record(key, 2, a=2) for key in everyone[:20]))
+    assert rows_read(database) - before < 500
