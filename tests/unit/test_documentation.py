@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
+from msgspec import Struct
 
 from service.cli import cli
+from service.configuration import Configuration
+from service.configuration_typing import hints_of, range_of
 from tracing.metrics import METRICS, Measurements, registry_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,20 +46,76 @@ def test_every_metric_is_exposed_under_its_declared_name() -> None:
     assert exposed == {name.removesuffix("_total") for name in METRICS}
 
 
-def test_every_option_of_every_command_is_on_the_page() -> None:
+def commands(group: click.Group = cli, before: str = "") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{before}{name} ")
+        else:
+            found[before + name] = command
+    return found
+
+
+def test_every_option_of_every_command_is_in_the_table_of_that_command() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE))
+    intro, *sections = re.split(r"^## ", page, flags=re.MULTILINE)
+    documented = {
+        section.splitlines()[0]: set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE))
+        for section in sections
+    }
     existing = {
-        option
-        for command in cli.commands.values()
-        for parameter in command.params
-        if isinstance(parameter, click.Option)
-        for option in parameter.opts
+        name: {
+            option
+            for parameter in command.params
+            if isinstance(parameter, click.Option)
+            for option in parameter.opts
+        }
+        for name, command in commands().items()
     }
 
     assert documented == existing
-    for name in cli.commands:
-        assert f"## {name}" in page
+    for name in existing:
+        assert re.search(rf"^    synchroscope {name} ", intro, re.MULTILINE), name
+
+
+def settings(kind: type[Struct] = Configuration, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every setting of the configuration file: its place, its default and its range."""
+    for field in msgspec.structs.fields(kind):
+        hint, place = hints_of(kind)[field.name], path + field.name
+        parts = (hint, *typing.get_args(hint))
+        section = next((p for p in parts if isinstance(p, type) and issubclass(p, Struct)), None)
+        if section is None or not section.__struct_fields__:
+            yield place, default_of(field), range_of(hint) or choices_of(hint)
+        else:
+            inner = {list: "[]", dict: ".NAME"}.get(typing.get_origin(hint), "")
+            yield from settings(section, f"{place}{inner}.")
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, (int, float)):
+        return f"{field.default:,}".removesuffix(".0")
+    return f"`{field.default}`" if field.default not in ("", msgspec.NODEFAULT) else "empty"
+
+
+def choices_of(hint: Any) -> str:
+    is_choice = typing.get_origin(hint) is typing.Literal
+    return ", ".join(filter(None, typing.get_args(hint))) if is_choice else ""
+
+
+def test_every_setting_is_on_the_page_with_its_default_and_range() -> None:
+    table = [row for row in rows("configuration.md") if len(row) == 4]
+    documented = {row[0].strip("`"): (row[1], row[2]) for row in table}
+    existing = {place: (default, allowed) for place, default, allowed in settings()}
+
+    assert documented.keys() == existing.keys()
+    for place, (default, allowed) in existing.items():
+        # What is no number's range is said in words.
+        told = documented[place]
+        assert told == (default, allowed or told[1]), place
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
