@@ -3,7 +3,8 @@
 Starts servers of its own, two processes of each role and a producer. Each round kills or pauses a
 role's process, restarts a server, or changes what a replica's storage holds behind its back, and
 measures how long it takes until an event accepted after that is in every replica and validated
-there (after a restart of a server: since it answers again). At the end everything is held against the event store, told as naively as possible:
+there (after a restart of a server: since it answers again). At the end everything is held against
+the event store, told as naively as possible:
 
 * no acknowledged event is lost, and each partition holds the store's events in order;
 * every replica holds exactly the facts that it must, and has applied each event once;
@@ -520,7 +521,7 @@ class Soak:
     # -- the end -------------------------------------------------------------------------------
 
     def _settle(self, pipeline: DistributedPipeline) -> None:
-        deadline = time.monotonic() + RECOVERY_LIMIT_SECONDS
+        deadline = time.monotonic() + 2 * RECOVERY_LIMIT_SECONDS
         while not (pipeline.is_caught_up() and pipeline.is_settled()):
             if time.monotonic() > deadline:
                 raise Violation("the end was not proven in time")

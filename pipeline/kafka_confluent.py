@@ -117,6 +117,7 @@ class ConfluentClient:
                 if "leader" not in str(error).lower() or time.monotonic() >= deadline:
                     raise
                 time.sleep(LEADER_SECONDS)
+                self._metadata()  # A handle that was idle goes by what it knew before a restart.
             else:
                 return offset
 

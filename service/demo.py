@@ -25,11 +25,13 @@ from service.http import HttpServer, Showcase, Shown, make_app
 from service.measuring import measurements_of
 from service.report import build_report, exit_code
 from service.screen import Screen, print_summary
+from synchroscope.errors import UnavailableError
 
 BATCH_ROWS = 50
 """Rows a round: few enough for latencies under 100 ms at full speed, many enough for its rate."""
 REFRESH_SECONDS = 0.5
 IDLE_SECONDS = 0.002
+RETRY_SECONDS = 0.2
 SETTLE_SECONDS = 60.0
 """Without any progress for so long, what is not judged stays UNKNOWN."""
 HURRIED_SETTLE_SECONDS = 15.0
@@ -133,11 +135,9 @@ class _Demo:
         self._showcase = Showcase()
         self._server = HttpServer(make_app(self._showcase), options.http_host, options.http_port)
         self._pipeline = _open_pipeline(options, folder)
-        commands = CommandSide(self._pipeline.store, RULES)
-        self._producer = RetailProducer(
-            options.data, commands, self._pipeline.store, speed=options.speed, batch_rows=BATCH_ROWS
-        )
+        self._producer = self._make_producer()
         self._stops = 0
+        self._is_producer_lost = False
         self._phase = "producing"
         self._produced_before = self._pipeline.store.count()
         self._seconds = 0.0
@@ -165,6 +165,29 @@ class _Demo:
             self._options.report.write_text(text + "\n", encoding="utf-8")
         return exit_code(report)
 
+    def _make_producer(self) -> RetailProducer:
+        store = self._pipeline.store
+        return RetailProducer(
+            self._options.data,
+            CommandSide(store, RULES),
+            store,
+            speed=self._options.speed,
+            batch_rows=BATCH_ROWS,
+        )
+
+    def _step_producer(self) -> int:
+        """Produce; where the store went away, go on later from what it has."""
+        try:
+            if self._is_producer_lost:
+                self._producer = self._make_producer()
+                self._is_producer_lost = False
+            return self._producer.step(time.time()).consumed
+        except UnavailableError as error:
+            self._is_producer_lost = True
+            self._phase = f"waiting for {error.server}"
+            time.sleep(RETRY_SECONDS)
+            return 0
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._stops += 1
         if self._stops > 2:
@@ -173,10 +196,12 @@ class _Demo:
     def _produce(self, screen: Screen) -> None:
         started = last = time.monotonic()
         limit = self._options.duration_seconds
-        while not self._producer.done and not self._stops:
+        while (self._is_producer_lost or not self._producer.done) and not self._stops:
             if limit is not None and time.monotonic() - started >= limit:
                 return
-            consumed = self._producer.step(time.time()).consumed + self._pipeline.step()
+            consumed = self._step_producer() + self._pipeline.step()
+            if not self._is_producer_lost:
+                self._phase = "producing"
             now = time.monotonic()
             self._seconds += now - last
             self._pipeline.add_producing_seconds(now - last)

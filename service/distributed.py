@@ -19,9 +19,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import msgspec
-from pipeline.event_store_postgresql import PostgresqlEventStore
+from msgspec.structs import replace
 
 from chaos.faults import FaultJournal, Injected
+from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.kafka_topics import ensure_topics
 from pipeline.log_kafka import KafkaLog
 from service.account import Account
@@ -31,9 +32,10 @@ from service.gathering import Gatherer
 from service.process import ROLES
 from service.report import fault_form
 from service.stores import open_database
-from synchroscope.errors import SynchroscopeError
+from synchroscope.errors import SynchroscopeError, UnavailableError
 from synchroscope.ports import REQUESTS, STATE, NewRecord
 from synchroscope.report import Check, encode_message
+from validator.watch import Verdict
 
 PROCESSES_PER_ROLE = 2
 LOOK_SECONDS = 0.2
@@ -122,8 +124,11 @@ class DistributedPipeline:
             ensure_topics(configuration.log.kafka)
             database = self._stack.enter_context(closing(open_database(configuration)))
             self.store = PostgresqlEventStore(database)
-            self._log = self._stack.enter_context(closing(KafkaLog(configuration.log.kafka)))
-            self._gatherer = self._stack.enter_context(closing(Gatherer(configuration)))
+            self._configuration = configuration
+            self._log: KafkaLog | None = None
+            self._gatherer: Gatherer | None = None
+            self._stack.callback(self._disconnect)
+            self._account: Account | None = None
             self._ledger = self._load_ledger()
             self._ledger_at = 0.0
             self._looked_at = self._checked_at = 0.0
@@ -160,13 +165,45 @@ class DistributedPipeline:
 
     def account(self, now: float, *, final: bool = False) -> Account:
         """Return what there is to tell, over all runs on these servers."""
-        return self._gatherer.account(
-            now,
-            final=final,
-            runs=self._ledger.runs,
-            producing_seconds=self._ledger.producing_seconds,
-            faults=[fault_form(fault, lost_with_process=False) for fault in self._faults()],
-        )
+        try:
+            self._account = self._gather().account(
+                now,
+                final=final,
+                runs=self._ledger.runs,
+                producing_seconds=self._ledger.producing_seconds,
+                faults=[fault_form(fault, lost_with_process=False) for fault in self._faults()],
+            )
+        except UnavailableError as error:
+            self._disconnect()
+            if self._account is None:
+                raise
+            unknown = [
+                replace(status, verdict=Verdict.UNKNOWN, reason=str(error))
+                for status in self._account.statuses
+            ]
+            return replace(self._account, at=now, statuses=unknown)
+        return self._account
+
+    def _gather(self) -> Gatherer:
+        if self._gatherer is None:
+            self._gatherer = Gatherer(self._configuration)
+        return self._gatherer
+
+    def _append(self, record: NewRecord, now: float) -> None:
+        """Append when the log is there; if it is not, the next time will do."""
+        try:
+            if self._log is None:
+                self._log = KafkaLog(self._configuration.log.kafka)
+            self._log.append([record], now)
+        except UnavailableError:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        gatherer, self._gatherer = self._gatherer, None
+        log, self._log = self._log, None
+        for connection in (gatherer, log):
+            if connection is not None:
+                connection.close()
 
     def _faults(self) -> list[Injected]:
         found: dict[tuple[object, ...], Injected] = {}
@@ -192,27 +229,37 @@ class DistributedPipeline:
         return self._is_caught_up
 
     def _look(self) -> bool:
-        board = self._gatherer.board
+        try:
+            return self._look_once()
+        except UnavailableError:
+            self._disconnect()
+            return False
+
+    def _look_once(self) -> bool:
+        gatherer = self._gather()
+        board = gatherer.board
         board.refresh()
         relay = board.relay()
         if relay is None or relay.position < self.store.count():
             return False
-        self._heads = self._gatherer.heads()
+        self._heads = gatherer.heads()
         return all(status.position == self._heads for status in board.statuses(time.time()))
 
     def is_settled(self) -> bool:
         """Say whether every replica was compared and scrubbed at every partition's head."""
-        return self._gatherer.board.is_settled(self._heads)
+        return self._gatherer is not None and self._gatherer.board.is_settled(self._heads)
 
     def ask_for_proof(self, now: float) -> None:
         """Ask the validators to prove everything at the head, now and then."""
         if not 0 <= now - self._checked_at < CHECK_SECONDS:
             self._checked_at = now
             check = encode_message(Check(uuid4().hex))
-            self._log.append([NewRecord(REQUESTS, 0, b"validator", check)], now)
+            self._append(NewRecord(REQUESTS, 0, b"validator", check), now)
 
     def progress(self) -> int:
         """Return a number that grows as long as anything is still on its way."""
+        if self._gatherer is None:
+            return -1
         board = self._gatherer.board
         relay = board.relay()
         positions = sum(sum(status.position.values()) for status in board.statuses(time.time()))
@@ -230,7 +277,7 @@ class DistributedPipeline:
     # -- what a run leaves for the next ------------------------------------------------------
 
     def _load_ledger(self) -> RunLedger:
-        record = self._log.latest(STATE, LEDGER_KEY)
+        record = self._gather().log.latest(STATE, LEDGER_KEY)
         ledger = RunLedger()
         if record is not None:
             ledger = msgspec.msgpack.decode(record.value, type=RunLedger)
@@ -240,4 +287,4 @@ class DistributedPipeline:
     def _save_ledger(self, now: float) -> None:
         self._ledger_at = now
         value = msgspec.msgpack.encode(self._ledger)
-        self._log.append([NewRecord(STATE, 0, LEDGER_KEY, value)], now)
+        self._append(NewRecord(STATE, 0, LEDGER_KEY, value), now)
