@@ -1,12 +1,14 @@
 """A replica's facts in PostgreSQL: one row an aggregate, for models that read by SQL.
 
-Several processes may use one replica's storage, each with partitions of its own. Every partition
-has a version that each commit raises; a commit of a process that did not see the newest version is
-refused, so one that was paused and comes back changes nothing.
+Several processes may use one replica's storage, each with partitions of its own. Every commit gives
+its partition a version that no other commit ever had; a commit of a process that did not see the
+newest one is refused. So one that was paused and comes back changes nothing, and a database that
+was put back to an older copy is noticed.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,11 +23,13 @@ from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
 SCAN_SLICE_RECORDS = 2_000
 
+_VERSION_BITS = 62
+"""Versions are drawn by lot: more than 0, and within PostgreSQL's bigint."""
 _COLUMNS = "context_type, subject, partition, sequence, fields::text, missing"
 _COMMIT = (
-    "SELECT replica_commit(%b, %b, %b::integer, %b::bigint, %b::bytea, %b::text[], %b::text[], "
-    "%b::integer[], %b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bigint, %b::bigint, "
-    "%b::bytea, %b::bigint)"
+    "SELECT replica_commit(%b, %b, %b::integer, %b::bigint, %b::bigint, %b::bytea, %b::text[], "
+    "%b::text[], %b::integer[], %b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bigint, "
+    "%b::bigint, %b::bytea, %b::bigint)"
 )
 _encode_fields = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, tuple[Any, int]]).decode
@@ -158,6 +162,7 @@ class PostgresqlStorage:
         if partition not in self._seen:
             self.partition_state(partition)
         life, version = self._seen[partition]
+        new_version = 1 + secrets.randbits(_VERSION_BITS)
         rows = [_row(key, record) for key, record in records.items()]
         chunk_columns = (
             (None, None, None) if chunk is None else (chunk.start, chunk.end, chunk.data)
@@ -165,7 +170,7 @@ class PostgresqlStorage:
         [(is_stored,)] = self._database.query(
             _COMMIT,
             (
-                *(self._replica, life, partition, version, state),
+                *(self._replica, life, partition, version, new_version, state),
                 *columns(rows, 7),
                 *chunk_columns,
                 journal_floor,
@@ -176,7 +181,7 @@ class PostgresqlStorage:
                 f"{self._database.server}: another process went on with partition {partition} of "
                 f"{self._replica}, or began it anew; nothing was written: read it again"
             )
-        self._seen[partition] = (life, version + 1)
+        self._seen[partition] = (life, new_version)
 
     def close(self) -> None:
         """Close the connection."""

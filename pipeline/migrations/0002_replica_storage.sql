@@ -65,12 +65,15 @@ BEGIN
 END $$;
 
 -- Writes all of a commit, or nothing and returns false: when the life is not the one that was seen,
--- or the partition's version is not. Version 0: the partition has no row yet.
+-- or the partition's version is not. Version 0: the partition has no row yet. A new version is one
+-- that no other commit ever had: counted up, it would be the same again after a fall back to an
+-- older copy of the database and as many commits of another process.
 CREATE FUNCTION replica_commit(
     of_replica text,
     seen_life text,
     of_partition integer,
     seen_version bigint,
+    new_version bigint,
     new_state bytea,
     context_types text[],
     subjects text[],
@@ -91,13 +94,13 @@ BEGIN
     SELECT incarnation INTO life FROM replica_lives WHERE replica = of_replica FOR SHARE;
     IF life IS DISTINCT FROM seen_life THEN RETURN false; END IF;
     IF seen_version = 0 THEN
-        INSERT INTO replica_partitions VALUES(of_replica, of_partition, 1, new_state)
+        INSERT INTO replica_partitions VALUES(of_replica, of_partition, new_version, new_state)
         ON CONFLICT DO NOTHING;
     ELSIF new_state IS NULL THEN
-        UPDATE replica_partitions SET version = version + 1
+        UPDATE replica_partitions SET version = new_version
         WHERE replica = of_replica AND partition = of_partition AND version = seen_version;
     ELSE
-        UPDATE replica_partitions SET version = version + 1, state = new_state
+        UPDATE replica_partitions SET version = new_version, state = new_state
         WHERE replica = of_replica AND partition = of_partition AND version = seen_version;
     END IF;
     IF NOT FOUND THEN RETURN false; END IF;

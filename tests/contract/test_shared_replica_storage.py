@@ -25,11 +25,17 @@ REPLICA = "scorer@1"
 
 
 class Place(Protocol):
-    """Where a storage is: to be opened more than once, and wiped behind its back."""
+    """Where a storage is: to be opened more than once, and changed behind its back."""
 
     def open(self, replica: str = REPLICA) -> ReplicaStorage: ...
 
     def wipe(self) -> None: ...
+
+    def copy(self) -> dict[bytes, bytes]:
+        """Return all that is stored, for `fall_back`."""
+        ...
+
+    def fall_back(self, copy: dict[bytes, bytes]) -> None: ...
 
 
 class PostgresqlPlace:
@@ -42,10 +48,23 @@ class PostgresqlPlace:
         return self._to_close.enter_context(closing(PostgresqlStorage(database, replica)))
 
     def wipe(self) -> None:
-        tables = ("lives", "aggregates", "partitions", "journal")
-        with psycopg.connect(postgresql_dsn()) as connection:
-            for table in tables:
-                connection.execute(f"DELETE FROM {self._schema}.replica_{table}".encode())
+        self.fall_back(dict.fromkeys(self.copy(), b""))
+
+    def copy(self) -> dict[bytes, bytes]:
+        found = {}
+        with psycopg.connect(postgresql_dsn()) as connection, connection.cursor() as cursor:
+            for name in ("lives", "aggregates", "partitions", "journal"):
+                table = f"{self._schema}.replica_{name}".encode()
+                with cursor.copy(b"COPY %s TO STDOUT" % table) as rows:
+                    found[table] = b"".join(map(bytes, rows))
+        return found
+
+    def fall_back(self, copy: dict[bytes, bytes]) -> None:
+        with psycopg.connect(postgresql_dsn()) as connection, connection.cursor() as cursor:
+            for table, data in copy.items():
+                cursor.execute(b"DELETE FROM %s" % table)
+                with cursor.copy(b"COPY %s FROM STDIN" % table) as rows:
+                    rows.write(data)
 
 
 class RedisPlace:
@@ -58,9 +77,19 @@ class RedisPlace:
         return self._to_close.enter_context(closing(storage))
 
     def wipe(self) -> None:
+        self.fall_back({})
+
+    def copy(self) -> dict[bytes, bytes]:
+        with closing(redis.Redis.from_url(redis_url())) as client:
+            keys = client.scan_iter(f"{{{self._prefix}:*")
+            return {key: data for key in keys if (data := client.dump(key)) is not None}
+
+    def fall_back(self, copy: dict[bytes, bytes]) -> None:
         with closing(redis.Redis.from_url(redis_url())) as client:
             for key in client.scan_iter(f"{{{self._prefix}:*"):
                 client.delete(key)
+            for key, data in copy.items():
+                client.restore(key, 0, data)
 
 
 PLACES: dict[str, Callable[[ExitStack], Place]] = {
@@ -251,6 +280,38 @@ def test_a_storage_that_was_wiped_fences_its_writers_and_can_begin_again(place: 
     storage.begin("second")
     put(storage, 3)
     assert opened(place).get(RISK) == record(RISK, 3, a=3)
+
+
+def test_a_storage_that_fell_back_to_an_older_copy_fences_its_writers(place: Place) -> None:
+    storage = opened(place)
+    put(storage, 1)
+    older = place.copy()
+    put(storage, 2)
+    place.fall_back(older)
+    with pytest.raises(FencedError):
+        put(storage, 3)
+    assert storage.partition_state(0) == b"1"
+    assert storage.get(RISK) == record(RISK, 1, a=1)
+    put(storage, 2)
+    assert storage.journal(0, 0) == [chunk(1), chunk(2)]
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["from nothing", "from a commit"])
+def test_after_a_fall_back_as_many_commits_of_another_do_not_make_it_the_same(
+    place: Place, first: int
+) -> None:
+    storage = opened(place)
+    for number in range(first):
+        put(storage, number)
+    older = place.copy()
+    put(storage, 5)
+    place.fall_back(older)
+    other = opened(place)
+    other.commit({PLACE: record(PLACE, 1, a="other")}, 0, b"other")
+    with pytest.raises(FencedError):
+        put(storage, 6)
+    assert storage.partition_state(0) == b"other"
+    assert storage.get(RISK) == (record(RISK, 0, a=0) if first else None)
 
 
 def test_replicas_on_one_server_are_apart(place: Place) -> None:

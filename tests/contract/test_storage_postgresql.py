@@ -223,7 +223,7 @@ def test_a_new_life_waits_for_a_commit_that_is_under_way(
         begun = threading.Thread(target=other.begin, args=("second",))
         with database.transaction() as cursor:
             cursor.execute(
-                "SELECT replica_commit(%s, 'first', 0, 0, 'state', '{financial}', '{user:1}', "
+                "SELECT replica_commit(%s, 'first', 0, 0, 7, 'state', '{financial}', '{user:1}', "
                 "'{0}', '{x}', '{1}', ARRAY['{}'], ARRAY['{}'], NULL, NULL, NULL, 0)",
                 (REPLICA,),
             )
