@@ -1,0 +1,184 @@
+"""What processes publish of partitions, put together: what is old or absent is UNKNOWN."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.log_memory import MemoryLog
+from service.board import (
+    STANDING_LIMIT_SECONDS,
+    Board,
+    ProcessRecord,
+    RelayWork,
+    ReplicaWork,
+    is_retired,
+    process_note,
+    retirement_note,
+)
+from synchroscope.latency import Latencies
+from synchroscope.ports import EVENTS, STATE, NewRecord
+from validator.standing import Standing, consumer_of, encode_standing, standing_key
+from validator.status import ReplicaStatus
+from validator.watch import Judged, Verdict
+
+GOOD, BAD, OPEN = Verdict.CONSISTENT, Verdict.DIVERGED, Verdict.UNKNOWN
+NOW = 5_000.0
+
+
+def status(name: str, verdict: Verdict, partition: int, applied: int = 5) -> ReplicaStatus:
+    return ReplicaStatus(
+        name, "scorer", verdict, f"{verdict.value} there", applied, {partition: 7}, 1, 0, 0, 0, 0,
+        3, 3, 0, NOW,
+    )  # fmt: skip
+
+
+def standing(
+    partition: int,
+    verdict: Verdict = GOOD,
+    *,
+    at: float = NOW,
+    final: Verdict = GOOD,
+    head: int = 7,
+) -> NewRecord:
+    made = Standing(
+        worker=f"worker-{partition}",
+        at=at,
+        heads={partition: head},
+        positions={partition: head},
+        replicas=[status("scorer@1", verdict, partition)],
+        final={"scorer@1": Judged(final, f"finally {final.value}")},
+        settled=final is GOOD,
+        settled_total=head,
+        applied={"scorer": 5},
+        checks={"match": 3, "mismatch": 1},
+        opened={"missed": 1},
+        resolved={},
+        open={"missed": 1},
+        requests=2,
+        repeated=0,
+    )
+    key = standing_key(consumer_of([partition]))
+    return NewRecord(STATE, 0, key, encode_standing(made))
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog({EVENTS: 2})
+
+
+def board(log: MemoryLog) -> Board:
+    made = Board(log, {"scorer@1": "scorer"})
+    made.refresh()
+    return made
+
+
+def verdict(log: MemoryLog, now: float = NOW) -> tuple[Verdict, str]:
+    [found] = board(log).statuses(now)
+    return found.verdict, found.reason
+
+
+def test_a_partition_that_nobody_validated_yet_is_unknown(log: MemoryLog) -> None:
+    log.append([standing(0)], NOW)
+    assert verdict(log) == (OPEN, "nobody has validated partition 1 yet")
+    assert board(log).unvalidated(NOW) == [1]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst"),
+    [((GOOD, GOOD), GOOD), ((GOOD, OPEN), OPEN), ((OPEN, BAD), BAD), ((BAD, GOOD), BAD)],
+)
+def test_the_worst_of_all_partitions_holds(
+    log: MemoryLog, verdicts: tuple[Verdict, Verdict], worst: Verdict
+) -> None:
+    log.append([standing(p, v) for p, v in enumerate(verdicts)], NOW)
+    assert verdict(log)[0] is worst
+
+
+def test_what_a_validator_does_not_renew_gets_old(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1, at=NOW - STANDING_LIMIT_SECONDS - 1)], NOW)
+    found, reason = verdict(log)
+    assert (found, "nobody has validated partition 1 for 11 s" in reason) == (OPEN, True)
+
+
+def test_a_divergence_outweighs_a_partition_without_a_validator(log: MemoryLog) -> None:
+    log.append([standing(0, BAD)], NOW)
+    assert verdict(log)[0] is BAD
+
+
+def test_numbers_are_summed_over_partitions(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1)], NOW)
+    made = board(log)
+    [found] = made.statuses(NOW)
+    assert (found.applied, found.position, found.markers_compared) == (10, {0: 7, 1: 7}, 6)
+    assert (made.applied("scorer"), made.consistent_ratio) == (10, 0.75)
+    assert made.count("open") == {"missed": 2}
+
+
+def test_the_newest_word_on_a_partition_counts(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1), standing(1, BAD)], NOW)
+    assert verdict(log)[0] is BAD
+    log.append([standing(1)], NOW)
+    assert verdict(log)[0] is GOOD
+
+
+@pytest.mark.parametrize(
+    ("final", "head", "expected"), [(GOOD, 7, GOOD), (OPEN, 7, OPEN), (GOOD, 6, OPEN)]
+)
+def test_a_final_verdict_needs_every_partition_validated_at_the_head(
+    log: MemoryLog, final: Verdict, head: int, expected: Verdict
+) -> None:
+    log.append([standing(0), standing(1, final=final, head=head)], NOW)
+    [found] = board(log).statuses(NOW, final_heads={0: 7, 1: 7})
+    assert found.verdict is expected
+    assert board(log).is_settled({0: 7, 1: 7}) is (expected is GOOD)
+
+
+def test_a_replica_that_the_validator_does_not_expect_is_unknown(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1)], NOW)
+    made = Board(log, {"scorer@2": "scorer"})
+    made.refresh()
+    [found] = made.statuses(NOW)
+    assert (found.verdict, "does not expect" in found.reason) == (OPEN, True)
+
+
+def test_a_retired_replica_is_not_expected_until_it_is_put_back(log: MemoryLog) -> None:
+    log.append([retirement_note("scorer@1", retired=True)], NOW)
+    assert (board(log).expected(), is_retired(log, "scorer@1")) == ({}, True)
+    log.append([retirement_note("scorer@1", retired=False)], NOW)
+    assert board(log).expected() == {"scorer@1": "scorer"}
+    assert not is_retired(log, "scorer@1")
+
+
+def test_latencies_of_all_processes_count_and_the_newest_relay_speaks(log: MemoryLog) -> None:
+    for number in range(2):
+        measured = Latencies()
+        measured.add(0.01, 5)
+        work = ReplicaWork((measured.counts, measured.total_seconds), {0: 1}, {0: 0}, {0: 0.0})
+        log.append(
+            [
+                process_note(
+                    ProcessRecord(
+                        f"p{number}", "projector", "confluent", 1.0, NOW - 60 * number, [0],
+                        {"scorer@1": work}, RelayWork(10 * number, 99),
+                    )
+                )
+            ],
+            NOW,
+        )  # fmt: skip
+    made = board(log)
+    assert made.latencies("scorer@1").count == 10
+    assert made.relay() == RelayWork(0, 99)
+    assert [record.process for record in made.running(NOW)] == ["p0"]
+
+
+def test_records_that_are_none_are_passed_over(log: MemoryLog) -> None:
+    garbage = [b"", b"{", b"\xff", b'{"worker": 1}']
+    log.append(
+        [
+            NewRecord(STATE, 0, key, value)
+            for key in (b"standing/validator/0", b"process/x/relay", b"retired/x", b"\xff")
+            for value in garbage
+        ],
+        NOW,
+    )
+    assert verdict(log)[0] is OPEN

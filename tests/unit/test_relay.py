@@ -1,0 +1,125 @@
+"""The relay: what it publishes after it, or another one, was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import pytest
+
+from pipeline.commands import CommandSide
+from pipeline.event_store_memory import MemoryEventStore
+from pipeline.log_memory import MemoryLog
+from pipeline.relay import STORE_POSITION, Relay
+from synchroscope.errors import UnavailableError
+from synchroscope.ports import DEAD_LETTERS, EVENTS, NewRecord, TopicPartition
+from tests.builders import event
+
+PARTITIONS = 3
+NOW = 1_000.0
+
+
+class PartialLog(MemoryLog):
+    """Stores a first part of each partition's records and then fails, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__({EVENTS: PARTITIONS})
+        self.kept: int | None = None
+
+    def append(
+        self,
+        records: Sequence[NewRecord],
+        now: float,
+        *,
+        consumer: str = "",
+        positions: Mapping[TopicPartition, int] | None = None,
+    ) -> None:
+        if self.kept is None:
+            super().append(records, now, consumer=consumer, positions=positions)
+            return
+        stored: dict[TopicPartition, int] = {}
+        for record in records:
+            place = record.topic, record.partition
+            if stored.setdefault(place, 0) < self.kept * (1 + record.partition):
+                stored[place] += 1
+                super().append([record], now)
+        raise UnavailableError("log", "went away")
+
+
+def filled(events: int) -> MemoryEventStore:
+    store = MemoryEventStore()
+    with CommandSide(store).batch(NOW) as batch:
+        for number in range(events):
+            made = event(None, {"limit": number}, number=number, user=str(number % 17))
+            batch.submit(msgspec.json.encode(made))
+            if number % 5 == 0:
+                batch.submit(b"nonsense %d" % number)
+    return store
+
+
+def published(log: MemoryLog) -> list[list[int]]:
+    """Return the store positions in each partition."""
+    return [
+        [int(r.header(STORE_POSITION) or b"0") for r in log.read(EVENTS, p, 0, 10_000).records]
+        for p in range(PARTITIONS)
+    ]
+
+
+def drain(relay: Relay) -> None:
+    while relay.step(NOW).consumed:
+        pass
+
+
+def assert_whole(log: MemoryLog, store: MemoryEventStore) -> None:
+    parts = published(log)
+    assert all(part == sorted(set(part)) for part in parts)
+    assert sorted(place for part in parts for place in part) == list(range(1, store.count() + 1))
+    letters = [record.value for record in log.read(DEAD_LETTERS, 0, 0, 10_000).records]
+    assert letters == [stored.letter.data for stored in store.read_dead_letters(0, 10_000)]
+
+
+def test_what_a_failed_append_left_of_each_partition_is_not_published_again() -> None:
+    for kept in range(6):
+        store, log = filled(100), PartialLog()
+        Relay(store, log, batch_records=30).step(NOW)
+        failing = Relay(store, log, batch_records=30)
+        log.kept = kept
+        with pytest.raises(UnavailableError):
+            drain(failing)
+        log.kept = None
+        drain(Relay(store, log, batch_records=30))
+        assert_whole(log, store)
+
+
+def test_a_relay_that_takes_over_goes_on_where_the_log_ends_not_where_it_was_noted() -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    drain(Relay(store, log, batch_records=7))
+    assert log.positions("relay")["store.events", 0] < store.count()
+    drain(Relay(store, log, batch_records=7))
+    assert_whole(log, store)
+
+
+def test_a_forged_position_makes_no_relay_pass_over_an_event() -> None:
+    store, log = filled(40), MemoryLog({EVENTS: PARTITIONS})
+    Relay(store, log, batch_records=10).step(NOW)
+    for partition in range(PARTITIONS):
+        forged = NewRecord(EVENTS, partition, b"k", b"{}", ((STORE_POSITION, b"39"),))
+        log.append([forged], NOW)
+    drain(Relay(store, log, batch_records=10))
+    positions = {place for part in published(log) for place in part}
+    assert positions == set(range(1, 41))
+
+
+def test_a_relay_that_was_thought_dead_repeats_and_never_reorders_what_leads_on() -> None:
+    store, log = filled(90), MemoryLog({EVENTS: PARTITIONS})
+    paused = Relay(store, log, batch_records=20)
+    paused.step(NOW)
+    drain(Relay(store, log, batch_records=20))
+    paused.step(NOW)  # It goes on with what it had in mind.
+    for part in published(log):
+        leading: list[int] = []
+        for place in part:
+            if not leading or place > leading[-1]:
+                leading.append(place)
+        assert leading == sorted(set(part))
+    assert sum(map(len, published(log))) > store.count()
