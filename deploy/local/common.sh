@@ -194,8 +194,14 @@ start() {
         echo "$name is running already"
     else
         "install_$name"
-        (exec 3<> "/dev/tcp/127.0.0.1/$(port_of "$name")") 2> /dev/null \
-            && fail "port $(port_of "$name") is taken by another process: set SYNCHROSCOPE_LOCAL_${name^^}_PORT"
+        # A server that was killed a moment ago may still hold its port while its threads end.
+        local tries=0
+        while (exec 3<> "/dev/tcp/127.0.0.1/$(port_of "$name")") 2> /dev/null; do
+            tries=$((tries + 1))
+            [ "$tries" -lt 50 ] || fail "port $(port_of "$name") is taken by another process:" \
+                "set SYNCHROSCOPE_LOCAL_${name^^}_PORT"
+            sleep 0.1
+        done
         "start_$name"
         deadline=$((SECONDS + wait_seconds)) # installing takes its own time
     fi
