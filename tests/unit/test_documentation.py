@@ -6,6 +6,7 @@ import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from service.cli import cli
-from service.configuration import Configuration
+from service.configuration import Configuration, load_configuration
 from service.configuration_typing import hints_of, range_of
 from tracing.metrics import METRICS, Measurements, registry_for
 
@@ -116,6 +117,18 @@ def test_every_setting_is_on_the_page_with_its_default_and_range() -> None:
         # What is no number's range is said in words.
         told = documented[place]
         assert told == (default, allowed or told[1]), place
+
+
+def test_the_first_example_of_the_configuration_page_is_sound(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    example = re.search(r"(?:^    .*\n)+", page, re.MULTILINE)
+    assert example is not None
+    secret, file = tmp_path / "redis", tmp_path / "synchroscope.yaml"
+    secret.write_text("hunter2")
+    file.write_text(dedent(example[0]).replace("/run/secrets/redis", str(secret)))
+
+    configuration = load_configuration(file, {"PG_PASSWORD": "hunter2"})
+    assert [replica.name for replica in configuration.replicas] == ["fraud-scorer@1"]
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:
