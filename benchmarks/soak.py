@@ -344,6 +344,7 @@ class Soak:
         self.damages: list[Damage] = []
         self.found_after: list[float] = []
         self.downtimes: list[float] = []
+        self._waker: threading.Timer | None = None
 
     def run(self) -> dict[str, Any]:
         """Run all rounds; raise `Violation` for anything that is wrong."""
@@ -411,6 +412,10 @@ class Soak:
         time.sleep(self._rng.uniform(0.0, 2.0))
         since = act()
         seconds = recovery_seconds(self._eyes, since)
+        if self._waker is not None:
+            self._waker.join()  # What a paused process does when it comes back is checked below.
+            self._waker = None
+            recovery_seconds(self._eyes, time.monotonic())
         self.recoveries.setdefault(name, []).append(seconds)
         say(f"round {number}/{self._rounds}: {name}: {seconds:.1f} s")
         self._check_findings()
@@ -432,8 +437,10 @@ class Soak:
         victim = self._victim(pipeline, role)
         since = time.monotonic()
         victim.send_signal(signal.SIGSTOP)
-        time.sleep(self._rng.uniform(*PAUSE_SECONDS))
-        victim.send_signal(signal.SIGCONT)
+        self._waker = threading.Timer(
+            self._rng.uniform(*PAUSE_SECONDS), victim.send_signal, (signal.SIGCONT,)
+        )
+        self._waker.start()
         return since
 
     def _restart(self, server: str, *how: str) -> float:
