@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.cloudevents import binary_headers
 from pipeline.event_store import EventStore, StoredDeadLetter, StoredEvent
 from pipeline.partitioner import Partitioner, by_subject
 from synchroscope.event import encode_event
@@ -141,16 +142,12 @@ def _store_position(record: Record) -> int:
 
 def _event_record(stored: StoredEvent, partition: int) -> NewRecord:
     event = stored.event
-    headers = [
-        ("ce_id", str(event.event_id).encode()),
-        ("ce_type", event.event_type.encode()),
-        ("ce_correlationid", (event.correlation_id or "").encode()),
+    headers = (
+        *binary_headers(event),
         ("recorded", repr(stored.recorded).encode()),
         (STORE_POSITION, str(stored.position).encode()),
-    ]
-    if event.traceparent is not None:
-        headers.append(("traceparent", event.traceparent.encode()))
-    return NewRecord(EVENTS, partition, event.subject.encode(), encode_event(event), tuple(headers))
+    )
+    return NewRecord(EVENTS, partition, event.subject.encode(), encode_event(event), headers)
 
 
 def _letter_record(stored: StoredDeadLetter) -> NewRecord:
