@@ -49,7 +49,7 @@ def event_from_binary(record: Record) -> ContextEvent:
     The value is a whole context event, or its ``contextDelta`` alone. An ``id`` that is no UUID
     stands for the UUID of (source, id), so that a repeated record is the same event again.
 
-    Raises `InvalidEventError` where the record is no CloudEvent in binary mode, or no context event.
+    Raises `InvalidEventError` where the record is no CloudEvent in binary mode or no event.
     """
     attributes = _attributes(record)
     if attributes.get("specversion") != SPECIFICATION.decode():
