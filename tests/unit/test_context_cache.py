@@ -535,11 +535,8 @@ MEANWHILE = st.one_of(
     st.tuples(st.just("step")),
 )
 FALLS = st.tuples(st.just("fall back"), st.integers(0, 3))
-READS = st.tuples(
-    st.just("get"),
-    st.integers(0, USERS - 1),
-    st.lists(OPERATIONS.filter(lambda o: o[0] != "fall back"), max_size=3),
-)
+READS = st.tuples(st.just("get"), st.integers(0, USERS - 1), st.lists(MEANWHILE, max_size=3))
+"""A read, and what others do at its three moments: position known, before and after the value."""
 
 
 class LawfulWorld(World):
