@@ -55,17 +55,18 @@ class Hasher:
         self._recent: dict[tuple[bytes, bytes], Lanes] = {}
         self.applied: Callable[[int, str, int], Lanes] = lru_cache(MAXIMUM_RECENT)(self._applied)
         """(offset, event ID, prior sequence) -> lanes of "applied there, after that sequence"."""
-        self._digest: Callable[[bytes], bytes]
+        self.digest: Callable[[bytes], bytes]
+        """Canonical bytes -> the 16 bytes of the hash, lane 0 first."""
         if algorithm == "xxh3-128":
             if key:
                 raise ConfigurationError("xxh3-128 takes no key; choose blake2b-128")
-            self._digest = xxh3_128_digest
+            self.digest = xxh3_128_digest
         elif algorithm == "blake2b-128":
             if not 16 <= len(key) <= 64:
                 raise ConfigurationError("blake2b-128 needs a key of 16 to 64 bytes")
-            self._digest = lambda data: hashlib.blake2b(data, digest_size=16, key=key).digest()
+            self.digest = lambda data: hashlib.blake2b(data, digest_size=16, key=key).digest()
             # Another key is another algorithm: nothing that the two say can be compared.
-            self.algorithm = f"{algorithm}:{self._digest(b'').hex()[:8]}"
+            self.algorithm = f"{algorithm}:{self.digest(b'').hex()[:8]}"
         else:
             raise ConfigurationError(f"unknown hash {algorithm!r}: use xxh3-128 or blake2b-128")
 
@@ -79,7 +80,7 @@ class Hasher:
             known = (head, b"")
         lanes = self._recent.get(known)
         if lanes is None:
-            lanes = _LANES.unpack(self._digest(head + encode(value)))
+            lanes = _LANES.unpack(self.digest(head + encode(value)))
             if not 0 < len(known[1]) <= MAXIMUM_RECENT_BYTES:
                 return lanes
             if len(self._recent) >= MAXIMUM_RECENT:
@@ -89,7 +90,7 @@ class Hasher:
 
     def _applied(self, offset: int, event_id: str, prior: int) -> Lanes:
         data = b"\x83" + encode(offset) + encode(event_id) + encode(prior)
-        return _LANES.unpack(self._digest(data))
+        return _LANES.unpack(self.digest(data))
 
 
 @lru_cache(maxsize=16_384)
@@ -154,6 +155,20 @@ class Digest:
         self.lane0[bucket] -= lanes[0]
         self.lane1[bucket] -= lanes[1]
         self.counts[bucket] -= 1
+
+    def add_sums(
+        self,
+        buckets: Iterable[int],
+        lane0: Iterable[int],
+        lane1: Iterable[int],
+        counts: Iterable[int],
+    ) -> None:
+        """Add sums of many facts, one of each column to each of the buckets."""
+        own0, own1, own_counts = self.lane0, self.lane1, self.counts
+        for bucket, first, second, count in zip(buckets, lane0, lane1, counts, strict=True):
+            own0[bucket] += first
+            own1[bucket] += second
+            own_counts[bucket] += count
 
     def sum_of(self, bucket: int) -> Lanes:
         """Return one bucket's lanes."""

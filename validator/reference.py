@@ -10,8 +10,10 @@ It shares the encoding and the hash with the replicas, and not one line of their
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -20,6 +22,8 @@ from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, decode_wire
 from synchroscope.ports import EVENTS, Log, Record
 from synchroscope.view import View
+from validator.batch_fold import BatchFold, Change, Ordinary
+from validator.repeats import RecentMarks, store_position
 
 REPEAT_WINDOW = 1_024
 REPEAT_RUNS = 256
@@ -27,7 +31,8 @@ REPEAT_RUNS = 256
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 65_536
 READ_RECORDS = 1_000
-MAXIMUM_POSITION_DIGITS = 18
+BATCH_RECORDS = 16
+"""Fewer records are folded one by one: looking at them as a batch would cost more."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
@@ -37,6 +42,13 @@ class ViewSum(Struct, array_like=True):
     digest: Digest
     audit: Lanes
     applied: int
+
+    def add(self, change: Change) -> None:
+        """Take what a stretch of records changes."""
+        self.digest.add_sums(change.buckets, change.lane0, change.lane1, change.counts)
+        lane0, lane1 = self.audit[0] + change.audit[0], self.audit[1] + change.audit[1]
+        self.audit = (lane0 & MASK, lane1 & MASK)
+        self.applied += change.applied
 
     def copy(self) -> ViewSum:
         """Return an independent copy."""
@@ -142,7 +154,8 @@ class Reference:
         mine = range(log.partitions(EVENTS)) if partitions is None else partitions
         self._folds = {number: self._empty() for number in mine}
         self._points: dict[int, OrderedDict[int, Fold]] = {n: OrderedDict() for n in mine}
-        self._recent: dict[int, OrderedDict[int, None]] = {n: OrderedDict() for n in mine}
+        self._recent = {n: RecentMarks(repeat_window) for n in mine}
+        self._batches = BatchFold(self._views.values(), bits, self._hasher)
         self._repeats: dict[int, deque[int]] = {n: deque(maxlen=repeat_window) for n in mine}
         self._runs = {number: _Runs() for number in mine}
         self.repeated = dict.fromkeys(mine, 0)
@@ -173,12 +186,32 @@ class Reference:
         batch = self._log.read(EVENTS, partition, fold.position, limit)
         if batch.position == fold.position:
             return 0
-        stops = [position for position in sorted(set(wanted)) if position > fold.position]
-        recent, repeats = self._recent[partition], self._repeats[partition]
-        for record in batch.records:
+        stops = self._stops(fold.position, batch.position, wanted)
+        ordinary = None
+        if len(batch.records) >= BATCH_RECORDS:
+            recent = self._recent[partition]
+            ordinary = self._batches.read(batch.records, fold.store_position, recent)
+        if ordinary is None:
+            self._fold_each(partition, batch.records, stops)
+        else:
+            self._fold_together(partition, batch.records, ordinary, stops)
+        for stop in stops:
+            self._keep_at(partition, fold, stop)
+        fold.position = batch.position
+        return len(batch.records)
+
+    def _stops(self, start: int, end: int, wanted: Iterable[int]) -> deque[int]:
+        """Return where points are to be kept: the markers and what is wanted, in order."""
+        markers = range((start // self._interval + 1) * self._interval, end + 1, self._interval)
+        # More than are kept would only push each other out.
+        inside = {position for position in wanted if start < position <= end}
+        return deque(sorted(inside.union(markers[-KEPT_POINTS:])))
+
+    def _fold_each(self, partition: int, records: Sequence[Record], stops: deque[int]) -> None:
+        fold, recent = self._folds[partition], self._recent[partition]
+        for record in records:
             while stops and stops[0] <= record.offset:
-                self._keep_at(partition, fold, stops.pop(0))
-            self._pass_markers(partition, fold, record.offset)
+                self._keep_at(partition, fold, stops.popleft())
             is_repeat = _is_published(fold, record)
             self._runs[partition].add(record.offset, is_repeat)
             if is_repeat:
@@ -189,18 +222,31 @@ class Reference:
                 continue
             mark = event_hash(event.event_id)
             if mark in recent:
-                repeats.append(record.offset)
+                self._repeats[partition].append(record.offset)
                 self.repeated[partition] += 1
                 continue
-            recent[mark] = None
-            if len(recent) > self._repeat_window:
-                recent.popitem(last=False)
+            recent.add(mark)
             self._fold_event(fold, record, event)
-        while stops and stops[0] <= batch.position:
-            self._keep_at(partition, fold, stops.pop(0))
-        self._pass_markers(partition, fold, batch.position)
-        fold.position = batch.position
-        return len(batch.records)
+
+    def _fold_together(
+        self, partition: int, records: Sequence[Record], ordinary: Ordinary, stops: deque[int]
+    ) -> None:
+        """Fold a batch of which no record is a repeat, stretch by stretch from stop to stop."""
+        fold, done = self._folds[partition], 0
+        while done < len(records):
+            end = len(records)
+            if stops:
+                end = bisect_left(records, stops[0], done, key=attrgetter("offset"))
+            if end > done:
+                for model, change in ordinary.changes(done, end).items():
+                    fold.views[model].add(change)
+                if ordinary.store_positions:
+                    fold.store_position = ordinary.store_positions[end - 1]
+                done = end
+            if done < len(records):
+                self._keep_at(partition, fold, stops.popleft())
+        self._runs[partition].add(records[-1].offset, False)
+        self._recent[partition].add_all(ordinary.marks)
 
     @staticmethod
     def _decode(fold: Fold, partition: int, record: Record) -> WireEvent | None:
@@ -209,12 +255,6 @@ class Reference:
         except InvalidEventError:
             fold.unproven = f"record at {partition}:{record.offset} is no event"
             return None
-
-    def _pass_markers(self, partition: int, fold: Fold, offset: int) -> None:
-        marker = (fold.position // self._interval + 1) * self._interval
-        while marker <= offset:
-            self._keep_at(partition, fold, marker)
-            marker += self._interval
 
     def _keep_at(self, partition: int, fold: Fold, position: int) -> None:
         fold.position = position
@@ -228,7 +268,7 @@ class Reference:
             points.popitem(last=False)
 
     def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
-        fold.store_position = _store_position(record) or fold.store_position
+        fold.store_position = store_position(record) or fold.store_position
         if event.sequence is None:
             fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
             return
@@ -332,7 +372,7 @@ class Reference:
         `published` is the store position of what stands before the interval.
         """
         for record in self.records(partition, start, end):
-            position = _store_position(record)
+            position = store_position(record)
             if position is not None:
                 if position <= published:
                     continue
@@ -397,18 +437,11 @@ class Reference:
             for model, (table, audit, applied) in part.views.items():
                 fold.views[model] = ViewSum(Digest.from_table(table), audit, applied)
             self._folds[number] = fold
-            self._recent[number] = OrderedDict.fromkeys(part.recent)
+            self._recent[number] = RecentMarks(self._repeat_window, part.recent)
             self._runs[number] = _Runs(part.runs, part.runs_from)
             self.repeated[number] = part.repeated
             self._points[number].clear()
             self._keep(number, fold)
-
-
-def _store_position(record: Record) -> int | None:
-    stored = record.header("store-position")
-    if stored is None or not stored.isdigit() or len(stored) > MAXIMUM_POSITION_DIGITS:
-        return None
-    return int(stored)
 
 
 def _is_published(fold: Fold, record: Record) -> bool:
@@ -417,7 +450,7 @@ def _is_published(fold: Fold, record: Record) -> bool:
     A relay publishes a partition's events in the store's order. One that was thought dead may
     publish some of them again; what does not lead on is such a repetition, however late it comes.
     """
-    position = _store_position(record)
+    position = store_position(record)
     return position is not None and position <= fold.store_position
 
 
