@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -53,6 +53,9 @@ class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __repr__(self) -> str:
         return f"KafkaSecurity(protocol={self.protocol!r}, username={self.username!r}, …)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("protocol", self.protocol), ("username", self.username)]
 
     @property
     def uses_tls(self) -> bool:
