@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.kafka_client import OnWait, open_client
 from pipeline.kafka_settings import KafkaSettings
+from synchroscope.errors import SynchroscopeError
 
 #: In parts of the session timeout: how often the pulse beats; how long it may stand still before
 #: what is owned is in doubt; and how long the doubt lasts where the group says nothing.
@@ -46,11 +47,15 @@ class KafkaDivision:
         self._acquired: dict[int, int] = {}
         self._doubted: set[int] = set()
         self._doubted_at = 0.0
-        self._pulse = _Pulse(settings.session_timeout_seconds / BEATS_A_SESSION)
         self._client = open_client(settings, on_wait)
-        self._member = self._client.member(
-            f"{settings.name}.{group}", settings.topic(topic), self._gain, self._lose
-        )
+        try:
+            self._member = self._client.member(
+                f"{settings.name}.{group}", settings.topic(topic), self._gain, self._lose
+            )
+        except SynchroscopeError:
+            self._client.close()
+            raise
+        self._pulse = _Pulse(settings.session_timeout_seconds / BEATS_A_SESSION)
 
     def _gain(self, partitions: Sequence[int]) -> None:
         for partition in partitions:

@@ -86,7 +86,7 @@ class Writer(Protocol):
 
         With a transactional ID all are stored or none. Without one, after an error some may be
         stored, of each partition the first ones without a gap. The writer is of no use after any
-        error, and nothing that was not stored by then may be stored later.
+        error, and sends nothing more; what was under way by then may still arrive.
         """
         ...
 

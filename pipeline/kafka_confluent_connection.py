@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,14 @@ _LOCAL_CODES: Mapping[int, tuple[int, str]] = {
     KafkaError._INVALID_ARG: (-1, _ARGUMENT_REMEDY),
     KafkaError._UNSUPPORTED_FEATURE: (-1, _ARGUMENT_REMEDY),
 }
+#: What no waiting mends; librdkafka tells it to its error callback and lets the request time out.
 LASTING_TROUBLES = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+_CONSEQUENCES = (
+    KafkaError._FATAL,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._ALL_BROKERS_DOWN,
+)
 
 
 class Connection:
@@ -42,6 +50,7 @@ class Connection:
         self.timeout_seconds = settings.request_timeout_seconds
         self._on_wait = on_wait
         self._trouble: KafkaError | None = None
+        self._complained_at = 0.0
 
     def _configuration(self) -> dict[str, Any]:
         security = self.settings.security
@@ -80,8 +89,13 @@ class Connection:
             raise self.translated(error, "opening the client") from error
 
     def _complain(self, error: KafkaError) -> None:
-        if self._trouble is None or self._trouble.code() not in LASTING_TROUBLES:
-            self._trouble = error
+        last = self._recent_trouble()
+        if error.code() in LASTING_TROUBLES or last is None or last.code() not in LASTING_TROUBLES:
+            self._trouble, self._complained_at = error, time.monotonic()
+
+    def _recent_trouble(self) -> KafkaError | None:
+        is_recent = time.monotonic() - self._complained_at < 2 * self.timeout_seconds
+        return self._trouble if is_recent else None
 
     def wait(self) -> None:
         """Tell the caller that something still waits."""
@@ -91,20 +105,17 @@ class Connection:
     def translated(self, error: KafkaException | KafkaError, doing: str) -> SynchroscopeError:
         """Return our error for librdkafka's; a time-out has the reason that it had before."""
         cause = error.args[0] if isinstance(error, KafkaException) else error
-        code, text = cause.code(), cause.str()
-        if code == KafkaError._FATAL and self._trouble is not None:
-            code = self._trouble.code()
-        trouble = self._trouble
-        if trouble is not None and cause.retriable() and trouble.code() in LASTING_TROUBLES:
-            code, text = trouble.code(), trouble.str()
-        if code == KafkaError._TRANSPORT or code == KafkaError._TIMED_OUT:
-            text = f"{text} ({trouble.str()})" if trouble is not None else text
+        code, text, trouble = cause.code(), cause.str(), self._recent_trouble()
+        if trouble is not None and (cause.retriable() or code in _CONSEQUENCES):
+            text = f"{text} ({trouble.str()})"
+            if trouble.code() in LASTING_TROUBLES or code == KafkaError._FATAL:
+                code = trouble.code()
         code, remedy = _LOCAL_CODES.get(code, (code, ""))
         return translated(self.settings, doing, code, text, remedy)
 
     def timed_out(self, doing: str) -> SynchroscopeError:
         """Return the error for an answer that did not come in time."""
-        trouble, text = self._trouble, f"no answer in {self.timeout_seconds:g} s"
+        trouble, text = self._recent_trouble(), f"no answer in {self.timeout_seconds:g} s"
         if trouble is None:
             return unavailable(self.settings, doing, text)
         if trouble.code() in LASTING_TROUBLES:

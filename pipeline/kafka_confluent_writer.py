@@ -68,6 +68,7 @@ class ConfluentWriter:
 
     def send(self, records: Sequence[NewRecord], timestamp_milliseconds: int) -> None:
         """Store the records and return when all are acknowledged."""
+        doing = f"sending {len(records)} records"
         try:
             if self._is_transactional:
                 self._send_transaction(records, timestamp_milliseconds)
@@ -75,7 +76,13 @@ class ConfluentWriter:
                 self._produce(records, timestamp_milliseconds)
                 self._flush()
         except KafkaException as error:
-            raise self._connection.translated(error, f"sending {len(records)} records") from error
+            raise self._connection.translated(self._failure or error, doing) from error
+        except SystemError as error:
+            # A producer that is beyond help raises through whatever callback is running.
+            cause = self._failure or error.__cause__
+            if not isinstance(cause, KafkaException | KafkaError):
+                raise
+            raise self._connection.translated(cause, doing) from error
 
     def _send_transaction(self, records: Sequence[NewRecord], timestamp: int) -> None:
         doing = f"committing {len(records)} records"
@@ -114,11 +121,11 @@ class ConfluentWriter:
             if self._failure is not None:
                 break
             if time.monotonic() >= deadline:
-                self._producer.purge()
+                self.close()
                 raise self._connection.timed_out("waiting for acknowledgements")
             self._connection.wait()
         if self._failure is not None:
-            self._producer.purge()
+            self.close()
             raise self._connection.translated(self._failure, "sending")
 
     def _until_done(self, act: Callable[[float], None], doing: str) -> None:
@@ -140,6 +147,6 @@ class ConfluentWriter:
 
     def close(self) -> None:
         """Release what is held, sending nothing more."""
-        with suppress(KafkaException):
+        with suppress(KafkaException, SystemError):
             self._producer.purge()
             self._producer.poll(0)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from kafka import errors
+from kafka.net.compat import KafkaNetClient
 
 from pipeline.kafka_client import OnWait
 from pipeline.kafka_errors import translated, unavailable
-from pipeline.kafka_settings import KafkaSettings
+from pipeline.kafka_settings import KafkaSecurity, KafkaSettings
 from synchroscope.errors import SynchroscopeError, UnavailableError
 
 SLICE_SECONDS = 1.0
@@ -25,6 +29,52 @@ _TLS_REMEDY = (
 _SETTING_REMEDY = "correct the kafka setting that it names"
 #: What kafka-python raises; besides, it has some asserts and ValueErrors for wrong settings.
 CLIENT_ERRORS = (errors.KafkaError, OSError, ValueError, AssertionError, RuntimeError)
+
+
+#: What no waiting mends; kafka-python logs it and goes on trying.
+LASTING_TROUBLES = (
+    errors.SaslAuthenticationFailedError,
+    errors.IllegalSaslStateError,
+    errors.UnsupportedSaslMechanismError,
+    ssl.SSLError,
+)
+MAXIMUM_TEXT = 300
+KEPT_SECONDS = 10.0
+_WRAPPED_CODE = re.compile(r"\[Error (\d+)\]")
+
+
+class _Troubles(logging.Handler):
+    """Remembers why connections failed: kafka-python says it to its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Exception | None = None
+        self._at = 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the exception that a log record is about."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        for argument in arguments:
+            is_consequence = isinstance(
+                argument, errors.KafkaTimeoutError | errors.NodeNotReadyError
+            )
+            if not isinstance(argument, Exception) or is_consequence:
+                continue
+            last = self.recent(KEPT_SECONDS)
+            if isinstance(argument, LASTING_TROUBLES) or not isinstance(last, LASTING_TROUBLES):
+                self._last, self._at = argument, time.monotonic()
+
+    def forget(self) -> None:
+        """Begin anew: what comes is of another attempt."""
+        self._last = None
+
+    def recent(self, seconds: float) -> Exception | None:
+        """Return the last one, if it is not older than that."""
+        return self._last if time.monotonic() - self._at < seconds else None
+
+
+_troubles = _Troubles()
+logging.getLogger("kafka.net.manager").addHandler(_troubles)
 
 
 class Connection:
@@ -55,18 +105,26 @@ class Connection:
                 "sasl_plain_password": security.password,
             }
         if security.uses_tls:
-            options |= {
-                "ssl_cafile": security.ca_file or None,
-                "ssl_certfile": security.certificate_file or None,
-                "ssl_keyfile": security.key_file or None,
-                "ssl_password": security.key_password or None,
-            }
+            options["ssl_context"] = _tls_context(security)
         return options
 
     def open(self, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
         """Make an object, or say which setting it does not accept."""
-        doing = "opening the client"
-        return self.call(lambda: make(**self._configuration(), **options), doing)
+        made: list[KafkaNetClient] = []
+
+        def make_network(**settings: Any) -> KafkaNetClient:
+            made.append(KafkaNetClient(**settings))
+            return made[-1]
+
+        _troubles.forget()
+        try:
+            return make(**self._configuration(), **options, kafka_client=make_network)
+        except CLIENT_ERRORS as error:
+            # One that finds no server while it is made leaves its thread and sockets behind.
+            for network in made:
+                with suppress(*CLIENT_ERRORS):
+                    network.close()
+            raise self.translated(error, "opening the client") from error
 
     def wait(self) -> None:
         """Tell the caller that something still waits."""
@@ -110,18 +168,45 @@ class Connection:
         return unavailable(self.settings, doing, f"no answer in {self.timeout_seconds:g} s")
 
     def translated(self, error: Exception, doing: str) -> SynchroscopeError:
-        """Return our error for kafka-python's."""
-        text = str(error) or type(error).__name__
+        """Return our error for kafka-python's; a time-out has the reason that it had before."""
         if isinstance(error, SynchroscopeError):
             return error
-        if isinstance(error, errors.BrokerResponseError):
-            code = error.errno if error.errno is not None else -1
-            return translated(self.settings, doing, code, text)
-        if isinstance(error, ssl.SSLError):
-            return translated(self.settings, doing, -1, text, _TLS_REMEDY)
-        if isinstance(error, FileNotFoundError | PermissionError):
-            return translated(self.settings, doing, -1, text, _TLS_REMEDY)
-        settings_are_wrong = errors.KafkaConfigurationError, ValueError, AssertionError
-        if isinstance(error, settings_are_wrong):
-            return translated(self.settings, doing, -1, text, _SETTING_REMEDY)
-        return unavailable(self.settings, doing, text)
+        reason = _troubles.recent(self.timeout_seconds + SLICE_SECONDS)
+        if isinstance(error, errors.KafkaTimeoutError) and reason is not None:
+            if isinstance(reason, LASTING_TROUBLES):
+                return self.translated(reason, doing)
+            if "CERTIFICATE_VERIFY_FAILED" in _text(reason):
+                return translated(self.settings, doing, -1, _text(reason), _TLS_REMEDY)
+            text = f"{_text(error)} ({_text(reason)}"
+            if self.settings.security.uses_sasl:
+                # It may overlook the broker's refusal when the end of the connection comes with it.
+                text += "; or the login was refused: look at security.username, security.password"
+            return unavailable(self.settings, doing, f"{text})")
+        if isinstance(error, ssl.SSLError | FileNotFoundError | PermissionError):
+            return translated(self.settings, doing, -1, _text(error), _TLS_REMEDY)
+        if isinstance(error, errors.KafkaConfigurationError | ValueError | AssertionError):
+            return translated(self.settings, doing, -1, _text(error), _SETTING_REMEDY)
+        return translated(self.settings, doing, _code(error), _text(error))
+
+
+def _tls_context(security: KafkaSecurity) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=security.ca_file or None)
+    if security.certificate_file:
+        context.load_cert_chain(
+            security.certificate_file, security.key_file or None, security.key_password or None
+        )
+    return context
+
+
+def _code(error: Exception) -> int:
+    if isinstance(error, errors.BrokerResponseError) and error.errno is not None:
+        return int(error.errno)
+    wrapped = _WRAPPED_CODE.search(str(error))  # Some are wrapped in an error without a code.
+    return int(wrapped[1]) if wrapped else -1
+
+
+def _text(error: Exception) -> str:
+    text = str(error)
+    if len(text) > MAXIMUM_TEXT and isinstance(error, errors.BrokerResponseError):
+        text = error.description or ""  # It quoted the whole request.
+    return text or type(error).__name__

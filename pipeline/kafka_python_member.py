@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
@@ -20,11 +21,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import BrokerResponseError, RetriableError
 from kafka.structs import MemberState
 
+from pipeline.kafka_errors import UNKNOWN_TOPIC, translated
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
+from synchroscope.errors import SynchroscopeError
 
 HEARTBEATS_A_SESSION = 6
 #: How often one looks whether the caller still asks, in the time after which it counts as hanging.
 LOOKS_A_HANG = 4
+#: Nothing is fetched; but it has to be less than the request timeout.
+FETCH_WAIT_MILLISECONDS = 100
 LEAVE_MILLISECONDS = 2_000
 RETRY_SECONDS = 0.1
 
@@ -67,12 +72,20 @@ class PythonMember:
                 "enable_auto_commit": False,
                 "auto_offset_reset": "latest",
                 "allow_auto_create_topics": False,
+                "fetch_max_wait_ms": FETCH_WAIT_MILLISECONDS,
                 "metrics_enabled": False,
             },
         )
         # A leader that does not know the topic's partitions yet divides nothing, and all join anew.
         doing = f"asking for the partitions of {self._topic}"
-        self._connection.call_bounded(lambda: consumer.partitions_for_topic(self._topic), doing)
+        ask = partial(consumer.partitions_for_topic, self._topic)
+        try:
+            if not self._connection.call_bounded(ask, doing):
+                text = f"there is no topic {self._topic}"
+                raise translated(self._connection.settings, doing, UNKNOWN_TOPIC, text)
+        except SynchroscopeError:
+            consumer.close(autocommit=False, timeout_ms=0)
+            raise
         membership = _Membership(consumer, self._topic, self._is_hanging, self._hang_seconds)
         self._stable_at = time.monotonic()
         return membership

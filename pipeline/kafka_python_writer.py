@@ -52,7 +52,11 @@ class PythonWriter:
         self._producer = connection.open(KafkaProducer, options)
         if transactional_id:
             doing = f"taking over {transactional_id}"
-            connection.call_bounded(self._producer.init_transactions, doing)
+            try:
+                connection.call_bounded(self._producer.init_transactions, doing)
+            except SynchroscopeError:
+                self.close()
+                raise
 
     def send(self, records: Sequence[NewRecord], timestamp_milliseconds: int) -> None:
         """Store the records and return when all are acknowledged."""

@@ -1,0 +1,124 @@
+"""A Kafka broker that one test may stop, kill and start again; never the shared one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+USER, PASSWORD = "tester", "right-password"
+START_SECONDS = 60.0
+
+_PROPERTIES = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_PLAINTEXT://127.0.0.1:{sasl}
+advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+
+class PrivateKafka:
+    """One broker with data in a folder of its own, on ports that were free."""
+
+    def __init__(self, libraries: Path, folder: Path) -> None:
+        self._libraries = libraries
+        self._folder = folder
+        plain, controller, sasl = _free_ports(3)
+        self.address = f"127.0.0.1:{plain}"
+        self.sasl_address = f"127.0.0.1:{sasl}"
+        self._port = plain
+        self._process: subprocess.Popen[bytes] | None = None
+        ports = {"plain": plain, "controller": controller, "sasl": sasl}
+        self._properties = folder / "server.properties"
+        self._properties.write_text(
+            _PROPERTIES.format(**ports, folder=folder, user=USER, password=PASSWORD)
+        )
+        self._java("kafka.tools.StorageTool", "format", "-t", "kR5sVq0ZTzqJ0m9c8mV3kA", "-c")
+
+    def _java(self, *words: str) -> None:
+        command = ["java", "-cp", f"{self._libraries}/*", *words, str(self._properties)]
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS)
+
+    def start(self) -> None:
+        """Start the broker and wait until it takes connections."""
+        command = ["java", "-Xmx384m", "-XX:+UseSerialGC", "-cp", f"{self._libraries}/*"]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [*command, "kafka.Kafka", str(self._properties)], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(self._port):
+            assert self._process.poll() is None, f"Kafka ended: see {self._folder}/log"
+            assert time.monotonic() < deadline, f"Kafka does not answer: see {self._folder}/log"
+            time.sleep(0.05)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the broker a signal; after one that ends it, wait for its end."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self._process.wait(START_SECONDS)
+
+    def stop(self) -> None:
+        """End the broker, whatever state it is in."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(START_SECONDS)
+
+
+@contextmanager
+def private_kafka(folder: Path) -> Iterator[PrivateKafka]:
+    """Start a broker; skip, or fail where servers are required, if Kafka was never fetched."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synchroscope"
+    found = sorted(path.parent for path in cache.glob("kafka-*/.complete"))
+    if not found:
+        reason = "Apache Kafka was not fetched yet: run `deploy/local/up kafka` once"
+        if os.environ.get("SYNCHROSCOPE_REQUIRE_SERVICES") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    broker = PrivateKafka(found[-1], folder)
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
