@@ -27,7 +27,7 @@ from synchroscope.errors import ConfigurationError
 
 _SHOWN: Mapping[State, tuple[str, str]] = {
     "fine": ("answers", "green"),
-    "wrong": ("refuses", "red"),
+    "wrong": ("is not as it must be", "red"),
     "away": ("does not answer", "yellow"),
 }
 
