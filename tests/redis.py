@@ -29,7 +29,7 @@ def redis_prefix() -> Iterator[str]:
         yield prefix
     finally:
         with closing(redis.Redis.from_url(url)) as client:
-            for key in client.scan_iter(f"{{{prefix}:*", count=1_000):
+            for key in client.scan_iter(f"{{{prefix}*", count=1_000):
                 client.delete(key)
 
 
