@@ -36,9 +36,9 @@ class Projector:
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
     shared: Other processes may use the replica's storage, and it may fall back to an older copy:
-        report how a partition was found before going on with it, and look before each report
-        whether storage still holds what this one knows, so that a process which was thought dead
-        says nothing stale.
+        report how a partition was found before going on with it, and look before each report and
+        after each answer was put together whether storage still holds what this one knows, so that
+        a process which was thought dead says nothing stale.
     """
 
     def __init__(
@@ -176,7 +176,10 @@ class Projector:
                 continue
             request = decode_message(record.value)
             if isinstance(request, Request) and request.partition in self._owned:
-                answers.append(self.replica.explain(request))
+                answer = self.replica.explain(request)
+                # What was read one after the other belongs together only if nobody wrote meanwhile.
+                if not self._shared or self.replica.refresh(request.partition):
+                    answers.append(answer)
         return answers
 
     def _is_report_due(self, now: float) -> bool:
