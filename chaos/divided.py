@@ -152,8 +152,10 @@ class DividedWorld(World):
         group.deafen(process, self.rng.choice([0, 0, 1, 3]))
         self._paused.append(actor)
         others = [other for other in self.actors() if other not in self._paused]
+        # Those who take over go on with what it stands before: their turns come more often.
+        rivals = [other for other in others if other.startswith(role)] or others
         for _ in range(self.rng.choice([1, 5, 20])):
-            self.turn(self.rng.choice(others))
+            self.turn(self.rng.choice(rivals if self.rng.random() < 0.4 else others))
             self.now += self.rng.choice([0.0, 0.01, 0.05, 0.3])
         self._paused.remove(actor)
 

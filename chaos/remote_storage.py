@@ -13,6 +13,10 @@ from synchroscope.errors import FencedError, UnavailableError
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
 
+JOURNAL_PAUSES = 20
+"""The journal is read seldom, so a pause is that many times as likely there as at another call."""
+
+
 class PlainStorage:
     """What a server holds; made for few facts and many copies."""
 
@@ -185,6 +189,13 @@ class SharedStorage(CurrentStorage):
         """Return the partition's state."""
         self._known[partition] = super().partition_state(partition)
         return self._known[partition]
+
+    def journal(self, partition: int, position: int) -> list[JournalChunk]:
+        """Return journal chunks. What is read after this belongs to it: a moment to be paused."""
+        found = super().journal(partition, position)
+        for _ in range(JOURNAL_PAUSES):
+            self._pause()
+        return found
 
     def commit(
         self,
