@@ -12,7 +12,6 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, UnavailableError
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
-
 JOURNAL_PAUSES = 20
 """The journal is read seldom, so a pause is that many times as likely there as at another call."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -104,16 +105,13 @@ class PythonReader:
     def _places_of(self, error: OffsetOutOfRangeError) -> list[Place]:
         # It carries a mapping of partitions to offsets, where it knows.
         named = error.args[0] if error.args else None
-        places = [place for place in named if place in self._followed] if _is_map(named) else []
+        known = named if isinstance(named, Mapping) else {}
+        places = [place for place in known if place in self._followed]
         return places or list(self._followed)
 
     def close(self) -> None:
         """Release what is held."""
         self._consumer.close(autocommit=False, timeout_ms=0)
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _record(message: Any) -> Record:
