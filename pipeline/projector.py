@@ -69,6 +69,7 @@ class Projector:
         self._shared = shared
         self._unreported = False
         self._owned: dict[int, int] = {}
+        self._found: set[int] = set()
         self._fresh_from: dict[int, int] = {}
         self.own(dict.fromkeys(range(log.partitions(EVENTS)), 0))
         self._request_position = log.head(REQUESTS, 0)
@@ -85,6 +86,7 @@ class Projector:
         for number in self._owned.keys() | partitions.keys():
             if self._owned.get(number) != partitions.get(number):
                 self.replica.forget(number)
+                self._found.discard(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
         self._unreported = True
@@ -98,7 +100,7 @@ class Projector:
         """Apply one batch a partition, answer requests, report when it is time."""
         if self._shared:
             self._introduce(now)
-        applied = sum(self._apply(partition) for partition in self._owned)
+        applied = sum(self._apply(partition) for partition in self._introduced())
         self._unreported = self._unreported or applied > 0
         self._scrub(now)
         answers = self._answer()
@@ -114,14 +116,22 @@ class Projector:
         """Report how a partition was found in storage, before anything is applied to it.
 
         If the storage fell back to an older copy, this is what tells the validator: later reports
-        may be beyond the position that it knows.
+        may be beyond the position that it knows. What is reported was read before `now` and is
+        still there, so it was true at the report's own time; that tells it from late words.
         """
-        found = [number for number in self._owned if not self.replica.is_reported(number)]
-        if found:
-            self._send([self.replica.report(now, found)], now)
+        ready = [n for n in self._owned if n in self._found and self.replica.refresh(n)]
+        if ready:
+            self._send([self.replica.report(now, ready)], now)
+        self._found = {n for n in self._owned if not self.replica.is_reported(n)}
+
+    def _introduced(self) -> list[int]:
+        """Return the owned partitions that may be gone on with and spoken of."""
+        if not self._shared:
+            return list(self._owned)
+        return [number for number in self._owned if self.replica.is_reported(number)]
 
     def _report(self, now: float) -> list[Message]:
-        partitions = list(self._owned)
+        partitions = self._introduced()
         if self._shared:
             partitions = [number for number in partitions if self.replica.refresh(number)]
         return [self.replica.report(now, partitions)] if partitions else []
@@ -175,7 +185,7 @@ class Projector:
             if record.key != self.replica.name.encode():
                 continue
             request = decode_message(record.value)
-            if isinstance(request, Request) and request.partition in self._owned:
+            if isinstance(request, Request) and request.partition in self._introduced():
                 answer = self.replica.explain(request)
                 # What was read one after the other belongs together only if nobody wrote meanwhile.
                 if not self._shared or self.replica.refresh(request.partition):
