@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from pipeline.event_store_postgresql import PostgresqlEventStore
-
 from pipeline.log_kafka import KafkaLog
 from service.account import Account
 from service.board import Board
