@@ -170,6 +170,24 @@ def test_a_stopped_process_loses_its_partitions_and_knows_it_when_it_goes_on(
         assert all(count > before.get(number, 0) for number, count in claims)
 
 
+def test_a_process_that_was_stopped_for_less_than_its_session_counts_as_having_acquired_anew(
+    kafka: KafkaSettings,
+) -> None:
+    if kafka.client != "confluent":
+        return  # What is in doubt does not depend on the client.
+    patient = msgspec.structs.replace(kafka, session_timeout_seconds=6.0)
+    with member(patient) as only:
+        until(lambda: set(only.owned()) == ALL)
+        before, seen = only.owned(), len(only.history)
+        only.send(signal.SIGSTOP)
+        time.sleep(4.0)  # More than half the session, and less than all of it.
+        only.send(signal.SIGCONT)
+        until(lambda: set(only.owned()) == ALL and len(only.history) > seen)
+        # Nobody took anything away; but while nobody looked somebody might have.
+        assert only.history[seen] == {}
+        assert only.owned() == {number: count + 1 for number, count in before.items()}
+
+
 def test_a_role_that_hangs_loses_its_partitions_and_one_that_is_slow_keeps_them(
     kafka: KafkaSettings,
 ) -> None:
