@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from typing import Any, TypeVar
 
 from kafka import errors
@@ -62,7 +63,8 @@ class _Troubles(logging.Handler):
                 continue
             last = self.recent(KEPT_SECONDS)
             if isinstance(argument, LASTING_TROUBLES) or not isinstance(last, LASTING_TROUBLES):
-                self._last, self._at = argument, time.monotonic()
+                # A copy has no traceback: its frames hold sockets that kafka-python does not close.
+                self._last, self._at = copy(argument), time.monotonic()
 
     def forget(self) -> None:
         """Begin anew: what comes is of another attempt."""
