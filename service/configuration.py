@@ -107,6 +107,7 @@ class RelaySection(_Section, frozen=True):
     """How the relay works."""
 
     batch_records: Records = 1_000
+    cloudevents: bool = False
 
 
 class ProjectorSection(_Section, frozen=True):

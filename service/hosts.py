@@ -169,6 +169,7 @@ class RelayHost(_Held):
             self._log,
             partitioner=PARTITIONERS[self._configuration.partitioner],
             batch_records=self._configuration.relay.batch_records,
+            cloudevents=self._configuration.relay.cloudevents,
         )
 
     def _retire(self) -> None:

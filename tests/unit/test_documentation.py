@@ -97,6 +97,8 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     if field.default is None:
         return "none"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     if isinstance(field.default, (int, float)):
         return f"{field.default:,}".removesuffix(".0")
     return f"`{field.default}`" if field.default not in ("", msgspec.NODEFAULT) else "empty"
