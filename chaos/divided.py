@@ -33,6 +33,7 @@ from validator.validator import Validator
 from validator.watch import Judged, Verdict
 
 MAXIMUM_PAUSED = 2
+OFTEN = 25
 _RANK = (Verdict.DIVERGED, Verdict.UNKNOWN, Verdict.CONSISTENT)
 
 
@@ -134,14 +135,14 @@ class DividedWorld(World):
 
         return point
 
-    def _delay(self, actor: str) -> CrashPoint:
-        """Return what is called where a process may be paused."""
-        return lambda: self._perhaps_pause(actor)
+    def _delay(self, actor: str, times: int = 1) -> CrashPoint:
+        """Return what is called where a process may be paused, that many times as likely."""
+        return lambda: self._perhaps_pause(actor, times)
 
-    def _perhaps_pause(self, actor: str) -> None:
+    def _perhaps_pause(self, actor: str, times: int = 1) -> None:
         if not self.may_crash or len(self._paused) >= MAXIMUM_PAUSED:
             return
-        if self.rng.random() >= self.hazards.pause_chance:
+        if self.rng.random() >= self.hazards.pause_chance * times:
             return
         self.pauses += 1
         role, _, number = actor.partition("/")
@@ -200,8 +201,13 @@ class DividedWorld(World):
     # -- the roles -------------------------------------------------------------------------------
 
     def _producer_log(self, actor: str) -> CrashingLog:
-        danger = self._danger(actor)
-        return CrashingLog(ProducerLog(self.server, danger, self.rng), danger)
+        danger, delay = self._danger(actor), self._delay(actor, OFTEN // 2)
+
+        def moment() -> None:
+            delay()
+            danger()
+
+        return CrashingLog(ProducerLog(self.server, moment, self.rng), danger)
 
     def _step_relay(self, process: int, actor: str) -> None:
         term = self._groups["relay"].owned(process).get(0)
@@ -220,7 +226,7 @@ class DividedWorld(World):
     def _step_projectors(self, process: int, actor: str) -> None:
         owned = self._groups["projector"].owned(process)
         names = sorted(self.views)
-        for name in [self.rng.choice(names)] if self.may_crash else names:
+        for name in [self.rng.choice(names)] if self.may_crash and not self._paused else names:
             projector = self._projectors[process].get(name)
             if projector is None:
                 projector = self._make_projector(process, actor, name)
@@ -236,7 +242,7 @@ class DividedWorld(World):
         log = self._producer_log(actor)
         link = self.make_link(log, name, self.views[name])
         server = self._storages[name]
-        storage = SharedStorage(server, self._delay(actor))
+        storage = SharedStorage(server, self._delay(actor), self._delay(actor, OFTEN))
         replica = self.make_replica(name, storage, self._danger(actor))
         self._saboteurs[process, name] = Saboteur(
             link,

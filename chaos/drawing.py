@@ -101,18 +101,18 @@ def draw_mode(seed: int) -> str:
 def draw_hazards(rng: random.Random) -> Hazards:
     """Draw what a divided world is threatened with."""
     processes = rng.randint(2, 3)
-    restart_share = rng.choice([0.0, 0.0, 0.03, 0.1])
+    restart_share = rng.choice([0.0, 0.0, 0.05, 0.15])
     wrong = [0.0, 0.0, -0.05, 0.02] if restart_share == 0.0 else [0.0]
     return Hazards(
         processes=processes,
-        pause_chance=rng.choice([0.0, 0.001, 0.004, 0.015]),
+        pause_chance=rng.choice([0.0, 0.002, 0.006, 0.02]),
         move_share=rng.choice([0.1, 0.5]),
         copy_share=rng.choice([0.1, 0.3]),
         restart_share=restart_share,
         atomic_relay=rng.random() < 0.25,
         leaps=rng.random() < 0.5,
         clocks=tuple(rng.choice(wrong) for _ in range(processes)),
-        repeat_window=rng.choice([2, 1_024]),
+        repeat_window=rng.choice([2, 2, 1_024]),
     )
 
 

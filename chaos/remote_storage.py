@@ -12,9 +12,6 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, UnavailableError
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
-JOURNAL_PAUSES = 20
-"""The journal is read seldom, so a pause is that many times as likely there as at another call."""
-
 
 class PlainStorage:
     """What a server holds; made for few facts and many copies."""
@@ -158,11 +155,13 @@ class SharedStorage(CurrentStorage):
     ----------
     server: What all processes share.
     pause: Called before each call; the process may stand still there while others go on.
+    long_pause: Called where that does the most harm and where a process seldom comes.
     """
 
-    def __init__(self, server: StorageServer, pause: CrashPoint) -> None:
+    def __init__(self, server: StorageServer, pause: CrashPoint, long_pause: CrashPoint) -> None:
         super().__init__(server)
         self._pause = pause
+        self._long_pause = long_pause
         self._restarts = server.restarts
         self._life: str | None = None
         self._known: dict[int, bytes | None] = {}
@@ -192,8 +191,7 @@ class SharedStorage(CurrentStorage):
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return journal chunks. What is read after this belongs to it: a moment to be paused."""
         found = super().journal(partition, position)
-        for _ in range(JOURNAL_PAUSES):
-            self._pause()
+        self._long_pause()
         return found
 
     def commit(

@@ -240,6 +240,15 @@ class Board:
         works = [record for record in self.processes.values() if record.relay is not None]
         return max(works, key=lambda record: record.at).relay if works else None
 
+    def reached(self, replica: str) -> dict[int, int]:
+        """Return how far processes told that they have applied for a replica, by partition."""
+        found: dict[int, int] = {}
+        for record in self.processes.values():
+            work = record.replicas.get(replica)
+            for partition, position in work.positions.items() if work else ():
+                found[partition] = max(found.get(partition, 0), position)
+        return found
+
     def latencies(self, replica: str) -> Latencies:
         """Return the latencies of a replica over all processes, those that ended included."""
         found = Latencies()

@@ -243,7 +243,11 @@ class DistributedPipeline:
         if relay is None or relay.position < self.store.count():
             return False
         self._heads = gatherer.heads()
-        return all(status.position == self._heads for status in board.statuses(time.time()))
+        # What the processes told as well: the latencies up to the head are in it.
+        return all(
+            status.position == self._heads == board.reached(status.name)
+            for status in board.statuses(time.time())
+        )
 
     def is_settled(self) -> bool:
         """Say whether every replica was compared and scrubbed at every partition's head."""

@@ -33,7 +33,7 @@ class NewRecord(Struct, frozen=True):
     headers: Headers = ()
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """What a log hands out. ``timestamp`` is the append's, in seconds since 1970."""
 
     offset: int

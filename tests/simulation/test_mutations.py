@@ -1,4 +1,4 @@
-"""Break the validator, a replica or the relay in one place: the simulator has to notice."""
+"""Break the validator, a replica, the relay or a projector in one place: it has to be noticed."""
 
 from __future__ import annotations
 
@@ -126,16 +126,117 @@ MUTATIONS = {
 }
 
 
+DIVIDED_MUTATIONS = {
+    "the relay says that all of a batch is published before it is": (
+        "pipeline/relay.py",
+        "            self._log.append(records, now, consumer=self._name, positions=self._certain)",
+        "            places = {STORE_EVENTS: events[-1].position} if events else {}\n"
+        "            self._log.append(records, now, consumer=self._name, positions=places)",
+    ),
+    "a relay that takes over believes the stored position alone": (
+        "pipeline/relay.py",
+        "self._published = [self._last_event(number) for number in range(self._partitions)]",
+        "self._published = [self._events] * self._partitions",
+    ),
+    "the reference takes what is published again for new": (
+        "validator/reference.py",
+        "            is_repeat = _is_published(fold, record)\n",
+        "            is_repeat = False\n",
+    ),
+    "the batched reference takes what is published again for new": (
+        "validator/batch_fold.py",
+        "        if store_positions is None:\n            return None",
+        "        if store_positions is None:\n            store_positions = []",
+    ),
+    "the search for a record does not pass over what is published again": (
+        "validator/reference.py",
+        "            end = self._runs[partition].end_at(records[0].offset)",
+        "            end = None",
+    ),
+    "the judge takes for doubled what storage had lost": (
+        "validator/judgement.py",
+        "                applied.clear()",
+        "                pass",
+    ),
+    "the validator believes words that came late": (
+        "validator/validator.py",
+        "if report.at < watch.spoken_at.get(note.partition, report.at):",
+        "if False:",
+    ),
+    "the validator never accepts an older life": (
+        "validator/validator.py",
+        "if abs(now - watch.reported_at) <= self._evidence_limit_seconds:",
+        "if True:",
+    ),
+    "the validator goes on where a replica fell back": (
+        "validator/validator.py",
+        "                part = watch.partitions[note.partition] = PartitionWatch()\n",
+        "                pass\n",
+    ),
+    "validators of several partitions share a checkpoint": (
+        "validator/standing.py",
+        '    return "validator/" + ",".join(map(str, partitions))',
+        '    return "validator"',
+    ),
+    "the projector reports without looking whether storage moved on": (
+        "pipeline/projector.py",
+        "[number for number in partitions if self.replica.refresh(number)]",
+        "list(partitions)",
+    ),
+    "the projector answers while others write": (
+        "pipeline/projector.py",
+        "if not self._shared or self.replica.refresh(request.partition):",
+        "if True:",
+    ),
+    "the projector goes on before it says how it found a partition": (
+        "pipeline/projector.py",
+        "return [number for number in self._owned if self.replica.is_reported(number)]",
+        "return list(self._owned)",
+    ),
+    "the projector says how it found a partition without looking again": (
+        "pipeline/projector.py",
+        "ready = [n for n in self._owned if n in self._found and self.replica.refresh(n)]",
+        "ready = [n for n in self._owned if not self.replica.is_reported(n)]",
+    ),
+    "a partition that was lost and regained is not read anew": (
+        "pipeline/projector.py",
+        "            if self._owned.get(number) != partitions.get(number):",
+        "            if (number in self._owned) != (number in partitions):",
+    ),
+    "the replica does not notice another life of its storage": (
+        "synchroscope/replica.py",
+        "        if self._storage.incarnation() != self.incarnation:",
+        "        if False:",
+    ),
+    "the log does not refuse a validator that lost its partition": (
+        "chaos/remote_log.py",
+        "return self._epochs[writer] != epoch",
+        "return False",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_simulator_notices_when(name: str, tmp_path: Path) -> None:
-    file, before, after = MUTATIONS[name]
+    check(*MUTATIONS[name], "embedded", tmp_path)
+
+
+@pytest.mark.parametrize("name", DIVIDED_MUTATIONS)
+def test_the_simulator_of_divided_worlds_notices_when(name: str, tmp_path: Path) -> None:
+    check(*DIVIDED_MUTATIONS[name], "divided", tmp_path)
+
+
+def check(file: str, before: str, after: str, mode: str, tmp_path: Path) -> None:
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     source = (tmp_path / file).read_text(encoding="utf-8")
     assert source.count(before) == 1, "the mutation no longer fits the code: mend this test"
     (tmp_path / file).write_text(source.replace(before, after), encoding="utf-8")
 
-    program = f"from chaos.simulator import simulate\nfor seed in range({SEEDS}): simulate(seed)\n"
+    program = (
+        "from chaos.simulator import simulate\n"
+        f"for seed in range({SEEDS}): simulate(seed, {mode!r})\n"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,

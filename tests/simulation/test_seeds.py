@@ -16,6 +16,24 @@ ONCE_FAILED = {
 }
 
 
+DIVIDED_ONCE_FAILED = {
+    37: "a repeated record was taken for the first one, and a fault began too late",
+    5: "an event that storage had lost and got again was taken for doubled",
+    6: "a replica went on under its old name after its storage was emptied",
+    106: "a process on an empty partition did not notice that the storage had another life",
+    8: "a storage came back with an earlier life, and was UNKNOWN for ever",
+    138: "a storage fell back and caught up before anything was reported",
+    0: "what came late was counted again after a storage fell back",
+    450: "an answer was put together while another process wrote",
+    13: "a process said late how it had found a partition, and a finding was opened again",
+}
+
+
 @pytest.mark.parametrize("seed", [*ONCE_FAILED, *range(60)])
 def test_every_property_holds_for_seed(seed: int) -> None:
-    simulate(seed)
+    simulate(seed, "embedded")
+
+
+@pytest.mark.parametrize("seed", [*DIVIDED_ONCE_FAILED, *range(60, 100)])
+def test_every_property_holds_in_the_divided_world_of_seed(seed: int) -> None:
+    simulate(seed, "divided")
