@@ -1,0 +1,1 @@
+"""Stores that are not ours, one adapter a file; they are only ever read."""
