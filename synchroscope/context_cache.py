@@ -3,8 +3,9 @@
 An event of the log says which aggregate has changed. It may come before the storage has applied it,
 so that what is read then is still the old value, and it must not stay. Positions decide:
 
-1. An entry bears the storage's position from *before* it was read: it holds at least every event
-   before that position. An event at offset `o` drops the entry, unless its position is beyond `o`.
+1. An entry is what the storage held at exactly its position: that was the same before and after the
+   read, and nobody has seen a higher one since. So no thread gets anything older from an entry than
+   it had before. An event at offset `o` drops the entry, unless its position is beyond `o`.
 2. What is read later is kept only if its position is beyond every event of that aggregate that was
    seen. Of events that the storage had certainly applied, and of those too many to remember, only
    the highest offset is known: what was read at a position up to that one is not kept.
@@ -48,7 +49,7 @@ class _Position(Struct, array_like=True):
 
 
 class _Entry(Struct):
-    """What was read of an aggregate, and the storage's position before that."""
+    """What the storage held of an aggregate at a position."""
 
     facts: dict[str, Any]
     partition: int
@@ -175,13 +176,17 @@ class ContextCache:
                 stored, epoch = tail.stored, tail.epoch
         if tail is None:
             return _copied(self._read(key))
-        position = self._position(partition)
+        before = self._position(partition)
         facts = self._read(key)
+        position = self._position(partition)
         with self._lock:
-            self._look(partition, tail, stored, position)
+            self._look(partition, tail, stored, min(before, position))
+            self._look(partition, tail, before, position)
             known = self._entries.get(key)
-            is_newer = known is None or known.position <= position
-            if tail.epoch == epoch and is_newer and tail.may_keep(key, position):
+            if known is not None and known.position < position:
+                del self._entries[key]
+            is_exact = before == position == tail.stored
+            if is_exact and tail.epoch == epoch and tail.may_keep(key, position):
                 self._entries[key] = _Entry(facts, partition, position, now)
                 self._entries.move_to_end(key)
                 while len(self._entries) > self._capacity_aggregates:

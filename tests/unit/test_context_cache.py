@@ -276,6 +276,22 @@ def test_a_read_that_ends_late_does_not_replace_a_newer_one() -> None:
     assert world.get() == 2
 
 
+@pytest.mark.parametrize("moment", [2, 3])
+def test_a_read_that_ends_late_is_not_kept_where_a_newer_one_was_forgotten(moment: int) -> None:
+    world = caught_up(capacity_aggregates=1)
+    world.get(0)
+
+    def meanwhile() -> None:
+        world.tell(1, {"limit": 2})
+        world.apply()
+        assert world.get() == 2
+        world.get(0)
+
+    world.reading.between = [lambda: None] * moment + [meanwhile]
+    assert world.get() == 1
+    assert world.get() == 2
+
+
 def test_what_storage_has_applied_is_not_remembered_any_longer() -> None:
     world = caught_up()
     for user in (1, 3, 1):
