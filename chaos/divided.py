@@ -33,6 +33,8 @@ from validator.validator import Validator
 from validator.watch import Judged, Verdict
 
 MAXIMUM_PAUSED = 2
+MAXIMUM_PAUSES = 200
+"""Pauses lie within pauses; without an end to them a world could last for hours."""
 OFTEN = 25
 _RANK = (Verdict.DIVERGED, Verdict.UNKNOWN, Verdict.CONSISTENT)
 
@@ -141,6 +143,8 @@ class DividedWorld(World):
 
     def _perhaps_pause(self, actor: str, times: int = 1) -> None:
         if not self.may_crash or len(self._paused) >= MAXIMUM_PAUSED:
+            return
+        if self.pauses >= MAXIMUM_PAUSES:
             return
         if self.rng.random() >= self.hazards.pause_chance * times:
             return
