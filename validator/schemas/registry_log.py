@@ -1,0 +1,286 @@
+"""A registry whose only storage is the log: the order of `sync.state` decides who was first.
+
+Every change is a record that says which revision of the registry it follows. Whoever reads the
+records in order takes a change if it follows the revision it has reached, and passes over it if
+another came first; so all processes that read the log agree, and no two schemas get one ID, without
+a lock or a leader. Who lost reads on and decides anew. What a change needs to be allowed (valid,
+compatible) is decided before it is written and never again, so that a release with other rules
+reads the same registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import msgspec
+from msgspec import Struct
+
+from synchroscope.ports import STATE, Log, NewRecord
+from validator.schemas.compatibility import (
+    DEFAULT_LEVEL,
+    LEVELS,
+    Level,
+    incompatibilities,
+)
+from validator.schemas.document import canonical_text, parse_schema
+from validator.schemas.inclusion import Schema
+from validator.schemas.model import (
+    INCOMPATIBLE,
+    INVALID_LEVEL,
+    INVALID_SCHEMA,
+    LEVEL_NOT_FOUND,
+    MAXIMUM_SUBJECT_CHARACTERS,
+    SCHEMA_NOT_FOUND,
+    STORE_FAILED,
+    SUBJECT_NOT_FOUND,
+    VERSION_NOT_FOUND,
+    RegistryError,
+    SchemaVersion,
+)
+
+PREFIX = "schemas/"
+READ_RECORDS = 1_000
+ATTEMPTS = 20
+READS_AFTER_APPEND = 200
+MAXIMUM_VERSIONS = 100_000
+
+
+class Registered(Struct, frozen=True, rename="camel", tag="registered"):
+    """A subject has a new version."""
+
+    subject: str
+    version: int
+    id: int
+    text: str
+
+
+class LevelSet(Struct, frozen=True, rename="camel", tag="level"):
+    """A subject, or with None the whole registry, has another level."""
+
+    subject: str | None
+    level: Level
+
+
+class Change(Struct, frozen=True, rename="camel"):
+    """One change: it counts if ``revision`` is one more than that of the change before it."""
+
+    revision: int
+    token: str
+    at: float
+    by: str
+    what: Registered | LevelSet
+
+
+def _new_token() -> str:
+    return uuid4().hex
+
+
+class LogRegistry:
+    """The `SchemaRegistry` on a log; used by one thread, by any number of processes.
+
+    Parameters
+    ----------
+    log: Where `sync.state` is.
+    new_token: Makes names that are never made twice.
+    """
+
+    def __init__(self, log: Log, *, new_token: Callable[[], str] = _new_token) -> None:
+        self._log = log
+        self._new_token = new_token
+        self._position = 0
+        self.revision = 0
+        self.changes: list[Change] = []
+        """All that ever counted, in order: who changed what, and when."""
+        self._subjects: dict[str, list[SchemaVersion]] = {}
+        self._texts: dict[int, str] = {}
+        self._ids: dict[str, int] = {}
+        self._levels: dict[str | None, Level] = {None: DEFAULT_LEVEL}
+
+    # -- following the log -------------------------------------------------------------------
+
+    def refresh(self, now: float = 0.0) -> int:
+        """Read what is new; return the revision."""
+        while True:
+            batch = self._log.read(STATE, 0, self._position, READ_RECORDS)
+            for record in batch.records:
+                if record.key.startswith(PREFIX.encode()):
+                    self._take(record.value)
+            if batch.position == self._position:
+                return self.revision
+            self._position = batch.position
+
+    def _take(self, value: bytes) -> None:
+        try:
+            change = msgspec.json.decode(value, type=Change)
+        except msgspec.DecodeError:
+            return
+        if change.revision != self.revision + 1:
+            return  # Another came first; who wrote this one knows by reading it.
+        self.revision = change.revision
+        self.changes.append(change)
+        if isinstance(change.what, LevelSet):
+            self._levels[change.what.subject] = change.what.level
+            return
+        what = change.what
+        found = SchemaVersion(what.subject, what.version, what.id, what.text, change.at, change.by)
+        self._subjects.setdefault(what.subject, []).append(found)
+        self._texts.setdefault(what.id, what.text)
+        self._ids.setdefault(canonical_text(msgspec.json.decode(what.text)), what.id)
+
+    def _write(self, what: Registered | LevelSet, now: float, by: str) -> bool:
+        """Append a change that follows what was read; return whether it was the first to do so."""
+        change = Change(self.revision + 1, self._new_token(), now, by[:256], what)
+        key = f"{PREFIX}{change.revision:08d}/{change.token}"
+        record = NewRecord(STATE, 0, key.encode(), msgspec.json.encode(change))
+        self._log.append([record], now)
+        for _ in range(READS_AFTER_APPEND):
+            self.refresh(now)
+            if self.revision >= change.revision:
+                return self.changes[change.revision - 1].token == change.token
+        raise RegistryError(STORE_FAILED, "the log does not show what was appended; try again")
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def find(self, subject: str, version: int | None, now: float) -> SchemaVersion | None:
+        """Return a version as far as `refresh` has read, None standing for the latest."""
+        known = self._subjects.get(subject)
+        if not known:
+            return None
+        if version is None:
+            return known[-1]
+        return known[version - 1] if 1 <= version <= len(known) else None
+
+    def is_known(self, subject: str, now: float) -> bool:
+        """Say whether the subject has any version."""
+        return subject in self._subjects
+
+    def subjects(self, now: float) -> list[str]:
+        """Return the names of all subjects, in order."""
+        self.refresh(now)
+        return sorted(self._subjects)
+
+    def versions(self, subject: str, now: float) -> list[int]:
+        """Return the numbers of a subject's versions."""
+        self.refresh(now)
+        return [one.version for one in self._known(subject)]
+
+    def _known(self, subject: str) -> list[SchemaVersion]:
+        if subject not in self._subjects:
+            raise RegistryError(SUBJECT_NOT_FOUND, f"Subject '{subject}' not found.")
+        return self._subjects[subject]
+
+    def version(self, subject: str, version: int | None, now: float) -> SchemaVersion:
+        """Return a version, the latest for None."""
+        self.refresh(now)
+        self._known(subject)
+        found = self.find(subject, version, now)
+        if found is None:
+            raise RegistryError(VERSION_NOT_FOUND, f"Version {version} not found.")
+        return found
+
+    def text_of(self, id: int, now: float) -> str:
+        """Return the schema of that ID."""
+        self.refresh(now)
+        if id not in self._texts:
+            raise RegistryError(SCHEMA_NOT_FOUND, f"Schema {id} not found")
+        return self._texts[id]
+
+    def subject_versions_of(self, id: int, now: float) -> list[SchemaVersion]:
+        """Return every version of every subject that has the schema of that ID."""
+        self.text_of(id, now)
+        return [one for known in self._subjects.values() for one in known if one.id == id]
+
+    def lookup(self, subject: str, text: str, now: float) -> SchemaVersion:
+        """Return the subject's version that has this schema."""
+        self.refresh(now)
+        id = self._ids.get(canonical_text(parse_schema(text)))
+        for known in self._known(subject):
+            if known.id == id:
+                return known
+        raise RegistryError(SCHEMA_NOT_FOUND, "Schema not found")
+
+    def level(self, subject: str | None, now: float, *, or_global: bool = False) -> Level:
+        """Return a subject's own level, or the global one."""
+        self.refresh(now)
+        if subject in self._levels:
+            return self._levels[subject]
+        if not or_global:
+            raise RegistryError(
+                LEVEL_NOT_FOUND,
+                f"Subject '{subject}' does not have subject-level compatibility configured",
+            )
+        return self._levels[None]
+
+    def incompatibilities(
+        self, subject: str, text: str, version: int | None, now: float
+    ) -> list[str]:
+        """Return why a schema would be refused after one version, the latest for None."""
+        document = parse_schema(text)
+        other = self.version(subject, version, now)
+        level = self.level(subject, now, or_global=True)
+        earlier = [(other.version, _document(other))]
+        return [str(one) for one in incompatibilities(level, document, earlier)]
+
+    # -- changing ----------------------------------------------------------------------------
+
+    def register(self, subject: str, text: str, now: float, *, by: str = "") -> int:
+        """Return the schema's ID; a new version is made if the subject does not have it yet."""
+        document = parse_schema(text)
+        if not 0 < len(subject) <= MAXIMUM_SUBJECT_CHARACTERS or not subject.isprintable():
+            raise RegistryError(
+                INVALID_SCHEMA,
+                f"a subject has 1 to {MAXIMUM_SUBJECT_CHARACTERS} printable characters",
+            )
+        canonical = canonical_text(document)
+        for _ in range(ATTEMPTS):
+            self.refresh(now)
+            known = self._subjects.get(subject, [])
+            id = self._ids.get(canonical)
+            for one in known:
+                if one.id == id:
+                    return one.id
+            self._check_compatible(subject, document, known, now)
+            if sum(map(len, self._subjects.values())) >= MAXIMUM_VERSIONS:
+                raise RegistryError(STORE_FAILED, f"there are {MAXIMUM_VERSIONS} versions already")
+            new = Registered(
+                subject,
+                len(known) + 1,
+                max(self._texts, default=0) + 1 if id is None else id,
+                text,
+            )
+            if self._write(new, now, by):
+                return new.id
+        raise RegistryError(STORE_FAILED, "others register all the time; try again")
+
+    def _check_compatible(
+        self, subject: str, document: Schema, known: list[SchemaVersion], now: float
+    ) -> None:
+        level = self.level(subject, now, or_global=True)
+        earlier = [(one.version, _document(one)) for one in known]
+        reasons = incompatibilities(level, document, earlier)
+        if reasons:
+            raise RegistryError(
+                INCOMPATIBLE,
+                f"Schema being registered is incompatible with an earlier schema for subject "
+                f'"{subject}" (level {level}), details: [{", ".join(map(str, reasons))}]',
+            )
+
+    def set_level(self, subject: str | None, level: Level, now: float, *, by: str = "") -> None:
+        """Set a subject's level, or the global one."""
+        if level not in LEVELS:
+            raise RegistryError(
+                INVALID_LEVEL,
+                f"Invalid compatibility level {level!r}. Valid values are {', '.join(LEVELS)}",
+            )
+        for _ in range(ATTEMPTS):
+            self.refresh(now)
+            if self._levels.get(subject) == level or self._write(LevelSet(subject, level), now, by):
+                return
+        raise RegistryError(STORE_FAILED, "others change levels all the time; try again")
+
+
+def _document(version: SchemaVersion) -> Schema:
+    """Return a schema that was checked before it was stored."""
+    document: Schema = msgspec.json.decode(version.text)
+    return document
