@@ -6,7 +6,6 @@ registry; each context type has one (`subject_of_context_type`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -125,8 +124,10 @@ class SchemaRegistry(SchemaSource, Protocol):
         """Return a subject's own level, or the global one for None; `or_global` in its stead."""
         ...
 
-    def set_level(self, subject: str | None, level: Level, now: float, *, by: str = "") -> None:
-        """Set a subject's level, or the global one."""
+    def set_level(
+        self, subject: str | None, level: Level | None, now: float, *, by: str = ""
+    ) -> None:
+        """Set a subject's level, or the global one; with None a subject has none of its own."""
         ...
 
 
@@ -137,6 +138,3 @@ def subject_of_context_type(context_type: str, form: str = DEFAULT_SUBJECT) -> s
     'context-financial'
     """
     return form.replace("{context_type}", context_type)
-
-
-Levels = Mapping[str | None, Level]

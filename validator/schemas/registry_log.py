@@ -56,10 +56,10 @@ class Registered(Struct, frozen=True, rename="camel", tag="registered"):
 
 
 class LevelSet(Struct, frozen=True, rename="camel", tag="level"):
-    """A subject, or with None the whole registry, has another level."""
+    """A subject, or with None the whole registry, has another level; None: none of its own."""
 
     subject: str | None
-    level: Level
+    level: Level | None
 
 
 class Change(Struct, frozen=True, rename="camel"):
@@ -120,7 +120,10 @@ class LogRegistry:
         self.revision = change.revision
         self.changes.append(change)
         if isinstance(change.what, LevelSet):
-            self._levels[change.what.subject] = change.what.level
+            if change.what.level is None:
+                self._levels.pop(change.what.subject, None)
+            else:
+                self._levels[change.what.subject] = change.what.level
             return
         what = change.what
         found = SchemaVersion(what.subject, what.version, what.id, what.text, change.at, change.by)
@@ -212,6 +215,9 @@ class LogRegistry:
             )
         return self._levels[None]
 
+    def _level_of(self, subject: str) -> Level:
+        return self._levels.get(subject, self._levels[None])
+
     def incompatibilities(
         self, subject: str, text: str, version: int | None, now: float
     ) -> list[str]:
@@ -226,13 +232,12 @@ class LogRegistry:
 
     def register(self, subject: str, text: str, now: float, *, by: str = "") -> int:
         """Return the schema's ID; a new version is made if the subject does not have it yet."""
-        document = parse_schema(text)
+        canonical = canonical_text(parse_schema(text))
         if not 0 < len(subject) <= MAXIMUM_SUBJECT_CHARACTERS or not subject.isprintable():
             raise RegistryError(
                 INVALID_SCHEMA,
                 f"a subject has 1 to {MAXIMUM_SUBJECT_CHARACTERS} printable characters",
             )
-        canonical = canonical_text(document)
         for _ in range(ATTEMPTS):
             self.refresh(now)
             known = self._subjects.get(subject, [])
@@ -240,7 +245,15 @@ class LogRegistry:
             for one in known:
                 if one.id == id:
                     return one.id
-            self._check_compatible(subject, document, known, now)
+            # From here to the append nothing is read: the change has to follow what was judged.
+            reasons = self._refusal(subject, text)
+            if reasons:
+                level, details = self._level_of(subject), ", ".join(reasons)
+                raise RegistryError(
+                    INCOMPATIBLE,
+                    "Schema being registered is incompatible with an earlier schema for subject "
+                    f'"{subject}" (level {level}), details: [{details}]',
+                )
             if sum(map(len, self._subjects.values())) >= MAXIMUM_VERSIONS:
                 raise RegistryError(STORE_FAILED, f"there are {MAXIMUM_VERSIONS} versions already")
             new = Registered(
@@ -253,29 +266,29 @@ class LogRegistry:
                 return new.id
         raise RegistryError(STORE_FAILED, "others register all the time; try again")
 
-    def _check_compatible(
-        self, subject: str, document: Schema, known: list[SchemaVersion], now: float
-    ) -> None:
-        level = self.level(subject, now, or_global=True)
-        earlier = [(one.version, _document(one)) for one in known]
-        reasons = incompatibilities(level, document, earlier)
-        if reasons:
-            raise RegistryError(
-                INCOMPATIBLE,
-                f"Schema being registered is incompatible with an earlier schema for subject "
-                f'"{subject}" (level {level}), details: [{", ".join(map(str, reasons))}]',
-            )
+    def refusal(self, subject: str, text: str, now: float) -> list[str]:
+        """Return why the subject's level does not allow a schema as its next version."""
+        self.refresh(now)
+        return self._refusal(subject, text)
 
-    def set_level(self, subject: str | None, level: Level, now: float, *, by: str = "") -> None:
-        """Set a subject's level, or the global one."""
-        if level not in LEVELS:
+    def _refusal(self, subject: str, text: str) -> list[str]:
+        earlier = [(one.version, _document(one)) for one in self._subjects.get(subject, [])]
+        level = self._level_of(subject)
+        return [str(one) for one in incompatibilities(level, parse_schema(text), earlier)]
+
+    def set_level(
+        self, subject: str | None, level: Level | None, now: float, *, by: str = ""
+    ) -> None:
+        """Set a subject's level, or the global one; with None a subject has none of its own."""
+        if level not in LEVELS and (level is not None or subject is None):
             raise RegistryError(
                 INVALID_LEVEL,
                 f"Invalid compatibility level {level!r}. Valid values are {', '.join(LEVELS)}",
             )
         for _ in range(ATTEMPTS):
             self.refresh(now)
-            if self._levels.get(subject) == level or self._write(LevelSet(subject, level), now, by):
+            is_so = self._levels.get(subject) == level
+            if is_so or self._write(LevelSet(subject, level), now, by):
                 return
         raise RegistryError(STORE_FAILED, "others change levels all the time; try again")
 
