@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,11 @@ class PrivateKafka:
         self._process.send_signal(number)
         if number in (signal.SIGKILL, signal.SIGTERM):
             self._process.wait(START_SECONDS)
+        elif number == signal.SIGSTOP:
+            deadline = time.monotonic() + START_SECONDS
+            while not _stands_still(self._process.pid):
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
 
     def stop(self) -> None:
         """End the broker, whatever state it is in."""
@@ -108,12 +114,29 @@ def private_kafka(folder: Path) -> Iterator[PrivateKafka]:
         broker.stop()
 
 
+def _stands_still(pid: int) -> bool:
+    """Say whether every thread of a process is stopped: they do not stop all at once."""
+    states = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # It may end meanwhile.
+            states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return set(states) == {"T"}
+
+
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    """Return ports that nobody has, below those that the system gives to connections: they would be
+    taken while the broker is away."""
+    ports: list[int] = []
+    with ExitStack() as sockets:
+        for port in random.SystemRandom().sample(range(22_000, 32_000), 1_000):
+            try:
+                sockets.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise AssertionError("no port is free")
 
 
 def _answers(port: int) -> bool:

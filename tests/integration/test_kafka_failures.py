@@ -234,8 +234,11 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                if not self._step():
-                    self._log.wait(0.2)
+                try:
+                    if not self._step():
+                        self._log.wait(0.2)
+                except UnavailableError:
+                    continue  # What is known to be there does not come: asked again, it will.
         except BaseException as error:
             self.failures.append(error)
 
