@@ -7,13 +7,16 @@ process does not renew gets old, and what is old or absent is UNKNOWN.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from service.schema_room import findings_of
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord
+from validator.schemas.checker import STANDING_KEY, SchemaStanding
+from validator.schemas.checker import decode_standing as decode_schemas
 from validator.standing import STANDING_PREFIX, Standing, decode_standing
 from validator.status import ReplicaStatus
 from validator.watch import Judged, Verdict
@@ -96,6 +99,8 @@ class Board:
         self._partitions = range(log.partitions(EVENTS))
         self.processes: dict[str, ProcessRecord] = {}
         self.retired: set[str] = set()
+        self.schemas: SchemaStanding | None = None
+        """How the check of events against their schemas stood when it last said so."""
 
     def refresh(self) -> None:
         """Read what is new."""
@@ -112,6 +117,8 @@ class Board:
             standing = decode_standing(value)
             if standing is not None:
                 self._standings.update(dict.fromkeys(standing.heads, standing))
+        elif key == STANDING_KEY.decode():
+            self.schemas = decode_schemas(value)
         elif key.startswith(PROCESS_PREFIX):
             try:
                 self.processes[key] = msgspec.json.decode(value, type=ProcessRecord)
@@ -177,6 +184,7 @@ class Board:
             agreements=total("agreements"),
             open_findings=total("open_findings"),
             reported_at=max(reported, default=None),
+            compared_at=_oldest([status.compared_at for status in found]),
         )
 
     def is_settled(self, heads: Mapping[int, int]) -> bool:
@@ -216,6 +224,8 @@ class Board:
         found: Counter[str] = Counter()
         for standing in self.standings():
             found.update(getattr(standing, field))
+        if field in ("opened", "resolved", "open"):
+            found += findings_of(self.schemas, field)
         return found
 
     @property
@@ -257,6 +267,11 @@ class Board:
             if work is not None:
                 found.merge(Latencies(*work.latencies))
         return found
+
+
+def _oldest(times: Sequence[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return min(known) if len(known) == len(times) > 0 else None
 
 
 def _judge(

@@ -30,6 +30,7 @@ from pipeline.sqlite_database import SqliteDatabase
 from pipeline.storage_lmdb import LmdbStorage
 from service.account import Account
 from service.report import fault_form
+from service.schema_room import SchemaRoom, findings_of, register_folder
 from synchroscope.digest import Hasher
 from synchroscope.latency import Latencies
 from synchroscope.memory_storage import MemoryStorage
@@ -78,6 +79,8 @@ class EmbeddedPipeline:
     partitions, partitioner: How the event log is divided; fixed at the folder's first use.
     faults, seed: What to inject on the way to replicas or into their storages.
     clock: Wall time in seconds since 1970.
+    schemas: A folder of schemas to register, one file ``CONTEXT_TYPE.json`` each; events are
+        checked as soon as any schema is registered.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class EmbeddedPipeline:
         faults: Sequence[FaultSpec] = (),
         seed: int = 0,
         clock: Callable[[], float] = time.time,
+        schemas: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._clock = clock
@@ -117,6 +121,9 @@ class EmbeddedPipeline:
             lambda kind, subject: place(kind, subject, partitions),
             hasher=self._hasher,
         )
+        self.schemas = SchemaRoom(self.log)
+        if schemas is not None:
+            register_folder(self.schemas.registry, schemas, clock())
         self.findings = FindingsReader(self.log)
         self.ledger = self._load_ledger()
         self._ledger_at = 0.0
@@ -148,7 +155,7 @@ class EmbeddedPipeline:
             found.append(projector)
             if name in self._saboteurs:
                 found.append(self._saboteurs[name])
-        found.append(self.validator)
+        found += [self.validator, self.schemas]
         return found
 
     def step(self) -> int:
@@ -191,11 +198,13 @@ class EmbeddedPipeline:
     def is_caught_up(self) -> bool:
         """Say whether everything accepted is in the log and read by every replica."""
         heads = self.heads()
-        return self.relay.position == self.store.count() and all(
+        is_read = all(
             projector.replica.position(partition) == head
             for projector in self.projectors.values()
             for partition, head in heads.items()
         )
+        is_published = self.relay.position == self.store.count()
+        return is_published and is_read and self.schemas.is_at(heads)
 
     def add_producing_seconds(self, seconds: float) -> None:
         """Count time in which events were produced."""
@@ -225,6 +234,8 @@ class EmbeddedPipeline:
         """
         validator = self.validator
         statuses = validator.status(now, final=final)
+        schemas = self.schemas.standing(now)
+        still_open = Counter(finding.kind for finding in validator.open_findings())
         return Account(
             at=now,
             runs=self.ledger.runs,
@@ -239,9 +250,9 @@ class EmbeddedPipeline:
             applied={status.model: validator.applied(status.model) for status in statuses},
             consistent_ratio=validator.consistent_ratio,
             checks=dict(validator.checks),
-            opened=validator.findings_total,
-            resolved=validator.resolved_total,
-            open=Counter(finding.kind for finding in validator.open_findings()),
+            opened=Counter(validator.findings_total) + findings_of(schemas, "opened"),
+            resolved=Counter(validator.resolved_total) + findings_of(schemas, "resolved"),
+            open=Counter[str](still_open) + findings_of(schemas, "open"),
             reference_positions={p: validator.reference.position(p) for p in self.heads()},
             requests=validator.requests_total,
             repeated=sum(validator.reference.repeated.values()),
@@ -250,6 +261,7 @@ class EmbeddedPipeline:
                 for fault in self.faults.faults()
             ],
             findings=self.findings.read(),
+            schemas=schemas,
         )
 
     def _is_lost(self, fault: Injected) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -95,6 +95,17 @@ class _Tail:
 _decode_position = msgspec.msgpack.Decoder(_Position).decode
 
 
+def stored_position(storage: ReplicaStorage, partition: int) -> int | None:
+    """Return how far a replica has applied, as its storage says; None where that is unreadable."""
+    state = storage.partition_state(partition)
+    if state is None:
+        return 0
+    try:
+        return _decode_position(state).position
+    except msgspec.DecodeError:
+        return None
+
+
 class ContextCache:
     """Reads through to a replica's storage. `get` from any thread, beside `step` from one.
 
@@ -144,6 +155,8 @@ class ContextCache:
         """Whether all was seen that was in the log about `HEAD_INTERVAL_SECONDS` ago."""
         self.followed_at: float | None = None
         """When a step had last seen all that; None before the first one."""
+        self.seen_at: float | None = None
+        """All that was in the log at this time was seen: what an entry shows is no older."""
         self.behind_since: float | None = None
         """Since when not all was seen; None while it is, and before the first step."""
         self.hits = 0
@@ -168,14 +181,14 @@ class ContextCache:
             entry = self._fresh_entry(key)
             if entry is not None:
                 self.hits += 1
-                return _copied(entry.facts)
+                return copied_facts(entry.facts)
             self.misses += 1
             tail = self._tails.get(partition)
             now = self._now
             if tail is not None:
                 stored, epoch = tail.stored, tail.epoch
         if tail is None:
-            return _copied(self._read(key))
+            return copied_facts(self._read(key))
         before = self._position(partition)
         facts = self._read(key)
         position = self._position(partition)
@@ -191,7 +204,7 @@ class ContextCache:
                 self._entries.move_to_end(key)
                 while len(self._entries) > self._capacity_aggregates:
                     self._entries.popitem(last=False)
-        return _copied(facts)
+        return copied_facts(facts)
 
     def _fresh_entry(self, key: AggregateKey) -> _Entry | None:
         entry = self._entries.get(key)
@@ -211,13 +224,7 @@ class ContextCache:
         return {name: value for name, (value, _) in record.fields.items() if value is not None}
 
     def _position(self, partition: int) -> int:
-        state = self._storage.partition_state(partition)
-        if state is None:
-            return 0
-        try:
-            return _decode_position(state).position
-        except msgspec.DecodeError:
-            return 0
+        return stored_position(self._storage, partition) or 0
 
     def _look(self, partition: int, tail: _Tail, before: int, position: int) -> None:
         """Take note of the storage's position, read after it was known to be at `before`."""
@@ -305,6 +312,7 @@ class ContextCache:
         is_due = not 0 <= now - self._targets_at < HEAD_INTERVAL_SECONDS
         if all(tail.position >= tail.target for tail in self._tails.values()):
             self.is_following, self.behind_since, self.followed_at = True, None, now
+            self.seen_at = self._targets_at
             if is_due:
                 for number, tail in self._tails.items():
                     tail.target = self._log.head(EVENTS, number)
@@ -333,7 +341,8 @@ class ContextCache:
                 self._incarnation = incarnation
 
 
-def _copied(facts: dict[str, Any]) -> dict[str, Any]:
+def copied_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy whose lists and objects are copies as well."""
     # The model may do with the answer what it likes; what is kept stays.
     return {
         name: deepcopy(value) if type(value) in _CONTAINERS else value

@@ -29,10 +29,14 @@ class ReplicaStatus(Struct, frozen=True):
     agreements: int
     open_findings: int
     reported_at: float | None
+    compared_at: float | None = None
+    """When the partition whose evidence is the oldest was compared; None: one never was."""
 
 
 def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> ReplicaStatus:
     """Return what is known of a replica, with its verdict."""
+    compared = [p.compared_at for p in watch.partitions.values() if p.compared_position >= 0]
+    is_compared = len(compared) == len(watch.partitions) > 0
     notes = [part.newest for part in watch.partitions.values() if part.newest is not None]
     return ReplicaStatus(
         name=watch.name,
@@ -50,4 +54,5 @@ def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> Replic
         agreements=watch.agreements,
         open_findings=open_findings,
         reported_at=watch.reported_at or None,
+        compared_at=min(compared) if is_compared else None,
     )
