@@ -29,6 +29,7 @@ from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
 from pipeline.storage_lmdb import LmdbStorage
 from service.account import Account
+from service.registry_http import Desk
 from service.report import fault_form
 from service.schema_room import SchemaRoom, findings_of, register_folder
 from synchroscope.digest import Hasher
@@ -81,6 +82,7 @@ class EmbeddedPipeline:
     clock: Wall time in seconds since 1970.
     schemas: A folder of schemas to register, one file ``CONTEXT_TYPE.json`` each; events are
         checked as soon as any schema is registered.
+    desk: Where requests for the schema registry are put.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class EmbeddedPipeline:
         seed: int = 0,
         clock: Callable[[], float] = time.time,
         schemas: Path | None = None,
+        desk: Desk | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._clock = clock
@@ -120,8 +123,9 @@ class EmbeddedPipeline:
             self.store,
             lambda kind, subject: place(kind, subject, partitions),
             hasher=self._hasher,
+            worker="embedded",
         )
-        self.schemas = SchemaRoom(self.log)
+        self.schemas = SchemaRoom(self.log, desk)
         if schemas is not None:
             register_folder(self.schemas.registry, schemas, clock())
         self.findings = FindingsReader(self.log)
