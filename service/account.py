@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from synchroscope.latency import Latencies
 from validator.finding import Finding
+from validator.schemas.checker import SchemaStanding
 from validator.status import ReplicaStatus
 
 
@@ -30,6 +31,7 @@ class Account(Struct, frozen=True):
     requests, repeated: Questions put to replicas; events that the log holds twice.
     faults: What was injected on purpose, in the report's form.
     findings: Every finding ever opened.
+    schemas: How the check of events against their schemas stands; None: none is checked.
     """
 
     at: float
@@ -53,3 +55,4 @@ class Account(Struct, frozen=True):
     repeated: int
     faults: Sequence[Mapping[str, Any]]
     findings: Sequence[Finding]
+    schemas: SchemaStanding | None = None

@@ -23,6 +23,7 @@ from service.account import Account
 from service.embedded import EmbeddedPipeline, ReplicaSpec
 from service.http import HttpServer, Showcase, Shown, make_app
 from service.measuring import measurements_of
+from service.registry_http import Desk, registry_routes
 from service.report import build_report, exit_code
 from service.screen import Screen, print_summary
 from synchroscope.errors import UnavailableError
@@ -36,6 +37,7 @@ SETTLE_SECONDS = 60.0
 """Without any progress for so long, what is not judged stays UNKNOWN."""
 HURRIED_SETTLE_SECONDS = 15.0
 DEFAULT_DATA = Path(__file__).resolve().parent.parent / "examples" / "retail" / "data"
+SCHEMAS = DEFAULT_DATA.parent / "schemas"
 
 REPLICAS = tuple(
     ReplicaSpec(f"{view.model}@{instance}", view, storage)
@@ -68,10 +70,12 @@ def run_demo(options: DemoOptions, console: Console) -> int:
         return _Demo(options, Path(folder), console).run()
 
 
-def _open_pipeline(options: DemoOptions, folder: Path) -> DemoPipeline:
+def _open_pipeline(options: DemoOptions, folder: Path, desk: Desk) -> DemoPipeline:
     if options.config is None:
         faults = [parse_fault(text, [spec.name for spec in REPLICAS]) for text in options.faults]
-        return EmbeddedPipeline(folder, REPLICAS, faults=faults, seed=options.seed)
+        return EmbeddedPipeline(
+            folder, REPLICAS, faults=faults, seed=options.seed, schemas=SCHEMAS, desk=desk
+        )
     # The embedded demo needs none of the clients that this imports.
     from service.configuration import load_configuration
     from service.distributed import DistributedPipeline
@@ -133,8 +137,11 @@ class _Demo:
         self._options = options
         self._console = console
         self._showcase = Showcase()
-        self._server = HttpServer(make_app(self._showcase), options.http_host, options.http_port)
-        self._pipeline = _open_pipeline(options, folder)
+        desk = Desk()
+        more = registry_routes(desk) if options.config is None else []
+        app = make_app(self._showcase, more)
+        self._server = HttpServer(app, options.http_host, options.http_port)
+        self._pipeline = _open_pipeline(options, folder, desk)
         self._producer = self._make_producer()
         self._stops = 0
         self._is_producer_lost = False

@@ -86,6 +86,7 @@ class Gatherer:
             repeated=sum(standing.repeated for standing in board.standings()),
             faults=faults,
             findings=self._findings.read(),
+            schemas=board.schemas,
         )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -28,6 +28,7 @@ _PAGES = {
     "/api/replicas": "verdict, position and counters of every replica",
     "/api/findings": "all findings; ?state=open for the open ones, ?replica=NAME for one replica's",
     "/api/report": "the report as --report writes it",
+    "/subjects": "the schema registry, where this process serves it",
 }
 
 
@@ -52,8 +53,8 @@ class Showcase:
         return None if self.shown is None else self.shown.measurements
 
 
-def make_app(showcase: Showcase) -> Starlette:
-    """Return the ASGI application."""
+def make_app(showcase: Showcase, more: Sequence[Route] = ()) -> Starlette:
+    """Return the ASGI application; `more` are routes of other parts."""
     registry = registry_for(showcase.measurements)
 
     def metrics(request: Request) -> Response:
@@ -113,7 +114,8 @@ def make_app(showcase: Showcase) -> Starlette:
         "/api/findings": part("findings"),
         "/api/report": part(None),
     }
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in endpoints.items()])
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    return Starlette(routes=[*routes, *more])
 
 
 class HttpServer:

@@ -46,8 +46,24 @@ def build_report(account: Account) -> dict[str, Any]:
         "consistent_ratio": account.consistent_ratio,
         "ordering_violations": sum(status.late for status in account.statuses),
         "throughput_events_per_second": produced / seconds if seconds > 0 else None,
+        "schemas": schemas_form(account),
         "faults": list(account.faults),
         "findings": [public_form(finding) for finding in account.findings],
+    }
+
+
+def schemas_form(account: Account) -> dict[str, Any] | None:
+    """Return how events stand to their schemas; None where none are checked."""
+    standing = account.schemas
+    if standing is None:
+        return None
+    verdict, reason = standing.verdict(account.heads)
+    return {
+        "verdict": verdict,
+        "reason": reason,
+        "checks": dict(sorted(standing.checks.items())),
+        "violations": dict(sorted(standing.rules.items())),
+        "unchecked": dict(sorted(standing.unchecked.items())),
     }
 
 

@@ -88,7 +88,7 @@ class ContextEvent(
     propagation_rules: PropagationRules = PropagationRules()
     context_type: Name = DEFAULT_CONTEXT_TYPE
     sequence: Annotated[int, Meta(ge=1, le=MAXIMUM_SEQUENCE)] | None = None
-    schema_version: Annotated[int, Meta(ge=1)] = 1
+    schema_version: Annotated[int, Meta(ge=1)] | None = None
     retention: Name | None = None
     correlation_id: Name | None = None
     causation_id: Name | None = None

@@ -24,6 +24,7 @@ Kind = Literal[
     "bulk",
     "unlocated",
     "log-contradiction",
+    "schema-violation",
 ]
 
 MISSED: Kind = "missed"

@@ -68,7 +68,7 @@ EVENTS = st.builds(
     ),
     context_type=NAMES,
     sequence=st.none() | st.integers(1, MAXIMUM_SEQUENCE),
-    schema_version=st.integers(1, 9),
+    schema_version=st.none() | st.integers(1, 9),
     retention=st.none() | NAMES,
     correlation_id=st.none() | NAMES,
     causation_id=st.none() | NAMES,

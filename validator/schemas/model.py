@@ -15,6 +15,7 @@ from validator.schemas.compatibility import Level
 
 DEFAULT_SUBJECT = "{context_type}"
 MAXIMUM_SUBJECT_CHARACTERS = 256
+SURE_SECONDS = 1.0
 
 
 class RegistryError(SynchroscopeError):
@@ -68,8 +69,13 @@ class SchemaSource(Protocol):
         """Look for what is new; return a number that changes when answers may have changed."""
         ...
 
-    def find(self, subject: str, version: int | None, now: float) -> SchemaVersion | None:
+    def find(
+        self, subject: str, version: int | None, now: float, *, sure: bool = False
+    ) -> SchemaVersion | None:
         """Return a version, None standing for the latest; None where there is no such version.
+
+        The answer may be as old as the last `refresh`, or an answer that is still believed; if
+        `sure`, no older than `SURE_SECONDS`.
 
         Raises `UnavailableError` where the registry cannot be asked: nothing may be concluded.
         """

@@ -18,6 +18,7 @@ from validator.schemas.compatibility import Level
 from validator.schemas.model import (
     INVALID_SCHEMA,
     SUBJECT_NOT_FOUND,
+    SURE_SECONDS,
     VERSION_NOT_FOUND,
     RegistryError,
     SchemaVersion,
@@ -109,12 +110,17 @@ class RegistryClient:
         """Return a number that changes as often as what passes is asked again."""
         return int(now / self._kept_seconds)
 
-    def find(self, subject: str, version: int | None, now: float) -> SchemaVersion | None:
+    def find(
+        self, subject: str, version: int | None, now: float, *, sure: bool = False
+    ) -> SchemaVersion | None:
         """Return a version, None standing for the latest, as it was told lately."""
         if version is not None and (found := self._versions.get((subject, version))) is not None:
             return found
         known = self._passing.get((subject, version))
-        if known is not None and 0 <= now - known[0] < self._kept_seconds:
+        # That there is no such version is soon not true any more: producers register, and write.
+        is_fleeting = sure or (known is not None and known[1] is None)
+        limit = SURE_SECONDS if is_fleeting else self._kept_seconds
+        if known is not None and 0 <= now - known[0] < limit:
             return known[1]
         found = None
         try:

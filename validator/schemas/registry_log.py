@@ -42,7 +42,9 @@ from validator.schemas.model import (
 PREFIX = "schemas/"
 READ_RECORDS = 1_000
 ATTEMPTS = 20
-READS_AFTER_APPEND = 200
+IDLE_READS = 1_000
+WAIT_SECONDS = 0.01
+"""So often, and so long each time, is asked for records that the log has and did not hand out."""
 MAXIMUM_VERSIONS = 100_000
 
 
@@ -82,11 +84,19 @@ class LogRegistry:
     Parameters
     ----------
     log: Where `sync.state` is.
+    wait: Waits for records, at most so many seconds; for logs that fetch them by and by.
     new_token: Makes names that are never made twice.
     """
 
-    def __init__(self, log: Log, *, new_token: Callable[[], str] = _new_token) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        wait: Callable[[float], None] = lambda seconds: None,
+        new_token: Callable[[], str] = _new_token,
+    ) -> None:
         self._log = log
+        self._wait = wait
         self._new_token = new_token
         self._position = 0
         self.revision = 0
@@ -100,15 +110,25 @@ class LogRegistry:
     # -- following the log -------------------------------------------------------------------
 
     def refresh(self, now: float = 0.0) -> int:
-        """Read what is new; return the revision."""
-        while True:
+        """Read all that the log holds now; return the revision.
+
+        Where a log hands out only what it has fetched, it is asked until its head is reached.
+        """
+        head = self._log.head(STATE, 0)
+        idle = 0
+        while idle < IDLE_READS:
             batch = self._log.read(STATE, 0, self._position, READ_RECORDS)
             for record in batch.records:
                 if record.key.startswith(PREFIX.encode()):
                     self._take(record.value)
-            if batch.position == self._position:
+            if batch.position > self._position:
+                self._position, idle = batch.position, 0
+            elif self._position >= head:
                 return self.revision
-            self._position = batch.position
+            else:
+                idle += 1
+                self._wait(WAIT_SECONDS)
+        raise RegistryError(STORE_FAILED, f"sync.state cannot be read up to {head}; try again")
 
     def _take(self, value: bytes) -> None:
         try:
@@ -137,15 +157,16 @@ class LogRegistry:
         key = f"{PREFIX}{change.revision:08d}/{change.token}"
         record = NewRecord(STATE, 0, key.encode(), msgspec.json.encode(change))
         self._log.append([record], now)
-        for _ in range(READS_AFTER_APPEND):
-            self.refresh(now)
-            if self.revision >= change.revision:
-                return self.changes[change.revision - 1].token == change.token
-        raise RegistryError(STORE_FAILED, "the log does not show what was appended; try again")
+        self.refresh(now)
+        if self.revision < change.revision:
+            raise RegistryError(STORE_FAILED, "the log does not show what was appended; try again")
+        return self.changes[change.revision - 1].token == change.token
 
     # -- reading -----------------------------------------------------------------------------
 
-    def find(self, subject: str, version: int | None, now: float) -> SchemaVersion | None:
+    def find(
+        self, subject: str, version: int | None, now: float, *, sure: bool = False
+    ) -> SchemaVersion | None:
         """Return a version as far as `refresh` has read, None standing for the latest."""
         known = self._subjects.get(subject)
         if not known:
