@@ -183,11 +183,6 @@ DIVIDED_MUTATIONS = {
         "[number for number in partitions if self.replica.refresh(number)]",
         "list(partitions)",
     ),
-    "the projector answers while others write": (
-        "pipeline/projector.py",
-        "if not self._shared or self.replica.refresh(request.partition):",
-        "if True:",
-    ),
     "the projector goes on before it says how it found a partition": (
         "pipeline/projector.py",
         "return [number for number in self._owned if self.replica.is_reported(number)]",
@@ -197,11 +192,6 @@ DIVIDED_MUTATIONS = {
         "pipeline/projector.py",
         "ready = [n for n in self._owned if n in self._found and self.replica.refresh(n)]",
         "ready = [n for n in self._owned if not self.replica.is_reported(n)]",
-    ),
-    "a partition that was lost and regained is not read anew": (
-        "pipeline/projector.py",
-        "            if self._owned.get(number) != partitions.get(number):",
-        "            if (number in self._owned) != (number in partitions):",
     ),
     "the replica does not notice another life of its storage": (
         "synchroscope/replica.py",
