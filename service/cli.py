@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from service.cli_distributed import COMMANDS
+from service.cli_registry import registry
 from service.demo import DEFAULT_DATA, DemoOptions, run_demo
 from service.simulation import run_simulation
 from synchroscope import __version__
@@ -149,7 +150,7 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, registry):
     cli.add_command(command)
 
 

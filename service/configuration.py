@@ -142,6 +142,19 @@ class ValidatorSection(_Section, frozen=True):
     digest: DigestSection = DigestSection()
 
 
+class SchemasSection(_Section, frozen=True):
+    """The schema registry, and the check of every event against its context type's schema."""
+
+    url: str = ""
+    timeout_seconds: Seconds = 5.0
+    kept_seconds: Seconds = 30.0
+    subject: str = "{context_type}"
+    sample_every: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    right_events: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    right_seconds: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 60.0
+    batch_records: Records = 1_000
+
+
 class HttpSection(_Section, frozen=True):
     """Where a process serves metrics, health and API."""
 
@@ -161,6 +174,7 @@ class Configuration(_Section, frozen=True):
     relay: RelaySection = RelaySection()
     projector: ProjectorSection = ProjectorSection()
     validator: ValidatorSection = ValidatorSection()
+    schemas: SchemasSection | None = None
     http: HttpSection = HttpSection()
     startup_timeout_seconds: Seconds = 60.0
 

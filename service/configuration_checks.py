@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.kafka_settings import KafkaSecurity, KafkaSettings
 from pipeline.partitioner import PARTITIONERS
@@ -16,6 +17,7 @@ from service.configuration import (
     ProjectorSection,
     RedisSection,
     ReplicaSection,
+    SchemasSection,
     ValidatorSection,
     ViewSection,
 )
@@ -52,6 +54,7 @@ def check(data: Mapping[str, Any], fields: Mapping[str, Any], problems: Problems
         _check_postgresql(event_store.postgresql, place, problems)
     _check_views(data.get("views"), problems)
     _check_replicas(data, problems)
+    _check_schemas(overlaid(SchemasSection(), _section(data, "schemas")), problems)
     validator = overlaid(ValidatorSection(), _section(data, "validator"))
     _check_validator(validator, overlaid(ProjectorSection(), _section(data, "projector")), problems)
 
@@ -115,6 +118,14 @@ def _check_postgresql(section: PostgresqlSection, path: Path, problems: Problems
             check_it(value)
         except ConfigurationError as error:
             problems.add((*path, name), str(error))
+
+
+def _check_schemas(section: SchemasSection, problems: Problems) -> None:
+    if "{context_type}" not in section.subject:
+        problems.add(("schemas", "subject"), "{context_type} must be part of it")
+    address = urlsplit(section.url)
+    if section.url and (address.scheme not in ("http", "https") or not address.hostname):
+        problems.add(("schemas", "url"), "must be http://host:port or https://host:port")
 
 
 def _check_redis(section: RedisSection, path: Path, problems: Problems) -> None:

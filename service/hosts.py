@@ -62,7 +62,7 @@ class Identity:
         self.started_at = time.time()
 
 
-class _Teller:
+class Teller:
     """Publishes a role's `ProcessRecord` about once a second."""
 
     def __init__(self, identity: Identity, role: str, settings: KafkaSettings) -> None:
@@ -73,6 +73,7 @@ class _Teller:
         self.record: ProcessRecord | None = None
 
     def is_due(self, now: float) -> bool:
+        """Say whether it is time to tell again."""
         return not 0 <= now - self._told_at < TELL_SECONDS
 
     def tell(
@@ -83,6 +84,7 @@ class _Teller:
         replicas: Mapping[str, ReplicaWork] | None = None,
         relay: RelayWork | None = None,
     ) -> None:
+        """Publish what the role does now."""
         self._told_at = now
         self.record = ProcessRecord(
             process=self._identity.process,
@@ -97,7 +99,7 @@ class _Teller:
         log.append([process_note(self.record)], now)
 
 
-class _Held:
+class Held:
     """What every host has: things to close."""
 
     def __init__(self) -> None:
@@ -118,7 +120,7 @@ class _Held:
             raise
 
 
-class RelayHost(_Held):
+class RelayHost(Held):
     """The relay. One process at a time is active, the others stand by.
 
     One that was paused and comes back may publish once more what it had just read: it leads no
@@ -129,7 +131,7 @@ class RelayHost(_Held):
         super().__init__()
         self._configuration = configuration
         self._settings = configuration.log.kafka
-        self._teller = _Teller(identity, "relay", self._settings)
+        self._teller = Teller(identity, "relay", self._settings)
         with self._opening() as stack:
             self.division: Division = KafkaDivision(self._settings, "relay", STATE)
             stack.enter_context(closing(self.division))
@@ -190,7 +192,7 @@ class RelayHost(_Held):
         return self._teller.record
 
 
-class ProjectorHost(_Held):
+class ProjectorHost(Held):
     """The projectors of some replicas, for the partitions that this process owns.
 
     A commit stores facts, digest and position together, if the partition is still where this
@@ -209,7 +211,7 @@ class ProjectorHost(_Held):
     ) -> None:
         super().__init__()
         self._settings = configuration.log.kafka
-        self._teller = _Teller(identity, name, self._settings)
+        self._teller = Teller(identity, name, self._settings)
         self._faults = faults
         self._saboteurs: list[Saboteur] = []
         self._hasher = make_hasher(configuration)
@@ -321,7 +323,7 @@ class ProjectorHost(_Held):
         return self._teller.record
 
 
-class ValidatorHost(_Held):
+class ValidatorHost(Held):
     """One validator a partition that this process owns.
 
     Each writes checkpoint, findings and verdicts in one Kafka transaction under the partition's own
@@ -334,7 +336,7 @@ class ValidatorHost(_Held):
         self._configuration = configuration
         self._settings = configuration.log.kafka
         self._identity = identity
-        self._teller = _Teller(identity, "validator", self._settings)
+        self._teller = Teller(identity, "validator", self._settings)
         self._plans = replica_plans(configuration)
         with self._opening() as stack:
             self._log = stack.enter_context(closing(KafkaLog(self._settings)))

@@ -42,6 +42,7 @@ def measurements_of(account: Account) -> Measurements:
     if account.relay_position is not None:
         backlog = max(account.events_produced - account.relay_position, 0)
     folded = account.reference_positions
+    schemas = account.schemas
     return Measurements(
         at=account.at,
         events_produced=account.events_produced,
@@ -61,6 +62,14 @@ def measurements_of(account: Account) -> Measurements:
         latencies=account.latencies,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
+        schema_checks={} if schemas is None else schemas.checks,
+        schema_violations={} if schemas is None else schemas.rules,
+        schema_unchecked_types=None if schemas is None else len(schemas.unchecked),
+        schema_lag_events=(
+            end - sum(schemas.positions.values())
+            if schemas is not None and schemas.positions.keys() == heads.keys()
+            else None
+        ),
     )
 
 

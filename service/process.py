@@ -25,7 +25,9 @@ from service.gathering import Gatherer
 from service.hosts import Faults, Identity, ProjectorHost, RelayHost, ValidatorHost
 from service.http import HttpServer, Showcase, Shown, make_app
 from service.measuring import process_measurements, replica_lag_seconds
+from service.registry_http import Desk, registry_routes
 from service.report import build_report
+from service.schema_host import SchemaHost
 from service.stores import replica_plans
 from service.supervision import Health, Host, Supervised, is_hung
 from synchroscope.errors import ConfigurationError, SynchroscopeError
@@ -150,6 +152,10 @@ class RoleProcess:
             )
         if "validator" in roles:
             builders["validator"] = lambda: ValidatorHost(configuration, self.identity)
+        self._desk: Desk | None = None
+        if "validator" in roles and configuration.schemas is not None:
+            self._desk = desk = Desk()
+            builders["schemas"] = lambda: SchemaHost(configuration, self.identity, desk)
         if not builders:
             raise ConfigurationError(
                 "nothing to run: every replica belongs to one process; name those with --replica"
@@ -171,7 +177,10 @@ class RoleProcess:
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)
         showcase = Showcase()
-        server = HttpServer(make_app(showcase), http_host, http_port)
+        schemas = self._configuration.schemas
+        is_served = self._desk is not None and schemas is not None and not schemas.url
+        more = registry_routes(self._desk) if self._desk is not None and is_served else []
+        server = HttpServer(make_app(showcase, more), http_host, http_port)
         server.start()
         logger.info("process %s serves %s", self.identity.process, server.url)
         for supervised in self.supervised:

@@ -94,6 +94,10 @@ class Measurements(Struct, frozen=True):
     validator_lag_events: int | None = None
     validator_requests: int = 0
     repeated_in_log: int = 0
+    schema_checks: Mapping[str, int] = {}
+    schema_violations: Mapping[str, int] = {}
+    schema_unchecked_types: int | None = None
+    schema_lag_events: int | None = None
 
 
 _G, _C = GaugeMetricFamily, CounterMetricFamily
@@ -155,6 +159,18 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_validator_lag_events": (_G, "Log records the reference has not folded.", ()),
     "synchroscope_validator_requests_total": (_C, "Questions put to replicas.", ()),
     "synchroscope_log_repeated_events_total": (_C, "Event IDs that the log holds twice.", ()),
+    "synchroscope_schema_checks_total": (
+        _C,
+        "Events that were to be checked against their schemas, by result.",
+        ("result",),
+    ),
+    "synchroscope_schema_violations_total": (_C, "Schema rules that events broke.", ("rule",)),
+    "synchroscope_schema_unchecked_context_types": (
+        _G,
+        "Context types whose events cannot be checked now.",
+        (),
+    ),
+    "synchroscope_schema_lag_events": (_G, "Log records not yet checked.", ()),
     "synchroscope_replica_lag_seconds": (
         _G,
         "Age of the first record that the replica has not applied, the oldest of all partitions.",
@@ -275,6 +291,10 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         "synchroscope_validator_lag_events": total(found.validator_lag_events),
         "synchroscope_validator_requests_total": total(found.validator_requests),
         "synchroscope_log_repeated_events_total": total(found.repeated_in_log),
+        "synchroscope_schema_checks_total": labelled(found.schema_checks),
+        "synchroscope_schema_violations_total": labelled(found.schema_violations),
+        "synchroscope_schema_unchecked_context_types": total(found.schema_unchecked_types),
+        "synchroscope_schema_lag_events": total(found.schema_lag_events),
     }
 
 

@@ -75,7 +75,12 @@ def open_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Op
             yield lambda: to_close.enter_context(closing(RegistryClient(served.url)))
         elif kind in KAFKA_CLIENTS:
             settings = new_topics(kind, to_close)
-            yield lambda: LogRegistry(to_close.enter_context(closing(KafkaLog(settings))))
+
+            def open_one() -> SchemaRegistry:
+                log = to_close.enter_context(closing(KafkaLog(settings)))
+                return LogRegistry(log, wait=log.wait)
+
+            yield open_one
         else:
             log: Log = MemoryLog(TOPICS)
             if kind == "sqlite":
@@ -160,6 +165,7 @@ def test_a_subjects_level_decides_what_may_follow(open_registry: OpenRegistry) -
     registry.set_level("a", "FULL_TRANSITIVE", now)
     assert registry.level("a", now) == "FULL_TRANSITIVE"
     assert code_of(lambda: registry.register("a", SECOND, now)) == 409
+    assert registry.refusal("a", SECOND, now) and not registry.refusal("new", SECOND, now)
     registry.set_level("a", None, now)
     registry.set_level(None, "NONE", now)
     assert registry.register("a", SECOND, now) == 3

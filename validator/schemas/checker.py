@@ -142,7 +142,7 @@ class SchemaChecker:
         self._usable: dict[tuple[str, int | None], _Schema] = {}
         self._compiled: Kept[tuple[int, str], CompiledSchema | str] = Kept(COMPILED_SCHEMAS)
         self._checkpoint_at: float | None = None
-        self._dirty = True
+        self.is_dirty = True
         self.positions = dict.fromkeys(range(log.partitions(EVENTS)), 0)
         self._restore()
 
@@ -173,7 +173,7 @@ class SchemaChecker:
         for number, batch in batches:
             for record in batch.records:
                 self._checks[self._check(number, record, now)] += 1
-            self._dirty = self._dirty or batch.position != self.positions[number]
+            self.is_dirty = self.is_dirty or batch.position != self.positions[number]
             self.positions[number] = batch.position
         self._publish(now)
         return Progress(consumed)
@@ -300,7 +300,7 @@ class SchemaChecker:
     def _is_due(self, now: float) -> bool:
         if self._checkpoint_at is None:
             return True
-        interval = self._checkpoint_interval_seconds if self._dirty else self._heartbeat_seconds
+        interval = self._checkpoint_interval_seconds if self.is_dirty else self._heartbeat_seconds
         return interval is not None and not 0 <= now - self._checkpoint_at < interval
 
     def _publish(self, now: float) -> None:
@@ -320,7 +320,7 @@ class SchemaChecker:
         positions = {(EVENTS, number): position for number, position in self.positions.items()}
         self._log.append(outputs, now, consumer=CONSUMER, positions=positions)
         self._checkpoint_at = now
-        self._dirty = False
+        self.is_dirty = False
 
 
 class _Schema(Struct, frozen=True):

@@ -126,6 +126,10 @@ class SchemaRegistry(SchemaSource, Protocol):
         """Return why a schema would be refused after one version, the latest for None."""
         ...
 
+    def refusal(self, subject: str, text: str, now: float) -> list[str]:
+        """Return why a schema would be refused as the next version; none for a new subject."""
+        ...
+
     def level(self, subject: str | None, now: float, *, or_global: bool = False) -> Level:
         """Return a subject's own level, or the global one for None; `or_global` in its stead."""
         ...

@@ -194,7 +194,19 @@ class RegistryClient:
     ) -> list[str]:
         """Return why a schema would be refused after one version, the latest for None."""
         number = "latest" if version is None else version
-        path = f"compatibility/subjects/{_quoted(subject)}/versions/{number}?verbose=true"
+        return self._reasons(f"{_quoted(subject)}/versions/{number}", text)
+
+    def refusal(self, subject: str, text: str, now: float) -> list[str]:
+        """Return why a schema would be refused as the next version; none for a new subject."""
+        try:
+            return self._reasons(f"{_quoted(subject)}/versions", text)
+        except RegistryError as error:
+            if error.code != SUBJECT_NOT_FOUND:
+                raise
+            return []
+
+    def _reasons(self, place: str, text: str) -> list[str]:
+        path = f"compatibility/subjects/{place}?verbose=true"
         form = self._ask("POST", path, _schema_form(text))
         if _field(form, "is_compatible", bool):
             return []
