@@ -20,8 +20,13 @@ from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 from synchroscope.ports import Record, TopicPartition
 
 POLL_RECORDS = 5_000
-#: A poll costs half a millisecond even where nothing has come: it is not repeated sooner than this.
+#: A poll costs half a millisecond even where nothing has come, and one that does not wait may leave
+#: partitions out of the next fetch (see below): it is not repeated sooner than this.
 REST_SECONDS = 0.002
+#: When a fetch is sent just as the answer to the one before arrives, kafka-python asks only for the
+#: partitions that had nothing in it. What comes on the others waits until the broker has answered:
+#: so long at most, though a reader that waits longer would cost less while nothing comes.
+FETCH_WAIT_MILLISECONDS = 25
 FETCH_BYTES = 1_048_576
 
 
@@ -31,7 +36,7 @@ class PythonReader:
     def __init__(self, connection: Connection, wait_milliseconds: int) -> None:
         self._connection = connection
         self._slice_seconds = wait_milliseconds / 1000
-        self._empty_at = float("-inf")
+        self._polled_at = float("-inf")
         #: Place -> the position after what was handed out.
         self._followed: dict[Place, int] = {}
         self._consumer = connection.open(
@@ -42,7 +47,7 @@ class PythonReader:
                 "enable_auto_commit": False,
                 "auto_offset_reset": "none",
                 "allow_auto_create_topics": False,
-                "fetch_max_wait_ms": wait_milliseconds,
+                "fetch_max_wait_ms": min(wait_milliseconds, FETCH_WAIT_MILLISECONDS),
                 "max_partition_fetch_bytes": FETCH_BYTES,
                 "max_poll_records": POLL_RECORDS,
                 "metrics_enabled": False,
@@ -64,18 +69,16 @@ class PythonReader:
     def poll(self, timeout_seconds: float) -> list[Chunk]:
         """Return what has come."""
         now = time.monotonic()
-        if timeout_seconds <= 0 and now - self._empty_at < REST_SECONDS:
+        if timeout_seconds <= 0 and now - self._polled_at < REST_SECONDS:
             return []
         deadline = now + timeout_seconds
         while True:
             left = deadline - time.monotonic()
             # The consumer's own poll does not return when it moves past control records alone.
             chunks = self._poll_once(max(min(left, self._slice_seconds), 0))
-            if chunks:
+            if chunks or left <= self._slice_seconds:
+                self._polled_at = time.monotonic()
                 return chunks
-            if left <= self._slice_seconds:
-                self._empty_at = time.monotonic()
-                return []
 
     def _poll_once(self, timeout_seconds: float) -> list[Chunk]:
         try:
