@@ -1,0 +1,119 @@
+"""Reads a Kafka topic that is not ours: no topic of our own, no group, nothing written."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaAdminClient
+
+from pipeline.kafka_client import OnWait, open_client
+from pipeline.kafka_python_connection import Connection
+from pipeline.kafka_settings import KafkaSettings
+from pipeline.kafka_windows import Follower
+from synchroscope.errors import ConfigurationError, SynchroscopeError
+from synchroscope.ports import Batch
+
+FOLLOW_WAIT_MILLISECONDS = 100
+
+
+class KafkaTopic:
+    """The `Topic` port of attached mode on Kafka; used by one thread.
+
+    Parameters
+    ----------
+    settings: Where Kafka is; of the settings only those of connections matter.
+    name: The topic, as Kafka has it.
+    on_wait: Called about once a second while something waits for the server.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, name: str, *, on_wait: OnWait | None = None
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._on_wait = on_wait
+        self._admin: Any = None
+        self._follower: Follower | None = None
+        self._client = open_client(settings, on_wait)
+        try:
+            counts = self._client.partition_counts()
+            if name not in counts:
+                raise ConfigurationError(
+                    f"{settings.server} has no topic {name!r}: correct log.topic, or allow this "
+                    "user to describe it"
+                )
+            self._count = counts[name]
+            self._follower = Follower(
+                self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS), settings, on_wait
+            )
+        except SynchroscopeError:
+            self.close()
+            raise
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has."""
+        return self._count
+
+    def range(self, partition: int) -> tuple[int, int]:
+        """Return the first kept offset and the end of what is committed."""
+        return self._client.range((self.name, partition))
+
+    def read(self, partition: int, position: int, limit: int) -> Batch:
+        """Return what has been fetched from a position on, without waiting for more."""
+        assert self._follower is not None
+        place = self.name, partition
+        for _ in range(2):
+            window = self._follower.windows.get(place)
+            if window is None or not window.covers(position):
+                first, end = self.range(partition)
+                self._follower.start(place, position, first, max(end, position))
+            batch = self._follower.read(place, position, limit, 0)
+            if batch is not None:
+                return batch
+        return Batch([], position)
+
+    def wait(self, seconds: float) -> None:
+        """Return when something new has come, or the time is over."""
+        assert self._follower is not None
+        self._follower.poll(seconds)
+
+    def position_at(self, partition: int, timestamp: float) -> int:
+        """Return the first position whose record is not older than a moment: a binary search."""
+        low, high = self.range(partition)
+        reader = self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS)
+        with closing(Follower(reader, self._settings, self._on_wait)) as follower:
+            place = self.name, partition
+            end = high
+            while low < high:
+                middle = (low + high) // 2
+                follower.start(place, middle, low, end)
+                batch = follower.read(place, middle, 1, end)
+                if batch is None or not batch.records or batch.records[0].timestamp >= timestamp:
+                    high = middle
+                else:
+                    low = batch.records[0].offset + 1
+        return min(low, end)
+
+    def group_positions(self, group: str) -> dict[int, int]:
+        """Return what a consumer group has committed of this topic."""
+        connection = Connection(self._settings, self._on_wait)
+        if self._admin is None:
+            # kafka-python alone, which is always installed: the internal port has no groups.
+            self._admin = connection.open(KafkaAdminClient, {})
+        answer = connection.call_bounded(
+            lambda: self._admin.list_group_offsets({group: None}), f"asking for group {group}"
+        )
+        return {
+            place.partition: known.offset
+            for place, known in answer[group].items()
+            if place.topic == self.name and known.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Release what is held."""
+        if self._follower is not None:
+            self._follower.close()
+        if self._admin is not None:
+            self._admin.close()
+        self._client.close()

@@ -1,0 +1,1 @@
+"""Topics and stores that are not ours: a reference folded from the log, and looks at stores."""

@@ -1,0 +1,440 @@
+"""Looks at one store: changed keys after each horizon, suspects again, and everything in walks.
+
+A look is a read with what was known right before it (the fold's position a settle window ago, what
+the store had passed) and right after it (the log's end). It is judged when the fold has come to
+that end, so that the store cannot be ahead of what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from synchroscope.errors import UnavailableError
+from validator.attached.book import Book
+from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
+from validator.attached.history import Item, value_hash
+from validator.attached.log_view import LogView, Positions
+from validator.attached.reference import KeyedReference, Seen, item_key
+from validator.attached.reporting import Confirmed, Reporter
+from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.schedule import Due, Schedule
+from validator.attached.suspects import Suspect, Suspects
+from validator.attached.walk import Walk
+from validator.stores.port import ForeignStore, Key
+
+PAGE_ROWS = 500
+MAXIMUM_PENDING = 8
+AWAY_SECONDS = 2.0
+GROUP_SECONDS = 1.0
+
+
+class StoreSettings(Struct, frozen=True, kw_only=True):
+    """How a store is looked at.
+
+    Parameters
+    ----------
+    name: What findings call it.
+    budget_keys_per_second: Most rows read in a second, walks included.
+    settle_seconds: How long an event may be under way before its absence is remarkable.
+    recheck_seconds: A difference must still be there after so long.
+    order_seconds: Events recorded within so long may be applied in another order.
+    walk_seconds: A walk begins so long after the last one began, or when that has ended.
+    walk_limit_seconds: CONSISTENT needs a whole walk that began no longer ago than this.
+    group: The consumer group that fills the store; its commits tell lag from loss at once.
+    public: Fields whose values may be shown; of the others, findings carry hashes.
+    """
+
+    name: str
+    budget_keys_per_second: float = 2_000.0
+    settle_seconds: float = 5.0
+    recheck_seconds: float = 2.0
+    order_seconds: float = 1.0
+    walk_seconds: float = 60.0
+    walk_limit_seconds: float = 3_600.0
+    group: str = ""
+    public: frozenset[str] = frozenset()
+
+
+class _Pending(Struct):
+    """Rows that were read, until they can be judged."""
+
+    read_at: float
+    rows: dict[bytes, SeenRow]
+    before: Positions
+    lower: Positions
+    frontier: Mapping[int, tuple[int, float]]
+    committed: Positions
+    heads: Positions
+    due: Sequence[Due]
+    walk: int
+
+
+class StoreChecker:
+    """One store under watch; `step` does a bounded part of the work.
+
+    Parameters
+    ----------
+    number: The store's place in the file; its memory on disk goes by it.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        number: int,
+        store: ForeignStore,
+        reader: RowReader,
+        reference: KeyedReference,
+        book: Book,
+        horizons: Sequence[float],
+    ) -> None:
+        self.settings = settings
+        self.schedule = Schedule(horizons)
+        self.suspects = Suspects()
+        self.walk = Walk()
+        self.counts: Counter[str] = Counter()
+        self.frontier: dict[int, tuple[int, float]] = {}
+        self.unavailable = ""
+        self.wants_walk = False
+        self._number = number
+        self._store = store
+        self._reader = reader
+        self._reference = reference
+        self._book = book
+        self._reporter = Reporter(settings, reader, book)
+        self._pending: deque[_Pending] = deque()
+        self._tokens = 0.0
+        self._stepped_at: float | None = None
+        self._away_until = 0.0
+        self._committed: deque[tuple[float, Positions]] = deque(maxlen=1_000)
+        self._is_recalled = False
+
+    # -- one step --------------------------------------------------------------------------------
+
+    def changed(self, items: Mapping[bytes, Item], now: float) -> None:
+        """Note what the fold has changed."""
+        for key, item in items.items():
+            if self._reader.key_of(item.context_type, item.subject) is not None:
+                self.schedule.changed(key, item.touched, now)
+
+    def step(self, log: LogView, now: float) -> int:
+        """Judge what can be judged, read what is due within the budget; return how many rows."""
+        done = self._judge_pending(log, now)
+        self._reporter.release(now, is_walking=self.walk.phase != "resting", walk=self.walk)
+        lower = log.at(now - self.settings.settle_seconds)
+        limit = self._allowance(now)
+        if lower is None or now < self._away_until or limit < 1:
+            return done
+        if len(self._pending) >= MAXIMUM_PENDING:
+            return done
+        try:
+            self._ask_group(log, now)
+            done += self._read(log, lower, limit, now)
+            self.unavailable = ""
+        except UnavailableError as error:
+            self.unavailable = str(error)
+            self._away_until = now + AWAY_SECONDS
+            self.walk.is_whole = False
+            self.counts["unavailable"] += 1
+        return done
+
+    def _allowance(self, now: float) -> int:
+        rate = self.settings.budget_keys_per_second
+        elapsed = 0.0 if self._stepped_at is None else max(now - self._stepped_at, 0.0)
+        self._stepped_at = now
+        self._tokens = min(self._tokens + elapsed * rate, max(rate / 2, 1.0))
+        return min(int(self._tokens), PAGE_ROWS)
+
+    def _ask_group(self, log: LogView, now: float) -> None:
+        if not self.settings.group:
+            return
+        if not self._committed or now >= self._committed[-1][0] + GROUP_SECONDS:
+            self._committed.append((now, log.ask_group(self.settings.group)))
+
+    def _read(self, log: LogView, lower: Positions, limit: int, now: float) -> int:
+        before, frontier = log.positions, dict(self.frontier)
+        self._recall(now)
+        suspects = self.suspects.take(now, limit)
+        due = self.schedule.take(now, max((limit - len(suspects)) * 3 // 4, 1))
+        keys = dict.fromkeys([*suspects, *(one.key for one in due)])
+        rows: dict[bytes, SeenRow] = {}
+        try:
+            if keys:
+                rows = self._fetch(list(keys))
+            walked = self._walk_on(max(limit - len(keys), 1), now)
+        except UnavailableError:
+            self.schedule.drop(due)
+            for key in suspects:
+                suspect = self.suspects.get(key)
+                if suspect is not None:
+                    self.suspects.again(suspect, now)
+            raise
+        self._tokens -= len(keys) + len(walked)
+        if not rows and not walked:
+            return 0
+        pending = _Pending(
+            now,
+            walked | rows,
+            before,
+            lower,
+            frontier,
+            self._committed_at(now - self.settings.settle_seconds),
+            log.ask_heads(),
+            due,
+            self.walk.number,
+        )
+        self._pending.append(pending)
+        return len(pending.rows)
+
+    def _recall(self, now: float) -> None:
+        """After a start: items with open findings are looked at again."""
+        if self._is_recalled:
+            return
+        self._is_recalled = True
+        for key in self._book.open_keys(self.settings.name):
+            self.suspects.add(key, 0, now, 0.0)
+
+    def _committed_at(self, moment: float) -> Positions:
+        for noted, positions in reversed(self._committed):
+            if noted <= moment:
+                return positions
+        return {}
+
+    def _fetch(self, keys: Sequence[bytes]) -> dict[bytes, SeenRow]:
+        items = self._reference.items(keys)
+        places: dict[Key, bytes] = {}
+        for key in keys:
+            item = items.get(key)
+            name = _name(key) if item is None else (item.context_type, item.subject)
+            place = self._reader.key_of(*name)
+            if place is not None:
+                places[place] = key
+        found = self._store.fetch(places)
+        self.counts["rows_read"] += len(places)
+        return {key: self._reader.read(found.get(place)) for place, key in places.items()}
+
+    # -- walking ---------------------------------------------------------------------------------
+
+    def _walk_on(self, limit: int, now: float) -> dict[bytes, SeenRow]:
+        walk = self.walk
+        if walk.phase == "resting":
+            is_due = walk.number == 0 or now >= walk.started_at + self.settings.walk_seconds
+            if not (is_due or self.wants_walk):
+                return {}
+            self.wants_walk = False
+            walk.begin(now)
+        if walk.phase == "rows":
+            return self._walk_rows(limit)
+        if walk.phase == "items":
+            return self._walk_items(limit)
+        if not self._pending:
+            walk.end()
+            self._reporter.walked(walk, now)
+        return {}
+
+    def _walk_rows(self, limit: int) -> dict[bytes, SeenRow]:
+        page = self._store.scan(self.walk.cursor, limit)
+        rows: dict[bytes, SeenRow] = {}
+        for key, row in page.rows:
+            rows[self._item_key(key)] = self._reader.read(row)
+        self.counts["rows_read"] += len(page.rows)
+        self.walk.rows += len(page.rows)
+        self.walk.cursor = page.cursor
+        if page.cursor is None:
+            self.walk.phase = "items"
+        return rows
+
+    def _item_key(self, key: Key) -> bytes:
+        return item_key(*self._reader.name_of(key))
+
+    def _walk_items(self, limit: int) -> dict[bytes, SeenRow]:
+        if not self.walk.after and self._pending:
+            return {}  # What is judged first need not be read twice.
+        rows = self._reference.walk(self.walk.after, limit)
+        if not rows:
+            self.walk.phase = "settling"
+            return {}
+        self.walk.after = rows[-1][0]
+        self.walk.items += len(rows)
+        mine = {
+            key: item
+            for key, item in rows
+            if self._reader.key_of(item.context_type, item.subject) is not None
+            and any(history.current is not None for history in item.fields.values())
+        }
+        seen = self._reference.seen(self._number, mine)
+        # Rows that were met while walking through the store are not read twice.
+        left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != self.walk.number]
+        return self._fetch(left) if left else {}
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    def _judge_pending(self, log: LogView, now: float) -> int:
+        judged = 0
+        while self._pending and log.covers(self._pending[0].heads):
+            judged += self._judge(self._pending.popleft(), log, now)
+        return judged
+
+    def _judge(self, pending: _Pending, log: LogView, now: float) -> int:
+        keys = list(pending.rows)
+        items = self._reference.items(keys)
+        memory = self._reference.seen(self._number, keys)
+        remembered: dict[bytes, Seen] = {}
+        looks: dict[bytes, Look] = {}
+        agreed: list[bytes] = []
+        for key, row in pending.rows.items():
+            item = items.get(key)
+            partition = -1 if item is None else item.partition
+            before = memory.get(key, NOTHING_SEEN)
+            found = look(
+                item,
+                row,
+                before,
+                self._reader,
+                lower=pending.lower.get(partition, 0),
+                passed=self._passed(pending, partition),
+                is_complete=log.is_complete,
+            )
+            looks[key] = found
+            self.counts[found.result] += 1
+            remembered[key] = self._remember(item, found, before, pending)
+            if found.result == "unknown":
+                self.suspects.clear(key)
+            elif found.result == "agrees":
+                agreed.append(key)
+                self.suspects.clear(key)
+            else:
+                self._suspect(key, item, row, found, before, pending, now)
+        self._reference.store_seen(self._number, remembered)
+        if agreed and (self._book.open or self._reporter.is_holding):
+            self._reporter.agree(agreed, now)
+        for due in pending.due:
+            if due.key in looks:
+                is_there = looks[due.key].has_applied(due.offset)
+                self.schedule.judged(due, is_consistent=is_there)
+        return len(pending.rows)
+
+    def _passed(self, pending: _Pending, partition: int) -> Passed:
+        reached, recorded_at = pending.frontier.get(partition, (-1, 0.0))
+        committed = pending.committed.get(partition, 0)
+        order_seconds = self.settings.order_seconds
+
+        def passed(offset: int, timestamp: float) -> bool:
+            is_beyond = reached > offset and recorded_at >= timestamp + order_seconds
+            return is_beyond or committed > offset
+
+        return passed
+
+    def _remember(self, item: Item | None, found: Look, before: Seen, pending: _Pending) -> Seen:
+        fields = dict(before.fields)
+        for field in found.fields:
+            if field.proven is None or item is None:
+                continue
+            if field.proven > fields.get(field.name, -1):
+                fields[field.name] = field.proven
+            self._advance(item, field.name, field.proven)
+        is_agreed = found.result == "agrees" and item is not None
+        agreed = pending.before.get(item.partition, 0) if item and is_agreed else before.agreed
+        return Seen(fields, agreed, pending.walk)
+
+    def _advance(self, item: Item, name: str, offset: int) -> None:
+        """Note that the store has applied an event, unless a newer one is known."""
+        if offset <= self.frontier.get(item.partition, (-1, 0.0))[0]:
+            return
+        recent = item.fields[name].recent
+        timestamp = next((v.timestamp for v in recent if v.offset == offset), None)
+        if timestamp is not None:
+            self.frontier[item.partition] = (offset, timestamp)
+
+    def _suspect(
+        self,
+        key: bytes,
+        item: Item | None,
+        row: SeenRow,
+        found: Look,
+        before: Seen,
+        pending: _Pending,
+        now: float,
+    ) -> None:
+        partition = -1 if item is None else item.partition
+        suspect = self.suspects.add(key, partition, now, self.settings.recheck_seconds)
+        if suspect is None:
+            self.walk.is_whole = False
+            return
+        suspect.partition = partition
+        mark = _mark(row)
+        suspect.is_lagging = found.result == "lagging"
+        suspect.waits_for = found.waits_for
+        suspect.recorded_at = _recorded_at(item, found.waits_for)
+        if found.result != "wrong":
+            suspect.wrong_since = None
+            self.suspects.again(suspect, now)
+            return
+        if suspect.wrong_since is None or suspect.mark != mark:
+            suspect.wrong_since, suspect.mark = pending.read_at, mark
+            suspect.by_offset = pending.heads.get(partition, max(pending.heads.values(), default=0))
+        if pending.read_at - suspect.wrong_since < self.settings.recheck_seconds:
+            pause = self.settings.recheck_seconds
+            self.suspects.again(suspect, now, pause_seconds=pause)
+            return
+        name = (item.context_type, item.subject) if item is not None else _name(key)
+        self._reporter.confirmed(
+            Confirmed(key, name, item, row, found, before.agreed, suspect.by_offset, now), now
+        )
+        # Looked at on and on, so that its end is seen.
+        self.suspects.again(suspect, now)
+
+    # -- how it stands ---------------------------------------------------------------------------
+
+    def lagging(self) -> list[Suspect]:
+        """Return the items that lack events which the store may yet apply."""
+        return [suspect for suspect in self.suspects if suspect.is_lagging]
+
+    def undecided(self, now: float) -> int:
+        """Return how many suspects are neither wrong nor right for longer than is usual."""
+        usual = self.settings.settle_seconds + 3 * self.settings.recheck_seconds
+        return sum(
+            suspect.wrong_since is None and now - suspect.first_at > usual
+            for suspect in self.suspects
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something was read that is not judged yet, or confirmed and not reported."""
+        return bool(self._pending) or self._reporter.is_holding
+
+    def unconfirmed(self) -> int:
+        """Return how many suspects are not yet findings."""
+        name = self.settings.name
+        return sum(
+            not self._book.of_item(name, s.key) and not self._reporter.is_member(s.key)
+            for s in self.suspects
+        )
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+
+def _name(key: bytes) -> tuple[str, str]:
+    context_type, _, subject = key.partition(b"\0")
+    return context_type.decode(errors="replace"), subject.decode(errors="replace")
+
+
+def _mark(row: SeenRow) -> int:
+    fields: dict[str, Any] = {name: _printable(value) for name, value in row.fields.items()}
+    return value_hash([row.is_there, fields])
+
+
+def _printable(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
+def _recorded_at(item: Item | None, offset: int | None) -> float:
+    if item is None or offset is None:
+        return 0.0
+    known = [v for history in item.fields.values() for v in history.recent if v.offset == offset]
+    return known[0].timestamp if known else item.touched_at

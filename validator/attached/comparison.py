@@ -1,0 +1,250 @@
+"""Is what a store has of an item something that it may have? Pure: no clock, no store.
+
+A field may have the value of any position from `lower` on: every event before it was known for
+longer than the settle window when the store was read. Nothing that is under way can be wrong, then.
+A value that is older is lag, unless the store is known to have passed the event that it lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
+from validator.attached.reference import Seen
+from validator.attached.row_mapping import RowReader, SeenRow
+
+State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
+Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
+NOTHING_SEEN = Seen()
+UNIQUE_AMONG = 64
+"""A value that is unique among so many versions is taken for unique among the forgotten ones."""
+
+#: Says whether the store has gone past an event: its offset and timestamp.
+Passed = Callable[[int, float], bool]
+
+
+_RESULTS: Sequence[tuple[State, Result]] = (
+    ("behind", "lagging"),
+    ("unclear", "unclear"),
+    ("agrees", "agrees"),
+)
+
+
+class FieldLook(Struct, frozen=True):
+    """One field of a row.
+
+    ``matched``: offset of the version that the value is (-1: absent before the first event; None:
+    of no version). ``following``: offset of the event after that version. ``proven``: the newest
+    version that the store has surely reached. ``is_reverted``: a newer one was there before.
+    """
+
+    name: str
+    state: State
+    seen: Any
+    expected: Any
+    expected_offset: int
+    matched: int | None = None
+    following: int | None = None
+    is_deletion: bool = False
+    changes_behind: int = 0
+    proven: int | None = None
+    is_reverted: bool = False
+    is_passed: bool = False
+    is_of_another_version: bool = False
+    is_cut: bool = False
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether neither lag nor anything under way can be the reason."""
+        excuse = not (self.is_reverted or self.is_passed)
+        return self.state == "strange" or (self.state == "behind" and not excuse)
+
+
+class Look(Struct, frozen=True):
+    """What a look at an item's row came to."""
+
+    fields: Sequence[FieldLook]
+    is_there: bool
+
+    @property
+    def result(self) -> Result:
+        """The worst of the fields; ``unknown``: the log, as far as it was folded, has none."""
+        if any(field.is_wrong for field in self.fields):
+            return "wrong"
+        states = {field.state for field in self.fields}
+        for state, result in _RESULTS:
+            if state in states:
+                return result
+        return "unknown" if states else "agrees"
+
+    @property
+    def wrong(self) -> list[FieldLook]:
+        """The fields that are wrong."""
+        return [field for field in self.fields if field.is_wrong]
+
+    def has_applied(self, offset: int) -> bool:
+        """Say whether nothing older than an event is there of what the event changed."""
+        return all(
+            field.matched is not None and (field.following is None or field.following > offset)
+            for field in self.fields
+            if field.state != "unknown"
+        )
+
+    @property
+    def waits_for(self) -> int | None:
+        """The first event that the row lacks."""
+        missing = [f.following for f in self.fields if f.state == "behind"]
+        return min((offset for offset in missing if offset is not None), default=None)
+
+    def positions(self) -> tuple[int, int | None] | None:
+        """Return the positions [first, end) at which the log had just this; None: at none."""
+        low, high = 0, None
+        for field in self.fields:
+            if field.matched is None:
+                return None
+            low = max(low, field.matched + 1)
+            if field.following is not None:
+                high = field.following if high is None else min(high, field.following)
+        # A position is the next offset to read: the event before `low` was the last one applied.
+        return None if high is not None and high < low else (low, None if high is None else high)
+
+
+def look(
+    item: Item | None,
+    row: SeenRow,
+    memory: Seen,
+    reader: RowReader,
+    *,
+    lower: int,
+    passed: Passed,
+    is_complete: bool,
+) -> Look:
+    """Compare a row with the log.
+
+    Parameters
+    ----------
+    item: What the log says; None: nothing. It must know everything that the store could have.
+    row: What the store has.
+    memory: What it was seen to have before.
+    reader: How its values are to be understood.
+    lower: Every event before this offset must be there.
+    passed: What the store has gone past.
+    is_complete: The log is known from its beginning.
+    """
+    at = _stated_offset(item, row)
+    names = reader.fields_of(item, row)
+    return Look(
+        [_field(name, item, row, memory, reader, at, lower, passed, is_complete) for name in names],
+        row.is_there,
+    )
+
+
+def _stated_offset(item: Item | None, row: SeenRow) -> int | None:
+    if item is not None and row.version is not None:
+        return item.offset_of_version(row.version)
+    return row.offset
+
+
+def _field(
+    name: str,
+    item: Item | None,
+    row: SeenRow,
+    memory: Seen,
+    reader: RowReader,
+    at: int | None,
+    lower: int,
+    passed: Passed,
+    is_complete: bool,
+) -> FieldLook:
+    history = None if item is None else item.fields.get(name)
+    if history is None:
+        entries = [Entry(-1, ABSENT_HASH)] if is_complete else []
+        expected, is_cut = None, not is_complete
+    else:
+        entries = history.entries(is_complete=is_complete)
+        expected, is_cut = history.current, history.is_cut or not is_complete
+    value = row.fields.get(name)
+    hashes = reader.hashes(value)
+    matching = [place for place, entry in enumerate(entries) if entry.value_hash in hashes]
+    due = entry_at(entries, lower)
+    allowed = [place for place in matching if place >= due]
+    stated = None if at is None or not row.is_there else entry_at(entries, at + 1)
+    before = memory.fields.get(name, -1)
+    proven = _proven(entries, matching, before, is_cut, passed, item) if value is not None else None
+    is_of_another = stated is not None and stated >= 0 and stated not in matching
+    if stated is not None and stated in matching:
+        matching = [stated, *allowed]
+        if value is not None:
+            proven = max(entries[stated].offset, before)
+
+    def found(state: State, place: int | None = None, **more: Any) -> FieldLook:
+        following = None
+        if place is not None and place + 1 < len(entries):
+            following = entries[place + 1]
+        return FieldLook(
+            name,
+            state,
+            value,
+            expected,
+            entries[-1].offset if entries else -1,
+            None if place is None else entries[place].offset,
+            None if following is None else following.offset,
+            following is not None and following.value_hash == ABSENT_HASH,
+            0 if place is None else len(entries) - 1 - place,
+            proven,
+            is_cut=is_cut,
+            **more,
+        )
+
+    if not entries:
+        return found("unknown" if value is not None else "agrees")
+    if is_of_another:
+        return found("strange", max(matching, default=None), is_of_another_version=True)
+    if allowed:
+        return found("agrees", max(allowed))
+    if matching:
+        place = max(matching)
+        following = entries[place + 1].offset
+        return found(
+            "behind",
+            place,
+            is_reverted=before >= following,
+            is_passed=passed(following, _timestamp_of(item, name, following)),
+        )
+    return found("unclear" if due < 0 else "strange")
+
+
+def _proven(
+    entries: Sequence[Entry],
+    matching: Sequence[int],
+    before: int,
+    is_cut: bool,
+    passed: Passed,
+    item: Item | None,
+) -> int | None:
+    """Return the oldest version that the value may be: the store has reached at least that."""
+    candidates = [place for place in matching if entries[place].offset >= max(before, 0)]
+    if not candidates:
+        return None
+    first, last = candidates[0], len(entries) - 1
+    if (
+        candidates[-1] == last
+        and item is not None
+        and passed(entries[last].offset, item.touched_at)
+    ):
+        return entries[last].offset
+    is_sure = not is_cut or before >= entries[0].offset
+    if is_sure or (len(entries) >= UNIQUE_AMONG and len(candidates) == 1):
+        return entries[first].offset
+    return None
+
+
+def _timestamp_of(item: Item | None, name: str, offset: int) -> float:
+    """Return when a version was recorded; where that is forgotten, when the next known one was."""
+    if item is None or name not in item.fields:
+        return 0.0
+    recent = item.fields[name].recent
+    return next((v.timestamp for v in recent if v.offset >= offset), item.touched_at)

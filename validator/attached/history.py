@@ -1,0 +1,145 @@
+"""What a subject was at which position: the last versions of each field, bounded.
+
+Only changes are kept: an event that writes the value again makes no version. The newest versions
+keep their values, older ones a hash alone; None is "absent", in the log and in stores alike.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from xxhash import xxh3_64_intdigest
+
+from synchroscope.canonical import encode
+from validator.attached.record_mapping import Change
+
+RECENT_VERSIONS = 6
+OLDER_VERSIONS = 120
+_ENTRY = struct.Struct(">QQ")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def value_hash(value: Any) -> int:
+    """Return the hash by which values are the same or not; 5 and 5.0 are."""
+    return xxh3_64_intdigest(encode(value))
+
+
+ABSENT_HASH = value_hash(None)
+
+
+class Version(Struct, frozen=True, array_like=True):
+    """A value that a field had from an offset on."""
+
+    offset: int
+    timestamp: float
+    value: Any
+
+
+class Entry(Struct, frozen=True):
+    """A version as far as it is known: offset -1 is the absence before the first event."""
+
+    offset: int
+    value_hash: int
+
+
+class FieldHistory(Struct, array_like=True):
+    """One field's versions in order: ``older`` as (offset, hash), then ``recent``."""
+
+    recent: list[Version]
+    older: bytes = b""
+    is_cut: bool = False
+
+    def append(self, version: Version) -> None:
+        """Add the newest version, and forget the oldest beyond the bounds."""
+        self.recent.append(version)
+        if len(self.recent) > RECENT_VERSIONS:
+            oldest = self.recent.pop(0)
+            self.older += _ENTRY.pack(oldest.offset, value_hash(oldest.value))
+            if len(self.older) > OLDER_VERSIONS * _ENTRY.size:
+                self.older = self.older[_ENTRY.size :]
+                self.is_cut = True
+
+    def entries(self, *, is_complete: bool) -> list[Entry]:
+        """Return every version that is known, oldest first."""
+        found = [] if self.is_cut or not is_complete else [Entry(-1, ABSENT_HASH)]
+        found += [Entry(offset, hashed) for offset, hashed in _ENTRY.iter_unpack(self.older)]
+        found += [Entry(version.offset, value_hash(version.value)) for version in self.recent]
+        return found
+
+    @property
+    def current(self) -> Any:
+        """The value as of now."""
+        return self.recent[-1].value
+
+    def values(self) -> Sequence[Any]:
+        """Return the values that are still known, newest first."""
+        return [version.value for version in reversed(self.recent)]
+
+
+class Item(Struct, array_like=True):
+    """A context type of a subject: its fields' histories.
+
+    ``first_offset``: of its first event that the fold saw; ``touched``: of its last one.
+    ``versions``: the subject's own (version, offset), where the mapping names one.
+    """
+
+    context_type: str
+    subject: str
+    partition: int
+    first_offset: int
+    touched: int
+    touched_at: float
+    fields: dict[str, FieldHistory] = {}
+    versions: bytes = b""
+
+    def apply(self, change: Change) -> bool:
+        """Take a change; say whether any value changed."""
+        self.touched, self.touched_at = change.offset, change.timestamp
+        values: Mapping[str, Any] = change.fields
+        if change.is_delete or change.is_replacement:
+            values = {**dict.fromkeys(self.fields), **({} if change.is_delete else values)}
+        if change.version is not None and change.version >= 0:
+            self.versions += _ENTRY.pack(change.version, change.offset)
+            self.versions = self.versions[-OLDER_VERSIONS * _ENTRY.size :]
+        is_changed = False
+        for name, value in values.items():
+            history = self.fields.get(name)
+            if history is None:
+                if value is None:
+                    continue
+                history = self.fields[name] = FieldHistory([])
+            elif value_hash(value) == value_hash(history.current):
+                continue
+            history.append(Version(change.offset, change.timestamp, value))
+            is_changed = True
+        return is_changed
+
+    def offset_of_version(self, version: int) -> int | None:
+        """Return the offset of the event that bore a version; the last one, if several did."""
+        found = None
+        for known, offset in _ENTRY.iter_unpack(self.versions):
+            if known == version:
+                found = offset
+        return found
+
+
+def entry_at(entries: Sequence[Entry], position: int) -> int:
+    """Return the index of the version that holds before `position`; -1 where none is known.
+
+    >>> entry_at([Entry(-1, 0), Entry(5, 1)], 5), entry_at([Entry(-1, 0), Entry(5, 1)], 6)
+    (0, 1)
+    """
+    return bisect_left(entries, position, key=lambda entry: entry.offset) - 1
+
+
+def encode_item(item: Item) -> bytes:
+    """Return the item as bytes."""
+    return _encode(item)
+
+
+decode_item = msgspec.msgpack.Decoder(Item).decode

@@ -1,0 +1,62 @@
+"""What the fold knew at which moment: so a store is asked only for what it had time to apply."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+Positions = Mapping[int, int]
+KEPT_MOMENTS = 10_000
+
+
+class LogView:
+    """The fold's positions, now and a while ago, by the validator's own clock alone.
+
+    Parameters
+    ----------
+    ask_heads: Asks the server for the end of each partition.
+    ask_group: Asks the server for what a consumer group committed.
+    keep_seconds: How long positions are remembered: the longest settle window, or more.
+    """
+
+    def __init__(
+        self,
+        ask_heads: Callable[[], Positions],
+        ask_group: Callable[[str], Positions],
+        keep_seconds: float,
+    ) -> None:
+        self._ask_heads = ask_heads
+        self.ask_group = ask_group
+        self._keep_seconds = keep_seconds
+        self._moments: deque[tuple[float, Positions]] = deque(maxlen=KEPT_MOMENTS)
+        self.positions: Positions = {}
+        self.is_complete = False
+        self.heads: Positions = {}
+        """As far as they were asked for."""
+
+    def folded(self, now: float, positions: Positions, *, is_complete: bool) -> None:
+        """Note how far the fold is."""
+        self.positions, self.is_complete = dict(positions), is_complete
+        interval = self._keep_seconds * 2 / KEPT_MOMENTS
+        if not self._moments or now >= self._moments[-1][0] + interval:
+            self._moments.append((now, self.positions))
+        while len(self._moments) > 1 and self._moments[1][0] < now - self._keep_seconds:
+            self._moments.popleft()
+
+    def at(self, moment: float) -> Positions | None:
+        """Return the newest positions that were known at a moment; None: that is too long ago."""
+        found = None
+        for noted, positions in reversed(self._moments):
+            if noted <= moment:
+                found = positions
+                break
+        return found
+
+    def ask_heads(self) -> Positions:
+        """Return the end of every partition as of now."""
+        self.heads = self._ask_heads()
+        return self.heads
+
+    def covers(self, heads: Positions) -> bool:
+        """Say whether the fold has come as far as that."""
+        return all(self.positions.get(partition, 0) >= head for partition, head in heads.items())

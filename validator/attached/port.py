@@ -1,0 +1,102 @@
+"""What is asked of a log that is not ours; it is only ever read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from synchroscope.ports import Batch, Record
+
+
+class Topic(Protocol):
+    """One topic of a log that somebody else writes.
+
+    Raises `UnavailableError` where the server does not answer and asking again may help, and
+    `ConfigurationError` for what somebody has to change.
+    """
+
+    name: str
+
+    def partitions(self) -> int:
+        """Return how many partitions the topic has."""
+        ...
+
+    def range(self, partition: int) -> tuple[int, int]:
+        """Return the first kept offset, and the offset that the next record will get."""
+        ...
+
+    def read(self, partition: int, position: int, limit: int) -> Batch:
+        """Return up to `limit` records from `position` on, without waiting for new ones.
+
+        Records that are gone are passed over. At the end the batch is empty.
+        """
+        ...
+
+    def position_at(self, partition: int, timestamp: float) -> int:
+        """Return the first position whose record is not older than a moment, or the end."""
+        ...
+
+    def group_positions(self, group: str) -> dict[int, int]:
+        """Return what a consumer group has committed; partitions without a commit are left out."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+class MemoryTopic:
+    """The `Topic` port in memory: what it must do, and what tests write to.
+
+    >>> topic = MemoryTopic(1)
+    >>> topic.append(0, b"k", b"v", 5.0)
+    0
+    >>> topic.read(0, 0, 10).position, topic.range(0)
+    (1, (0, 1))
+    """
+
+    def __init__(self, partitions: int = 1, name: str = "memory") -> None:
+        self.name = name
+        self._records: list[list[Record]] = [[] for _ in range(partitions)]
+        self._ends = [0] * partitions
+        self.groups: dict[str, dict[int, int]] = {}
+
+    def append(self, partition: int, key: bytes, value: bytes, timestamp: float) -> int:
+        """Append a record and return its offset."""
+        offset = self._ends[partition]
+        self._records[partition].append(Record(offset, key, value, (), timestamp))
+        self._ends[partition] = offset + 1
+        return offset
+
+    def drop_before(self, partition: int, offset: int) -> None:
+        """Forget the oldest records, as retention does."""
+        kept = [record for record in self._records[partition] if record.offset >= offset]
+        self._records[partition] = kept
+
+    def partitions(self) -> int:
+        """Return how many partitions there are."""
+        return len(self._records)
+
+    def range(self, partition: int) -> tuple[int, int]:
+        """Return the first kept offset and the end."""
+        records, end = self._records[partition], self._ends[partition]
+        return (records[0].offset if records else end), end
+
+    def read(self, partition: int, position: int, limit: int) -> Batch:
+        """Return records from a position on."""
+        found: Sequence[Record] = [r for r in self._records[partition] if r.offset >= position]
+        found = found[:limit]
+        end = found[-1].offset + 1 if found else max(position, self._ends[partition])
+        return Batch(found, end)
+
+    def position_at(self, partition: int, timestamp: float) -> int:
+        """Return the first position not older than a moment."""
+        later = (r.offset for r in self._records[partition] if r.timestamp >= timestamp)
+        return next(later, self._ends[partition])
+
+    def group_positions(self, group: str) -> dict[int, int]:
+        """Return what the group committed."""
+        return dict(self.groups.get(group, {}))
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,270 @@
+"""What the log says of every key, on disk: memory is bounded whatever the number of keys.
+
+One LMDB environment holds the items, the positions of the fold, what each store was last seen to
+have, and the findings; what belongs together is written in one transaction, so that after a
+``kill -9`` all of it is of one moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+import msgspec
+from msgspec import Struct
+from xxhash import xxh3_128_digest
+
+from synchroscope.errors import ConfigurationError, StorageError
+from validator.attached.history import Item, decode_item, encode_item
+from validator.attached.record_mapping import Change
+
+FIRST_MAP_BYTES = 256 * 1024 * 1024
+MAXIMUM_MAP_BYTES = 1024 * 1024 * 1024 * 1024
+MAXIMUM_NAME_BYTES = 400
+"""LMDB's keys are at most 511 bytes; longer names are cut, and a hash keeps them apart."""
+_ABOUT = b"fold"
+_COUNTS = b"counts"
+_T = TypeVar("_T")
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def item_key(context_type: str, subject: str) -> bytes:
+    """Return the key of an item; keys of a context type lie together, in order of subjects."""
+    name = b"\0".join((context_type.encode(), subject.encode()))
+    if len(name) <= MAXIMUM_NAME_BYTES:
+        return name
+    return name[: MAXIMUM_NAME_BYTES - 17] + b"\0" + xxh3_128_digest(name)
+
+
+class FoldState(Struct, frozen=True):
+    """Where the fold stands, and from where on it knows everything.
+
+    ``is_complete``: the log was folded from its very beginning, so that a key that was not seen
+    is none of the log's.
+    """
+
+    fingerprint: str
+    positions: dict[int, int]
+    is_complete: bool
+
+
+class Seen(Struct, array_like=True):
+    """What a store was last seen to have of an item.
+
+    ``fields``: field -> offset of the newest version that was seen there. ``agreed``: the fold's
+    position in the item's partition when all was well last, -1: never. ``walk``: the number of the
+    walk that looked last.
+    """
+
+    fields: dict[str, int] = {}
+    agreed: int = -1
+    walk: int = 0
+
+
+_decode_state = msgspec.msgpack.Decoder(FoldState).decode
+_decode_seen = msgspec.msgpack.Decoder(Seen).decode
+
+
+class KeyedReference:
+    """The reference of attached mode; used by one thread.
+
+    Parameters
+    ----------
+    path: The folder; made when absent.
+    fingerprint: Of what was folded and how. Another one in the folder is a `ConfigurationError`.
+    """
+
+    def __init__(
+        self, path: Path | str, fingerprint: str, *, map_bytes: int = FIRST_MAP_BYTES
+    ) -> None:
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            # Not flushed: a process that dies loses nothing, and after a power cut the folder can
+            # be deleted, for the log has everything.
+            self._environment = lmdb.open(
+                str(self._path), map_size=map_bytes, max_dbs=8, sync=False, metasync=False
+            )
+            self._items = self._environment.open_db(b"items")
+            self._seen = self._environment.open_db(b"seen")
+            self._about = self._environment.open_db(b"about")
+            self._findings = self._environment.open_db(b"findings")
+        except (lmdb.Error, OSError) as error:
+            raise self._failure(error) from error
+        self._fingerprint = fingerprint
+        state = self.state()
+        if state is not None and state.fingerprint != fingerprint:
+            self.close()
+            raise ConfigurationError(
+                f"{self._path} was filled from another topic, or with another record mapping: "
+                "name another --data-dir, or delete this one and the log is folded anew"
+            )
+
+    # -- the fold --------------------------------------------------------------------------------
+
+    def state(self) -> FoldState | None:
+        """Return where the fold stands; None before it began."""
+        data = self._get(_ABOUT, self._about)
+        return None if data is None else _decode_state(data)
+
+    def counts(self) -> dict[str, int]:
+        """Return what was counted so far, over all runs."""
+        data = self._get(_COUNTS, self._about)
+        return {} if data is None else msgspec.msgpack.decode(data, type=dict[str, int])
+
+    def fold(
+        self,
+        changes: Iterable[tuple[int, Change]],
+        positions: Mapping[int, int],
+        is_complete: bool,
+        counts: Mapping[str, int],
+    ) -> dict[bytes, Item]:
+        """Apply (partition, change) pairs and move the positions, in one step.
+
+        Returns the items that were touched.
+        """
+        changes = list(changes)
+
+        def write(transaction: Any) -> dict[bytes, Item]:
+            items: dict[bytes, Item] = {}
+            for partition, change in changes:
+                key = item_key(change.context_type, change.subject)
+                item = items.get(key)
+                if item is None:
+                    data = transaction.get(key, db=self._items)
+                    item = _new_item(partition, change) if data is None else decode_item(data)
+                    items[key] = item
+                item.apply(change)
+            with transaction.cursor(self._items) as cursor:
+                cursor.putmulti([(key, encode_item(item)) for key, item in items.items()])
+            state = FoldState(self._fingerprint, dict(positions), is_complete)
+            transaction.put(_ABOUT, _encode(state), db=self._about)
+            transaction.put(_COUNTS, _encode(dict(counts)), db=self._about)
+            return items
+
+        return self._write(write)
+
+    # -- items -----------------------------------------------------------------------------------
+
+    def items(self, keys: Iterable[bytes]) -> dict[bytes, Item]:
+        """Return those of the items that exist."""
+        with self._lock, self._environment.begin(db=self._items) as transaction:
+            found = ((key, transaction.get(key)) for key in keys)
+            return {key: decode_item(data) for key, data in found if data is not None}
+
+    def walk(self, after: bytes, limit: int) -> list[tuple[bytes, Item]]:
+        """Return up to `limit` items in order of their keys, after a key; b"" begins."""
+        with self._lock, self._environment.begin(db=self._items) as transaction:
+            cursor = transaction.cursor()
+            found = cursor.set_range(after + b"\0") if after else cursor.first()
+            rows: list[tuple[bytes, Item]] = []
+            while found and len(rows) < limit:
+                rows.append((cursor.key(), decode_item(cursor.value())))
+                found = cursor.next()
+            return rows
+
+    def item_count(self) -> int:
+        """Return how many items there are, deleted ones too."""
+        with self._environment.begin() as transaction:
+            count: int = transaction.stat(self._items)["entries"]
+            return count
+
+    # -- what stores were seen to have -----------------------------------------------------------
+
+    def seen(self, store: int, keys: Iterable[bytes]) -> dict[bytes, Seen]:
+        """Return what a store was last seen to have of these items."""
+        prefix = bytes((store,))
+        with self._lock, self._environment.begin(db=self._seen) as transaction:
+            found = ((key, transaction.get(prefix + key)) for key in keys)
+            return {key: _decode_seen(data) for key, data in found if data is not None}
+
+    def store_seen(self, store: int, rows: Mapping[bytes, Seen]) -> None:
+        """Keep what a store was seen to have."""
+        if not rows:
+            return
+        prefix = bytes((store,))
+        encoded = [(prefix + key, _encode(seen)) for key, seen in rows.items()]
+
+        def write(transaction: Any) -> None:
+            with transaction.cursor(self._seen) as cursor:
+                cursor.putmulti(encoded)
+
+        self._write(write)
+
+    # -- findings and progress -------------------------------------------------------------------
+
+    def stored(self, kind: str) -> dict[str, bytes]:
+        """Return what was kept under a kind."""
+        prefix = kind.encode() + b"\0"
+        with self._lock, self._environment.begin(db=self._findings) as transaction:
+            cursor = transaction.cursor()
+            found = cursor.set_range(prefix)
+            rows: dict[str, bytes] = {}
+            while found and cursor.key().startswith(prefix):
+                rows[cursor.key()[len(prefix) :].decode()] = cursor.value()
+                found = cursor.next()
+            return rows
+
+    def store(self, kind: str, rows: Mapping[str, bytes | None]) -> None:
+        """Keep rows under a kind; None removes one."""
+
+        def write(transaction: Any) -> None:
+            for name, data in rows.items():
+                key = kind.encode() + b"\0" + name.encode()
+                if data is None:
+                    transaction.delete(key, db=self._findings)
+                else:
+                    transaction.put(key, data, db=self._findings)
+
+        if rows:
+            self._write(write)
+
+    def close(self) -> None:
+        """Flush and release the folder."""
+        try:
+            self._environment.sync(True)
+        except lmdb.Error as error:
+            raise self._failure(error) from error
+        finally:
+            self._environment.close()
+
+    # -- LMDB ------------------------------------------------------------------------------------
+
+    def _get(self, key: bytes, database: Any) -> bytes | None:
+        with self._lock, self._environment.begin(db=database) as transaction:
+            data: bytes | None = transaction.get(key)
+            return data
+
+    def _write(self, work: Callable[[Any], _T]) -> _T:
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    return work(transaction)
+            except lmdb.MapFullError as error:
+                self._grow(error)
+            except lmdb.Error as error:
+                raise self._failure(error) from error
+
+    def _grow(self, error: lmdb.Error) -> None:
+        with self._lock:  # No transaction may be active while the map is moved.
+            size = self._environment.info()["map_size"]
+            if size >= MAXIMUM_MAP_BYTES:
+                raise self._failure(error) from error
+            self._environment.set_mapsize(2 * size)
+
+    def _failure(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"{self._path}: the reference cannot be kept there ({error}): check that the folder "
+            "can be written and the disk has space; if it is damaged, delete it and the log is folded "
+            "anew"
+        )
+
+
+def _new_item(partition: int, change: Change) -> Item:
+    return Item(
+        change.context_type, change.subject, partition, change.offset, change.offset, 0.0, {}, b""
+    )

@@ -1,0 +1,286 @@
+"""From confirmed differences to findings: those that went back together become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from synchroscope.errors import InvalidEventError
+from validator.attached.book import MAXIMUM_MEMBERS, Book, Members, make_finding
+from validator.attached.classification import (
+    DELETED,
+    OTHER_WRITE,
+    REVERSIONS,
+    UNKNOWN_VALUE,
+    Cause,
+    causes,
+)
+from validator.attached.comparison import FieldLook, Look
+from validator.attached.history import Item, value_hash
+from validator.attached.restores import (
+    BULK_ITEMS,
+    NEVER_ENDS,
+    Reversal,
+    common_position,
+    fits,
+)
+from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.walk import Walk
+from validator.finding import Since, timestamp
+
+if TYPE_CHECKING:
+    from validator.attached.checker import StoreSettings
+
+FEW_REVERSALS = 3
+HOLD_SECONDS = 30.0
+REMEMBERED_VALUES = 10_000
+OTHER_SUBJECT = "an event of another subject"
+
+
+class Confirmed(Struct, frozen=True):
+    """An item that two looks found wrong; ``agreed``: the fold's position when it last was right."""
+
+    key: bytes
+    name: tuple[str, str]
+    item: Item | None
+    row: SeenRow
+    look: Look
+    agreed: int
+    by_offset: int
+    at: float
+
+
+class Reporter:
+    """Holds what is confirmed for a moment, to see whether it is one of many; then reports it."""
+
+    def __init__(self, settings: StoreSettings, reader: RowReader, book: Book) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._book = book
+        self._held: dict[bytes, Confirmed] = {}
+        self._held_since = 0.0
+        #: (field, hash) of values that some key lacks -> where they belong.
+        self._missing_values: dict[tuple[str, int], tuple[str, int, int]] = {}
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether something waits to be reported."""
+        return bool(self._held)
+
+    def is_member(self, key: bytes) -> bool:
+        """Say whether an item is part of an open finding of many."""
+        return any(key in members.keys for _, members in self._book.bulk_of(self._settings.name))
+
+    def confirmed(self, found: Confirmed, now: float) -> None:
+        """Take a difference that two looks saw."""
+        if self.is_member(found.key):
+            return
+        opened = self._book.of_item(self._settings.name, found.key)
+        if opened and self._is_known(found, opened):
+            return
+        if not self._held:
+            self._held_since = now
+        self._held[found.key] = found
+
+    def _is_known(self, found: Confirmed, opened: Mapping[str, Any]) -> bool:
+        kinds = {cause.kind for cause in self._causes(found)}
+        return kinds == {finding.kind for finding in opened.values()}
+
+    def agree(self, keys: Iterable[bytes], now: float) -> None:
+        """Take looks that found items to be right."""
+        keys = list(keys)
+        for key in keys:
+            self._held.pop(key, None)
+        self._book.agree(self._settings.name, keys, now)
+
+    def _causes(self, found: Confirmed) -> list[Cause]:
+        return causes(found.item, found.look, is_text=self._reader.is_text)
+
+    # -- release ---------------------------------------------------------------------------------
+
+    def release(self, now: float, *, is_walking: bool, walk: Walk) -> None:
+        """Report what was held long enough."""
+        held_seconds = now - self._held_since
+        if not self._held or held_seconds < self._settings.recheck_seconds:
+            return
+        explained = {key: self._causes(found) for key, found in self._held.items()}
+        reversals = self._reversals(explained)
+        some = FEW_REVERSALS <= len(reversals) < BULK_ITEMS
+        if some and is_walking and held_seconds < HOLD_SECONDS:
+            return  # More of them may be met.
+        together = self._report_bulk(reversals, walk, now)
+        order = sorted(explained.items(), key=lambda row: row[1][0].kind != "missed")
+        for key, found_causes in order:
+            if key not in together:
+                self._report(self._held[key], found_causes, now)
+        self._held.clear()
+
+    def _reversals(self, explained: Mapping[bytes, list[Cause]]) -> list[Reversal]:
+        found = []
+        for key, found_causes in explained.items():
+            confirmed = self._held[key]
+            if confirmed.item is None or any(c.text not in REVERSIONS for c in found_causes):
+                continue
+            positions = confirmed.look.positions()
+            if positions is not None:
+                low, high = positions
+                high = NEVER_ENDS if high is None else high
+                found.append(Reversal(key, confirmed.item.partition, low, high))
+        return found
+
+    def _report_bulk(self, reversals: list[Reversal], walk: Walk, now: float) -> set[bytes]:
+        absorbed: set[bytes] = set()
+        for finding, members in self._book.bulk_of(self._settings.name):
+            more = [row.key for row in reversals if fits(members.positions, row)]
+            if more:
+                self._book.add_members(finding, more)
+                absorbed.update(more)
+        left = [row for row in reversals if row.key not in absorbed]
+        if len(left) < BULK_ITEMS:
+            return absorbed
+        chosen, positions = common_position(left)
+        if len(chosen) < BULK_ITEMS:
+            return absorbed
+        keys = {row.key for row in chosen[:MAXIMUM_MEMBERS]}
+        names = [self._held[row.key].name for row in chosen]
+        first = min(chosen, key=lambda row: row.high)
+        finding = make_finding(
+            self._settings.name,
+            "bulk",
+            names[:1_000],
+            partition=first.partition,
+            first_bad=positions[first.partition][0],
+            since=Since(
+                first.partition,
+                max((self._held[row.key].agreed for row in chosen), default=0) - 1,
+                max(self._held[row.key].by_offset for row in chosen),
+            ),
+            evidence={
+                "cause": self._bulk_cause(chosen),
+                "items": len(chosen),
+                "positions": {
+                    str(partition): {"from": low, "to": None if high == NEVER_ENDS else high}
+                    for partition, (low, high) in sorted(positions.items())
+                },
+            },
+            now=now,
+            mark=(timestamp(now), sorted(positions.items())),
+        )
+        # Its items are members, which come and go; the finding does not hang on any one of them.
+        finding = msgspec.structs.replace(finding, keys=[])
+        self._book.open_finding(
+            finding, Members(keys, positions, len(chosen) > len(keys), walk.number)
+        )
+        return absorbed | {row.key for row in chosen}
+
+    def _bulk_cause(self, chosen: list[Reversal]) -> str:
+        if all(not self._held[row.key].row.is_there for row in chosen):
+            return "many rows were deleted: the store is as it was at these positions"
+        return "the store went back: it is as it was at these positions"
+
+    def walked(self, walk: Walk, now: float) -> None:
+        """Take the end of a walk: a finding of many ends when one met none of its items."""
+        for finding, members in self._book.bulk_of(self._settings.name):
+            is_later = walk.is_whole and walk.number > members.opened_in_walk
+            if not members.keys and (is_later or not members.is_cut):
+                self._book.resolve(finding.id, now)
+
+    # -- single findings -------------------------------------------------------------------------
+
+    def _report(self, found: Confirmed, found_causes: list[Cause], now: float) -> None:
+        names = []
+        for cause in found_causes:
+            partition = -1 if found.item is None else found.item.partition
+            evidence = self._evidence(found, cause)
+            mark = cause.first_bad if cause.first_bad is not None else evidence["fields"]
+            finding = make_finding(
+                self._settings.name,
+                cause.kind,
+                [found.name],
+                partition=max(partition, 0),
+                first_bad=cause.first_bad,
+                since=self._since(found, cause),
+                evidence=evidence,
+                now=now,
+                mark=mark,
+            )
+            names.append(finding.id)
+            self._book.open_finding(finding)
+        self._book.keep_only(self._settings.name, found.key, names, now)
+
+    def _since(self, found: Confirmed, cause: Cause) -> Since | None:
+        if found.item is None:
+            return None
+        partition = found.item.partition
+        if cause.kind == "missed" and cause.first_bad is not None:
+            matched = [f.matched for f in cause.fields if f.matched is not None and f.matched >= 0]
+            after = max(matched, default=None)
+            recorded = [
+                version.timestamp
+                for field in cause.fields
+                for version in found.item.fields[field.name].recent
+                if version.offset == cause.first_bad
+            ]
+            at = timestamp(recorded[0]) if recorded else None
+            return Since(partition, after, cause.first_bad, at)
+        after = found.agreed - 1 if found.agreed > 0 else None
+        return Since(partition, after, found.by_offset)
+
+    def _evidence(self, found: Confirmed, cause: Cause) -> dict[str, Any]:
+        text, more = cause.text, {}
+        for field in cause.fields:
+            if cause.kind == "missed":
+                self._note_missing(found, field)
+            elif text in (OTHER_WRITE, UNKNOWN_VALUE):
+                belongs = self._belongs(field)
+                if belongs is not None:
+                    text = OTHER_SUBJECT
+                    subject, partition, offset = belongs
+                    position = {"partition": partition, "offset": offset}
+                    more = {"belongs_to": {"subject": subject, "position": position}}
+        is_deleted = text == DELETED and not found.row.is_there
+        return {
+            "cause": text,
+            **more,
+            "row_is_there": found.row.is_there,
+            **({"was_seen_there": found.agreed >= 0} if is_deleted else {}),
+            "fields": {field.name: self._shown(field) for field in cause.fields},
+        }
+
+    def _note_missing(self, found: Confirmed, field: FieldLook) -> None:
+        if found.item is None or field.expected is None:
+            return
+        while len(self._missing_values) >= REMEMBERED_VALUES:
+            del self._missing_values[next(iter(self._missing_values))]
+        place = (found.name[1], found.item.partition, field.expected_offset)
+        self._missing_values[field.name, value_hash(field.expected)] = place
+
+    def _belongs(self, field: FieldLook) -> tuple[str, int, int] | None:
+        for meaning in self._reader.hashes(field.seen):
+            found = self._missing_values.get((field.name, meaning))
+            if found is not None:
+                return found
+        return None
+
+    def _shown(self, field: FieldLook) -> dict[str, Any]:
+        is_public = field.name in self._settings.public
+        shown: dict[str, Any] = {
+            "expected": _value(field.expected, is_public),
+            "seen": _value(field.seen, is_public),
+            "expected_since": field.expected_offset if field.expected_offset >= 0 else None,
+        }
+        if field.matched is not None and field.matched >= 0:
+            shown["seen_is_of"] = field.matched
+        return shown
+
+
+def _value(value: Any, is_public: bool) -> Any:
+    if is_public or value is None:
+        return value
+    try:
+        return f"hash:{value_hash(value):016x}"
+    except InvalidEventError:  # What no log can hold.
+        return "hash:none"

@@ -1,0 +1,214 @@
+"""Attached mode: folds a foreign log and holds foreign stores against it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from synchroscope.errors import ConfigurationError, UnavailableError
+from synchroscope.ports import Progress
+from validator.attached.book import Book
+from validator.attached.checker import StoreChecker
+from validator.attached.history import Item
+from validator.attached.log_view import LogView
+from validator.attached.port import Topic
+from validator.attached.record_mapping import Change, RecordReader, Unreadable
+from validator.attached.reference import KeyedReference
+
+FOLD_RECORDS = 2_000
+Verdict = Literal["CONSISTENT", "UNKNOWN", "DIVERGED"]
+Begin = Literal["earliest", "latest"] | float
+MakeChecker = Callable[[KeyedReference, Book], StoreChecker]
+
+
+class StoreStanding(Struct, frozen=True):
+    """How a store stands, and why."""
+
+    name: str
+    verdict: Verdict
+    reason: str
+    lag_events: int
+    lag_seconds: float
+
+
+class AttachedValidator:
+    """The role: `step` folds a batch and has every store looked at a little.
+
+    Parameters
+    ----------
+    topic: The log.
+    reader: How its records are to be understood.
+    reference: Where what it says is kept.
+    checkers: One a store.
+    book: The findings.
+    begin: From where on the log is folded, the first time.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        reader: RecordReader,
+        reference: KeyedReference,
+        checkers: Sequence[StoreChecker],
+        book: Book,
+        *,
+        begin: Begin = "earliest",
+        keep_seconds: float = 60.0,
+    ) -> None:
+        self.checkers = checkers
+        self.book = book
+        self.reference = reference
+        self.counts: Counter[str] = Counter(reference.counts())
+        self.unavailable = ""
+        self.is_caught_up = False
+        self._topic = topic
+        self._reader = reader
+        self._begin = begin
+        self._target: Mapping[int, int] | None = None
+        self._positions: dict[int, int] = {}
+        self._is_complete = False
+        self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
+
+    def _ask_heads(self) -> dict[int, int]:
+        return {p: self._topic.range(p)[1] for p in range(self._topic.partitions())}
+
+    # -- one step --------------------------------------------------------------------------------
+
+    def step(self, now: float) -> Progress:
+        """Fold what is new, then look at the stores."""
+        try:
+            folded = self._fold(now)
+            self.unavailable = ""
+        except UnavailableError as error:
+            self.unavailable = str(error)
+            return Progress(0)
+        if not self.is_caught_up:
+            assert self._target is not None
+            self.is_caught_up = self.log.covers(self._target)
+            return Progress(folded)
+        done = folded
+        for checker in self.checkers:
+            try:
+                done += checker.step(self.log, now)
+            except UnavailableError as error:  # The log's server; a store's is met there.
+                self.unavailable = str(error)
+        return Progress(done)
+
+    def _start(self) -> None:
+        state = self.reference.state()
+        count = self._topic.partitions()
+        heads = self._ask_heads()
+        if state is None:
+            starts = {p: self._first(p) for p in range(count)}
+            is_complete = self._begin == "earliest" and all(
+                self._topic.range(p)[0] == 0 for p in starts
+            )
+            self._positions, self._is_complete = starts, is_complete
+            self.reference.fold([], starts, is_complete, self.counts)
+        else:
+            if len(state.positions) != count or any(
+                position > heads[p] for p, position in state.positions.items()
+            ):
+                raise ConfigurationError(
+                    f"topic {self._topic.name} is not the one that was folded: it has {count} "
+                    "partitions and ends earlier; name another --data-dir"
+                )
+            self._positions, self._is_complete = dict(state.positions), state.is_complete
+        self._target = heads
+
+    def _first(self, partition: int) -> int:
+        if self._begin == "earliest":
+            return self._topic.range(partition)[0]
+        if self._begin == "latest":
+            return self._topic.range(partition)[1]
+        return self._topic.position_at(partition, self._begin)
+
+    def _fold(self, now: float) -> int:
+        if self._target is None:
+            self._start()
+        changes: list[tuple[int, Change]] = []
+        positions = dict(self._positions)
+        read = 0
+        for partition in sorted(positions):
+            batch = self._topic.read(partition, positions[partition], FOLD_RECORDS)
+            read += len(batch.records)
+            for record in batch.records:
+                found = self._reader.read(record)
+                if isinstance(found, Change):
+                    changes.append((partition, found))
+                elif isinstance(found, Unreadable):
+                    self.counts[f"unreadable: {found.reason}"] += 1
+                else:
+                    self.counts["not meant"] += 1
+            positions[partition] = batch.position
+        if positions != self._positions:
+            self._keep(changes, positions, read, now)
+        self.log.folded(now, self._positions, is_complete=self._is_complete)
+        return read
+
+    def _keep(
+        self,
+        changes: Sequence[tuple[int, Change]],
+        positions: dict[int, int],
+        read: int,
+        now: float,
+    ) -> None:
+        self.counts["records"] += read
+        self.counts["changes"] += len(changes)
+        items: Mapping[bytes, Item] = self.reference.fold(
+            changes, positions, self._is_complete, self.counts
+        )
+        self._positions = positions
+        if self.is_caught_up:
+            for checker in self.checkers:
+                checker.changed(items, now)
+
+    # -- how things stand ------------------------------------------------------------------------
+
+    def standings(self, now: float) -> list[StoreStanding]:
+        """Return how each store stands."""
+        return [self._standing(checker, now) for checker in self.checkers]
+
+    def _standing(self, checker: StoreChecker, now: float) -> StoreStanding:
+        name, walk, settings = checker.settings.name, checker.walk, checker.settings
+        lagging = checker.lagging()
+        events, seconds = 0, 0.0
+        for suspect in lagging:
+            position = self._positions.get(suspect.partition, 0)
+            events = max(events, position - (suspect.waits_for or position))
+            seconds = max(seconds, now - suspect.recorded_at)
+        opened = len(self.book.open_of(name))
+
+        def standing(verdict: Verdict, reason: str) -> StoreStanding:
+            return StoreStanding(name, verdict, reason, events, seconds)
+
+        # 1. What is proven wrong is wrong whatever else is not known.
+        if opened:
+            return standing("DIVERGED", f"{opened} open findings")
+        # 2. Nobody answers.
+        if self.unavailable or checker.unavailable:
+            return standing("UNKNOWN", self.unavailable or checker.unavailable)
+        # 3. It has not applied what it should have by now.
+        undecided = checker.undecided(now)
+        if undecided and lagging:
+            keys = f"{len(lagging):,} keys lack events"
+            return standing("UNKNOWN", f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}")
+        if undecided:
+            return standing("UNKNOWN", f"{undecided} keys change too fast to be judged")
+        # 4. Not everything was looked at lately.
+        if not self.is_caught_up or walk.finished_at is None:
+            return standing("UNKNOWN", "not everything has been looked at yet")
+        age = now - walk.finished_at
+        if age > settings.walk_limit_seconds:
+            return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
+        return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
+
+    def close(self) -> None:
+        """Release everything."""
+        for checker in self.checkers:
+            checker.close()
+        self._topic.close()
+        self.reference.close()
