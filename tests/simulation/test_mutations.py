@@ -15,32 +15,32 @@ SEEDS = 150
 
 MUTATIONS = {
     "the replica forgets to subtract what it overwrites": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "after.digest.subtract(bucket, stored_lanes)",
         "pass",
     ),
     "the replica applies duplicates again": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "        if late:\n            if sequence not in aggregate.missing:",
         "        if late:\n            if False:",
     ),
     "the replica throws late events away": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "if sequence not in aggregate.missing:",
         "if True:",
     ),
     "the replica lets a late event overwrite a newer value": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "if late and stored_sequence > sequence:",
         "if False:",
     ),
     "the replica keeps what an event withdraws": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "update.current if targets is None or model in targets else None",
         "update.current",
     ),
     "the replica trusts the event's previous instead of its storage": (
-        "synchroscope/replica.py",
+        "synchroscope/applying.py",
         "        stored_lanes = self._lanes(kind, subject, name, stored)\n",
         "        stored_lanes = self._lanes(kind, subject, name, previous)\n",
     ),
@@ -51,13 +51,13 @@ MUTATIONS = {
         "        self._store(number, after, work.records, chunk, floor)",
     ),
     "the replica notes a marker one record late": (
-        "synchroscope/replica.py",
-        "            self._pass_markers(partition, after, work, record.offset)\n"
+        "synchroscope/applying.py",
+        "            self._pass_markers(number, after, work, record.offset)\n"
         "            if isinstance(event, WireEvent):\n"
-        "                self._apply_event(partition, after, work, record, event)",
+        "                self._apply_event(number, after, work, record, event)",
         "            if isinstance(event, WireEvent):\n"
-        "                self._apply_event(partition, after, work, record, event)\n"
-        "            self._pass_markers(partition, after, work, record.offset)\n"
+        "                self._apply_event(number, after, work, record, event)\n"
+        "            self._pass_markers(number, after, work, record.offset)\n"
         "            if isinstance(event, WireEvent):\n"
         "                pass",
     ),

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synchroscope.applying import MAXIMUM_MISSING, MAXIMUM_PENDING_NOTES
 from synchroscope.digest import Digest, Hasher, event_hash, lanes_hex
 from synchroscope.errors import ConfigurationError, StorageError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Record
-from synchroscope.replica import MAXIMUM_MISSING, MAXIMUM_PENDING_NOTES, Replica
+from synchroscope.replica import Replica
 from synchroscope.report import (
     Entry,
     Explanation,

@@ -1,0 +1,100 @@
+"""One partition of a replica: what is stored of it, and what is changed and not yet stored."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from synchroscope.digest import Digest, lanes_hex
+from synchroscope.errors import StorageError
+from synchroscope.event import WireEvent
+from synchroscope.ports import AggregateKey, AggregateRecord
+from synchroscope.report import Entry, Mismatch, Note
+
+
+class PartitionState(Struct, array_like=True):
+    """One partition of a replica at a position; stored with the facts, in one transaction."""
+
+    position: int = 0
+    table: bytes = b""
+    audit: tuple[int, int] = (0, 0)
+    applied: int = 0
+    anomalies: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    late: int = 0
+    undecodable: int = 0
+    unsequenced: int = 0
+    journal_from: int = 0
+
+
+class Change(Struct, frozen=True):
+    """One applied event, as a model may want to react to it."""
+
+    event: WireEvent
+    offset: int
+    fields: tuple[str, ...]
+
+
+class Partition:
+    """A partition while it is worked on: the stored state with its digest unpacked."""
+
+    __slots__ = ("digest", "is_reported", "notes", "state", "stored")
+
+    def __init__(
+        self, state: PartitionState, digest: Digest, notes: list[Note], stored: bytes | None
+    ) -> None:
+        self.state = state
+        self.digest = digest
+        self.notes = notes
+        self.stored = stored
+        """The state as the storage holds it."""
+        self.is_reported = False
+
+    def copy(self) -> Partition:
+        """Return an independent copy."""
+        state = PartitionState(*[getattr(self.state, n) for n in self.state.__struct_fields__])
+        twin = Partition(state, self.digest.copy(), self.notes[:], self.stored)
+        twin.is_reported = self.is_reported
+        return twin
+
+    def note(self, number: int, marker: int | None = None) -> Note:
+        """Return what there is to report, at the position or at a marker just passed."""
+        state, root = self.state, self.digest.root()
+        return Note(
+            partition=number,
+            position=state.position if marker is None else marker,
+            state=lanes_hex((root.lane0, root.lane1)),
+            facts=root.facts,
+            audit=lanes_hex(state.audit),
+            applied=state.applied,
+            anomalies=state.anomalies,
+            duplicates=state.duplicates,
+            gaps=state.gaps,
+            late=state.late,
+            undecodable=state.undecodable,
+            unsequenced=state.unsequenced,
+            marker=marker is not None,
+        )
+
+
+class Work:
+    """What one `apply` has changed and not yet committed."""
+
+    def __init__(self) -> None:
+        self.records: dict[AggregateKey, AggregateRecord] = {}
+        self.entries: list[Entry] = []
+        self.mismatches: list[Mismatch] = []
+        self.changes: list[Change] = []
+        self.dirty: set[int] = set()
+
+
+def decode_state(data: bytes) -> PartitionState:
+    """Return what a storage holds of a partition."""
+    try:
+        return msgspec.msgpack.decode(data, type=PartitionState)
+    except msgspec.DecodeError as error:
+        raise StorageError(
+            f"a partition's state cannot be read ({error}); empty the replica's storage, "
+            "the replica is then built again from the log"
+        ) from None
