@@ -1,4 +1,4 @@
-# make setup | demo | test | check | sim | faults | soak | bench | lock
+# make setup | demo | test | check | sim | faults | soak | bench | bench-servers | lock
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
 
-.PHONY: setup demo test check sim faults soak bench lock clean
+.PHONY: setup demo test check sim faults soak bench bench-servers lock clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,16 @@ soak: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Starts servers of its own, as soak does. Quix Streams, a peer, is installed beside, since it asks
+# for another confluent-kafka than the lock file has.
+bench-servers: setup $(VENV)/quix/.ready
+	$(BIN)/python -m benchmarks.servers $(ARGS)
+
+$(VENV)/quix/.ready:
+	$(PYTHON) -m venv $(VENV)/quix
+	$(VENV)/quix/bin/python -m pip install --quiet 'quixstreams>=3.20,<4'
+	@touch $@
 
 # Resolve again for Python 3.11 and newer; needs uv (pip install uv).
 lock:

@@ -1,0 +1,180 @@
+"""How long an event takes from the relay's send to a replica in memory, beside the bare round trip.
+
+Sender and receiver are processes of their own. Events are due at a steady rate whatever happened to
+those before (an open loop), and each counts from when it was due. Whatever both sides need to warm
+up falls on the first second, which does not count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import TypeVar
+
+from benchmarks.measuring import Row, Settings
+from benchmarks.parts import VIEW
+from benchmarks.servers_bare import LIMIT_SECONDS, Stuck, consumer, producer
+from benchmarks.servers_world import (
+    CLIENTS,
+    Processes,
+    World,
+    latencies,
+    latency_rows,
+    order_of,
+    processes,
+    retail_records,
+    together,
+    topics,
+)
+from pipeline.kafka_settings import KafkaSettings
+from pipeline.log_kafka import KafkaLog
+from pipeline.projector import Projector
+from pipeline.relay import STORE_EVENTS
+from service.supervision import IDLE_SECONDS
+from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import Batch, Log, NewRecord, Record
+from synchroscope.replica import Replica
+
+RATES = {100: 6.0, 1_000: 6.0, 5_000: 3.0}
+"""Events a second, and for how many seconds."""
+WARM_SECONDS = 1.0
+RELAY_RECORDS = 1_000
+#: When each event was seen, by its number.
+Seen = dict[int, float]
+Item = TypeVar("Item")
+
+
+def pace(
+    items: Sequence[Item], rate: float, send: Callable[[Sequence[Item]], object], most: int
+) -> float:
+    """Send each item when it is due, and what became due meanwhile together; return the start."""
+    start = time.monotonic()
+    sent = 0
+    while sent < len(items):
+        due = min(int((time.monotonic() - start) * rate) + 1, len(items), sent + most)
+        if due > sent:
+            send(items[sent:due])
+            sent = due
+        else:
+            time.sleep(max(start + sent / rate - time.monotonic(), 0.0))
+    return start
+
+
+class Witness:
+    """Stands between a projector and its log, and notes when what was read had been applied.
+
+    ``clock`` is what the projector asks for the time right after a commit.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._read = log.read
+        self._last: tuple[int, Sequence[Record]] = 0, ()
+        self.count = 0
+        self.commits: list[tuple[float, int, Sequence[Record]]] = []
+        self.append, self.partitions, self.head = log.append, log.partitions, log.head
+        self.positions, self.latest = log.positions, log.latest
+
+    def read(self, topic: str, partition: int, position: int, limit: int) -> Batch:
+        """Read, and remember what."""
+        batch = self._read(topic, partition, position, limit)
+        self._last = partition, batch.records
+        return batch
+
+    def clock(self) -> float:
+        """Note that what was read last is stored now."""
+        self.commits.append((time.monotonic(), *self._last))
+        self.count += len(self._last[1])
+        return time.time()
+
+
+# -- the tasks of the two processes --------------------------------------------------------------
+
+
+def send_ours(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> float:
+    with closing(KafkaLog(settings, atomic=False)) as log:
+        log.positions("relay")
+        sent = 0
+
+        def send(batch: Sequence[NewRecord]) -> None:
+            nonlocal sent
+            positions = {STORE_EVENTS: sent} if sent else {}
+            log.append(batch, time.time(), consumer="relay", positions=positions)
+            sent += len(batch)
+
+        together()
+        return pace(records, rate, send, RELAY_RECORDS)
+
+
+def receive_ours(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> Seen:
+    with closing(KafkaLog(settings)) as log:
+        witness = Witness(log)
+        replica = Replica(f"{VIEW.model}@1", VIEW, MemoryStorage(), incarnation="benchmark")
+        projector = Projector(replica, log, events=witness, clock=witness.clock)
+        projector.step(time.time())
+        together()
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while witness.count < len(order):
+            if not projector.step(time.time()).consumed:
+                log.wait(IDLE_SECONDS)
+                if time.monotonic() > deadline:
+                    raise Stuck(f"{len(order) - witness.count} events were not applied")
+    return {
+        order[partition, record.offset]: at
+        for at, partition, records in witness.commits
+        for record in records
+    }
+
+
+def send_bare(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> float:
+    with producer(settings, linger=0.0) as (send, flush):
+        together()
+        start = pace(records, rate, send, len(records))
+        flush()
+        return start
+
+
+def receive_bare(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> Seen:
+    seen: Seen = {}
+    with consumer(settings) as take:
+        take()
+        together()
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while len(seen) < len(order):
+            places = take()
+            now = time.monotonic()
+            seen.update((order[place], now) for place in places)
+            if now > deadline:
+                raise Stuck(f"{len(order) - len(seen)} records did not come")
+    return seen
+
+
+# -- rows --------------------------------------------------------------------------------------
+
+
+def measure(
+    pool: Processes, settings: KafkaSettings, records: Sequence[NewRecord], rate: int, ours: bool
+) -> list[float]:
+    """Return the latencies of one repeat."""
+    send, receive = (send_ours, receive_ours) if ours else (send_bare, receive_bare)
+    start, seen = pool.run(
+        (send, settings, records, float(rate)), (receive, settings, order_of(records))
+    )
+    return latencies(seen, start, rate, WARM_SECONDS)
+
+
+def propagation_rows(settings: Settings, world: World) -> Iterator[Row]:
+    """From the relay's send to applied, at three rates, with each client."""
+    known = retail_records(settings.rows)
+    with processes(2) as pool:
+        for client in CLIENTS:
+            for rate, seconds in RATES.items():
+                records = known[: int(rate * (3.0 if settings.quick else seconds))]
+                sides: dict[bool, list[list[float]]] = {True: [], False: []}
+                for _ in range(settings.few_repeats):
+                    for ours in (True, False):
+                        with topics(world, client) as topic:
+                            sides[ours].append(measure(pool, topic, records, rate, ours))
+                name = f"propagation, {client}, {rate:,}/s"
+                limit = f"bare {client}, linger 0"
+                yield from latency_rows(name, sides[True], limit, sides[False])
