@@ -8,9 +8,9 @@ writes all of a batch in one transaction of the event store.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from types import MappingProxyType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -18,8 +18,13 @@ from pipeline.admission import admit, bytes_of, clean, fill_in
 from pipeline.event_store import AggregateState, Append, DeadLetter, EventStore, fold
 from pipeline.expiry import DEFAULT_WINDOW_AGGREGATES, LAST_MOMENT, ExpirySchedule, expiry_event
 from pipeline.invariants import Rules, check
-from synchroscope.errors import ConfigurationError, ConflictError, InvalidEventError
-from synchroscope.event import MAXIMUM_EVENT_BYTES, ContextEvent
+from synchroscope.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidEventError,
+    StorageError,
+)
+from synchroscope.event import MAXIMUM_EVENT_BYTES, ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
 
 DEFAULT_CACHE_AGGREGATES = 50_000
@@ -57,6 +62,18 @@ class Conflicted(Struct, frozen=True, tag=True):
 Outcome = Accepted | Repeated | Refused | Conflicted
 
 
+class AcceptedTally(Protocol):
+    """Counts what is accepted, for the audit of the hops."""
+
+    def accept(self, at: float, values: Sequence[bytes]) -> None:
+        """Count the events of a batch that is stored, recorded at that time."""
+        ...
+
+    def doubt(self, at: float) -> None:
+        """Note that a batch of that time may have been stored or not."""
+        ...
+
+
 class CommandSide:
     """Decides on events, one batch at a time.
 
@@ -71,6 +88,7 @@ class CommandSide:
     closed: Refuse context types that `rules` does not name.
     cache_size: How many aggregates are kept in memory; more saves reads of the store.
     expiry_window: How many aggregates with a due value are kept in memory.
+    tally: Counts what is accepted.
     """
 
     def __init__(
@@ -81,6 +99,7 @@ class CommandSide:
         closed: bool = False,
         cache_size: int = DEFAULT_CACHE_AGGREGATES,
         expiry_window: int = DEFAULT_WINDOW_AGGREGATES,
+        tally: AcceptedTally | None = None,
     ) -> None:
         if cache_size < 1:
             raise ConfigurationError(f"cache_size is {cache_size}; it must be at least 1")
@@ -89,6 +108,7 @@ class CommandSide:
         self.closed = closed
         self.schedule = ExpirySchedule(store, expiry_window)
         self._cache_size = cache_size
+        self._tally = tally
         self._cache: OrderedDict[AggregateKey, AggregateState] = OrderedDict()
         self._clock: float | None = None
         self._open: CommandBatch | None = None
@@ -132,6 +152,23 @@ class CommandSide:
         self._cache.move_to_end(key)
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
+
+    def _append(self, write: Append, now: float) -> None:
+        tally = self._tally
+        if tally is None:
+            self.store.append(write, now)
+            return
+        # Before the store has it: what the store does to the events is not to be counted.
+        values = [encode_event(event) for event in write.events]
+        try:
+            self.store.append(write, now)
+        except (ConflictError, StorageError):
+            raise
+        except BaseException:
+            tally.doubt(now)
+            raise
+        if values:
+            tally.accept(now, values)
 
     def _begin(self, batch: CommandBatch) -> None:
         if self._open is not None:
@@ -189,7 +226,7 @@ class CommandBatch:
                 tracking=self._tracking,
                 counters=self._counters,
             )
-            self._side.store.append(write, self._now)
+            self._side._append(write, self._now)
         for key, state in self._states.items():
             self._side._remember(key, state)
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from synchroscope.event import ContextEvent
 from synchroscope.ports import AggregateKey
+from synchroscope.tally import StoredRow
 
 
 class FieldState(Struct, frozen=True, array_like=True):
@@ -122,6 +123,10 @@ class EventStore(Protocol):
 
     def read(self, after: int, limit: int) -> list[StoredEvent]:
         """Return events in total order, from the one after position `after` on."""
+        ...
+
+    def rows(self, after: int, limit: int) -> list[StoredRow]:
+        """Return events in total order as `read` does, but as the bytes that are stored."""
         ...
 
     def history(self, key: AggregateKey, until: int | None = None) -> list[StoredEvent]:

@@ -15,8 +15,9 @@ from pipeline.event_store import (
 )
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import ConflictError, StorageError
-from synchroscope.event import ContextEvent
+from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
+from synchroscope.tally import StoredRow
 
 
 def expiries(
@@ -119,6 +120,13 @@ class MemoryEventStore:
         """Return events in total order."""
         after = max(after, 0)
         return self._events[after : after + max(limit, 0)]
+
+    def rows(self, after: int, limit: int) -> list[StoredRow]:
+        """Return events in total order, as bytes."""
+        return [
+            StoredRow(stored.position, stored.recorded, encode_event(stored.event))
+            for stored in self.read(after, limit)
+        ]
 
     def history(self, key: AggregateKey, until: int | None = None) -> list[StoredEvent]:
         """Return one aggregate's events in order."""

@@ -26,6 +26,7 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.errors import ConflictError, StorageError
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
+from synchroscope.tally import StoredRow
 
 _EVENTS, _NEWEST = "events", "newest timestamp in microseconds"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -142,6 +143,15 @@ class PostgresqlEventStore:
         return self._events(
             "WHERE position > %s ORDER BY position LIMIT %s", (after, max(limit, 0))
         )
+
+    def rows(self, after: int, limit: int) -> list[StoredRow]:
+        """Return events in total order, as bytes."""
+        rows = self._query(
+            "SELECT position, recorded, data FROM events "
+            "WHERE position > %s ORDER BY position LIMIT %s",
+            (after, max(limit, 0)),
+        )
+        return [StoredRow(position, recorded, bytes(data)) for position, recorded, data in rows]
 
     def history(self, key: AggregateKey, until: int | None = None) -> list[StoredEvent]:
         """Return one aggregate's events in order."""

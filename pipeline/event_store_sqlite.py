@@ -26,6 +26,7 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.errors import ConflictError, StorageError
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
+from synchroscope.tally import StoredRow
 
 SCHEMA_VERSION = 1
 _PARAMETERS_PER_QUERY = 500
@@ -204,6 +205,15 @@ class SqliteEventStore:
     def read(self, after: int, limit: int) -> list[StoredEvent]:
         """Return events in total order."""
         return self._events("WHERE position > ? ORDER BY position LIMIT ?", (after, max(limit, 0)))
+
+    def rows(self, after: int, limit: int) -> list[StoredRow]:
+        """Return events in total order, as bytes."""
+        rows = self._query(
+            "SELECT position, recorded, data FROM events "
+            "WHERE position > ? ORDER BY position LIMIT ?",
+            (after, max(limit, 0)),
+        )
+        return [StoredRow(*row) for row in rows]
 
     def history(self, key: AggregateKey, until: int | None = None) -> list[StoredEvent]:
         """Return one aggregate's events in order."""

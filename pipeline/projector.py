@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
 from synchroscope.replica import Change, Replica
@@ -39,6 +40,7 @@ class Projector:
         report how a partition was found before going on with it, and look before each report and
         after each answer was put together whether storage still holds what this one knows, so that
         a process which was thought dead says nothing stale.
+    tally: Counts what is applied, for the audit of the hops, and is published beside reports.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Projector:
         clock: Callable[[], float] | None = None,
         on_changes: Callable[[Sequence[Change]], None] | None = None,
         shared: bool = False,
+        tally: ReplicaTally | None = None,
     ) -> None:
         self.replica = replica
         self._log = log
@@ -67,6 +70,7 @@ class Projector:
         self._clock = clock
         self._on_changes = on_changes
         self._shared = shared
+        self._tally = tally
         self._unreported = False
         self._owned: dict[int, int] = {}
         self._found: set[int] = set()
@@ -86,6 +90,8 @@ class Projector:
         for number in self._owned.keys() | partitions.keys():
             if self._owned.get(number) != partitions.get(number):
                 self.replica.forget(number)
+                if self._tally is not None:
+                    self._tally.forget(number)
                 self._found.discard(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
@@ -110,6 +116,8 @@ class Projector:
             self._reported_at = now
             self._unreported = False
         self._send(messages, now)
+        if self._tally is not None and (notes := self._tally.notes(now)):
+            self._log.append(notes, now)
         return Progress(applied + len(answers))
 
     def _introduce(self, now: float) -> None:
@@ -148,7 +156,11 @@ class Projector:
         batch = self._events.read(EVENTS, partition, position, self._batch_records)
         if batch.position == position and not batch.records:
             return 0
+        if self._tally is not None:
+            self._tally.begin(partition, position)
         changes = self.replica.apply(partition, batch.records, batch.position)
+        if self._tally is not None:
+            self._tally.applied(partition, batch.records, self.replica.position(partition))
         if self._clock is not None:
             self._observe(partition, batch.records, self._clock())
         if changes and self._on_changes is not None:

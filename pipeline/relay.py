@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pipeline.cloudevents import binary_headers
 from pipeline.event_store import EventStore, StoredDeadLetter, StoredEvent
 from pipeline.partitioner import Partitioner, by_subject
+from pipeline.relay_tally import Handed, RelayTally
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import (
     DEAD_LETTERS,
     EVENTS,
+    STATE,
     Headers,
     Log,
     NewRecord,
@@ -24,11 +26,13 @@ from synchroscope.ports import (
     Record,
     TopicPartition,
 )
+from synchroscope.tally import DEFAULT_WINDOW_SECONDS
 
 STORE_EVENTS: TopicPartition = ("store.events", 0)
 STORE_DEAD_LETTERS: TopicPartition = ("store.dead-letters", 0)
 STORE_POSITION = "store-position"
 MAXIMUM_POSITION_DIGITS = 18
+MAXIMUM_POSITION = 10**MAXIMUM_POSITION_DIGITS
 TAIL_RECORDS = 256
 """How many records are looked at together at the end of a partition."""
 
@@ -43,6 +47,8 @@ class Relay:
     batch_records: Most events moved in one step.
     cloudevents: Write each record with all attributes of a CloudEvent in binary mode, for readers
         that know no other form; it makes reading slower.
+    tally_life: A new unique name of this process: count what is handed to the log, for the audit of
+        the hops, and publish it; None counts nothing.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Relay:
         batch_records: int = 1_000,
         name: str = "relay",
         cloudevents: bool = False,
+        tally_life: str | None = None,
+        tally_window_seconds: float = DEFAULT_WINDOW_SECONDS,
     ) -> None:
         self._store = store
         self._log = log
@@ -70,6 +78,12 @@ class Relay:
         self._last_published_letter = self._last_letter()
         # What all partitions have is skipped at once, not read from the store again.
         self._events = max(self._events, min(self._published))
+        self._tally: RelayTally | None = None
+        if tally_life is not None:
+            self._tally = RelayTally(name, tally_life, self._events, tally_window_seconds)
+            self._tally.restore(log.latest(STATE, self._tally.key))
+            # What was handed over and not told any more is looked at again, to be counted.
+            self._events = min(self._events, self._tally.end - 1)
 
     @property
     def position(self) -> int:
@@ -80,23 +94,37 @@ class Relay:
         """Move one batch of events and dead letters."""
         events = self._store.read(self._events, self._batch_records)
         letters = self._store.read_dead_letters(self._letters, self._batch_records)
+        # It speaks of the batches before: those are certainly published.
+        notes = [] if self._tally is None else self._tally.notes(now)
         if not events and not letters:
+            if notes:
+                self._log.append(notes, now)
             return Progress(0)
-        records = []
+        records: list[NewRecord] = []
+        handed: list[Handed] = []
+        counted = MAXIMUM_POSITION if self._tally is None else self._tally.end - 1
         for stored in events:
             event = stored.event
             place = self._partitioner(event.context_type, event.subject, self._partitions)
             if stored.position > self._published[place]:
-                records.append(_event_record(stored, place, cloudevents=self._cloudevents))
+                record = _event_record(stored, place, cloudevents=self._cloudevents)
+                records.append(record)
                 self._published[place] = stored.position
+                if self._tally is not None:
+                    handed.append((stored.recorded, place, record.value))
+            elif stored.position > counted:
+                handed.append((stored.recorded, place, encode_event(event)))
+            counted = max(counted, stored.position)
         for letter in letters:
             if letter.position > self._last_published_letter:
                 records.append(_letter_record(letter))
                 self._last_published_letter = letter.position
-        if records:
-            self._log.append(records, now, consumer=self._name, positions=self._certain)
+        if records or notes:
+            self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)
         if events:
             self._events = self._certain[STORE_EVENTS] = events[-1].position
+            if self._tally is not None:
+                self._tally.hand_over(handed, self._events)
         if letters:
             self._letters = self._certain[STORE_DEAD_LETTERS] = letters[-1].position
         return Progress(len(events) + len(letters))

@@ -25,6 +25,9 @@ Kind = Literal[
     "unlocated",
     "log-contradiction",
     "schema-violation",
+    "hop-lost",
+    "hop-doubled",
+    "hop-altered",
 ]
 
 MISSED: Kind = "missed"

@@ -35,8 +35,10 @@ from synchroscope.event import (
     PropagationRules,
     Source,
     Update,
+    encode_event,
 )
 from synchroscope.ports import AggregateKey
+from synchroscope.tally import StoredRow
 from tests.contract.killing import acknowledged_when_killed
 from tests.postgresql import postgresql_schema
 
@@ -143,6 +145,16 @@ def test_a_read_begins_after_a_position_and_stops_at_its_limit(store: EventStore
     assert positions(store.read(2, 2)) == [3, 4]
     assert positions(store.read(4, 99)) == [5]
     assert store.read(5, 99) == store.read(99, 99) == store.read(0, 0) == []
+
+
+def test_rows_are_the_events_as_the_bytes_that_were_appended(store: EventStore) -> None:
+    one, two = event(1, 1, risk={"level": [1, 2.5, None, "ü"]}, ttl=300), event(2, 2, a=2)
+    add(store, one)
+    add(store, two)
+    first, second = (StoredRow(n, 1_000.5, encode_event(e)) for n, e in ((1, one), (2, two)))
+    assert store.rows(0, 10) == [first, second]
+    assert store.rows(1, 1) == [second]
+    assert store.rows(2, 9) == store.rows(0, 0) == []
 
 
 def test_the_state_is_the_one_that_was_written(store: EventStore) -> None:
