@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from service.cli_attach import attach
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.demo import DEFAULT_DATA, DemoOptions, run_demo
@@ -150,7 +151,7 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
 
 
-for command in (*COMMANDS, registry):
+for command in (*COMMANDS, registry, attach):
     cli.add_command(command)
 
 

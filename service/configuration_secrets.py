@@ -8,12 +8,12 @@ from urllib.parse import unquote
 from service.configuration_problems import Path
 
 SECRET_KEYS = frozenset({"password", "key", "key_password"})
-URL_KEYS = frozenset({"dsn", "url"})
+URL_KEYS = frozenset({"dsn", "url", "uri"})
 
 REFERENCE = re.compile(r"\$\{(?:file:(?P<file>[^}]+)|(?P<name>\w+)(?P<default>:-[^}]*)?)\}")
 """``${NAME}``, ``${NAME:-default}`` and ``${file:PATH}``."""
 
-_NAMED_BY_USERS = "views"
+_NAMED_BY_USERS = frozenset({"views", "record"})
 """Below it stand names that the user chose: a field may well be called key."""
 _PARAMETER = re.compile(
     r"(?P<before>(?:^|[\s?&;'])\w*password\s*=\s*)(?P<secret>'(?:[^'\\]|\\.)*'?|(?:\\.|[^\s&;])+)",
@@ -37,7 +37,7 @@ def is_in_clear(path: Path, text: str) -> bool:
     >>> is_in_clear(("event_store", "postgresql", "dsn"), "postgresql://me:${PASSWORD}@host/db")
     False
     """
-    if not path or path[0] == _NAMED_BY_USERS:
+    if not path or path[0] in _NAMED_BY_USERS or "fields" in path[:-1]:
         return False
     literal = REFERENCE.sub(lambda found: (found["default"] or ":-")[2:], text)
     if path[-1] in SECRET_KEYS:

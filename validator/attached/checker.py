@@ -401,18 +401,32 @@ class StoreChecker:
             for suspect in self.suspects
         )
 
+    def differing(self) -> int:
+        """Return how many suspects differed at the last look and are no findings yet."""
+        name = self.settings.name
+        return sum(
+            suspect.wrong_since is not None and not self._book.of_item(name, suspect.key)
+            for suspect in self.suspects
+        )
+
     @property
     def is_busy(self) -> bool:
         """Whether something was read that is not judged yet, or confirmed and not reported."""
         return bool(self._pending) or self._reporter.is_holding
 
-    def unconfirmed(self) -> int:
-        """Return how many suspects are not yet findings."""
+    def unconfirmed(self, before: float) -> int:
+        """Return how many suspects from before a moment are not yet findings."""
         name = self.settings.name
         return sum(
             not self._book.of_item(name, s.key) and not self._reporter.is_member(s.key)
             for s in self.suspects
+            if s.first_at <= before
         )
+
+    @property
+    def grade(self) -> str:
+        """How well a look proves: by the row's own offset, or by what it had time to apply."""
+        return "exact" if self._reader.is_exact else "bracketed"
 
     def close(self) -> None:
         """Close the store."""

@@ -27,6 +27,7 @@ MAXIMUM_NAME_BYTES = 400
 """LMDB's keys are at most 511 bytes; longer names are cut, and a hash keeps them apart."""
 _ABOUT = b"fold"
 _COUNTS = b"counts"
+_STORES = "store"
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -195,6 +196,17 @@ class KeyedReference:
 
         self._write(write)
 
+    def number_of(self, store: str) -> int:
+        """Return the number under which a store's rows are kept, the same for ever."""
+        known = {name: data[0] for name, data in self.stored(_STORES).items()}
+        if store not in known:
+            free = [number for number in range(256) if number not in known.values()]
+            if not free:
+                raise ConfigurationError(f"{self._path} knows 256 stores: name another --data-dir")
+            known[store] = free[0]
+            self.store(_STORES, {store: bytes((free[0],))})
+        return known[store]
+
     # -- findings and progress -------------------------------------------------------------------
 
     def stored(self, kind: str) -> dict[str, bytes]:
@@ -259,8 +271,8 @@ class KeyedReference:
     def _failure(self, error: Exception) -> StorageError:
         return StorageError(
             f"{self._path}: the reference cannot be kept there ({error}): check that the folder "
-            "can be written and the disk has space; if it is damaged, delete it and the log is folded "
-            "anew"
+            "can be written and the disk has space; if it is damaged, delete it and the log is "
+            "folded anew"
         )
 
 

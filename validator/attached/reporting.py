@@ -41,7 +41,7 @@ OTHER_SUBJECT = "an event of another subject"
 
 
 class Confirmed(Struct, frozen=True):
-    """An item that two looks found wrong; ``agreed``: the fold's position when it last was right."""
+    """An item that two looks found wrong; ``agreed``: where the fold was when it last was right."""
 
     key: bytes
     name: tuple[str, str]

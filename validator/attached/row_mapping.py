@@ -66,6 +66,7 @@ class RowReader:
         self._mapping = mapping
         self._columns = key_columns
         self.is_text = mapping.is_text
+        self.is_exact = bool(mapping.offset or mapping.version)
         for name in (mapping.subject, mapping.type_column):
             if name and name not in key_columns:
                 raise ConfigurationError(

@@ -198,7 +198,11 @@ class AttachedValidator:
             return standing("UNKNOWN", f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}")
         if undecided:
             return standing("UNKNOWN", f"{undecided} keys change too fast to be judged")
-        # 4. Not everything was looked at lately.
+        # 4. Something differs, and must still do so at the next look to be a finding.
+        differing = checker.differing()
+        if differing:
+            return standing("UNKNOWN", f"{differing} keys differ and are read again")
+        # 5. Not everything was looked at lately.
         if not self.is_caught_up or walk.finished_at is None:
             return standing("UNKNOWN", "not everything has been looked at yet")
         age = now - walk.finished_at

@@ -2,8 +2,8 @@
 
 ``redis://host:port/0?match=ctx:*&key=ctx:{user_id}&value=hash``: ``match`` picks the keys, ``key``
 says which parts of them are the key columns (default: what the pattern's ``*`` stands for),
-``value`` is ``hash`` (the fields are the columns, every value is text) or ``json``. The other parameters are
-the client's, such as ``ssl_ca_certs``.
+``value`` is ``hash`` (the fields are the columns, every value is text) or ``json``. The other
+parameters are the client's, such as ``ssl_ca_certs``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import msgspec
@@ -101,7 +101,7 @@ class RedisStore:
                 f"columns are {', '.join(self.key_columns)}"
             )
         self._wanted = None if columns is None else list(columns)
-        self.is_typed: Final = not self._is_hash
+        self.is_typed = not self._is_hash
         try:
             # Without ? and password: what is shown.
             parts = urlsplit(url)

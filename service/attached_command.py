@@ -1,0 +1,97 @@
+"""The `attach` command: opens what the file names, shows what is found, serves it if asked to."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import click
+from msgspec import Struct
+from rich.console import Console
+
+from service.attached import open_attached, run
+from service.attached_configuration import AttachedConfiguration, load_attached
+from service.attached_screen import AttachedScreen, JsonScreen, LiveScreen, PlainScreen
+from synchroscope.errors import UnavailableError
+
+RETRY_SECONDS = 2.0
+
+
+class AttachOptions(Struct, frozen=True):
+    """What the command line says."""
+
+    file: Path
+    once: bool
+    as_json: bool
+    data_dir: Path | None
+    timeout_seconds: float
+    http_host: str
+    http_port: int | None
+
+
+def attach_and_watch(options: AttachOptions, environ: Mapping[str, str], console: Console) -> int:
+    """Run the command; return the exit code."""
+    configuration = load_attached(options.file, environ)
+    ended = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    with ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.signal(number, on_signal)
+                stack.callback(signal.signal, number, before)
+        folder = options.data_dir
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="synchroscope-")))
+        screen = _screen(options, console)
+        stack.callback(screen.close)
+        if options.http_port is not None:
+            from service.attached_http import serve
+
+            server = serve(screen, options.http_host, options.http_port)
+            stack.callback(server.stop)
+            click.echo(f"serving {server.url}", err=True)
+        return _watch(options, configuration, folder, screen, ended)
+
+
+def _watch(
+    options: AttachOptions,
+    configuration: AttachedConfiguration,
+    folder: Path,
+    screen: AttachedScreen,
+    ended: threading.Event,
+) -> int:
+    while not ended.is_set():
+        try:
+            running = open_attached(configuration, folder)
+        except UnavailableError as error:
+            if options.once:
+                raise
+            click.echo(f"synchroscope: {error}; trying again", err=True)
+            ended.wait(RETRY_SECONDS)
+            continue
+        try:
+            return run(
+                running,
+                screen,
+                once=options.once,
+                is_ended=ended.is_set,
+                timeout_seconds=options.timeout_seconds,
+            )
+        finally:
+            running.validator.close()
+    return 3
+
+
+def _screen(options: AttachOptions, console: Console) -> AttachedScreen:
+    if options.as_json:
+        return JsonScreen(sys.stdout)
+    return LiveScreen(console) if console.is_terminal else PlainScreen(console)
