@@ -8,11 +8,9 @@ from synchroscope.ports import NewRecord, Record
 from synchroscope.tally import (
     DEFAULT_TELL_SECONDS,
     RELAY,
-    Sum,
     Tally,
     ToldTally,
     decode_tally,
-    event_lanes,
     tally_key,
     tally_note,
 )
@@ -52,8 +50,7 @@ class RelayTally:
 
     def hand_over(self, events: Sequence[Handed], last: int) -> None:
         """Count what the log certainly has now, up to store position `last`."""
-        for recorded, partition, value in events:
-            self._tally.add(recorded, Sum(1, *event_lanes(value)), partition)
+        self._tally.add_all(events)
         self.end = max(self.end, last + 1)
         self._is_news = True
 

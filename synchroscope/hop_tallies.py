@@ -26,11 +26,9 @@ from synchroscope.tally import (
     DEFAULT_WINDOW_SECONDS,
     PRODUCER,
     REPLICA,
-    Sum,
     Tally,
     ToldTally,
     decode_tally,
-    event_lanes,
     sum_of,
     tally_key,
     tally_note,
@@ -202,12 +200,14 @@ class ReplicaTally:
     def applied(self, partition: int, records: Sequence[Record], position: int) -> None:
         """Count what was applied of the records; the replica stands at `position` now."""
         segment = self._segments[partition]
+        offsets = self._storage.take()
         by_offset = {record.offset: record for record in records}
-        for offset in self._storage.take():
-            record = by_offset.get(offset)
-            at = None if record is None else recorded_at(record)
-            if record is not None and at is not None:
-                segment.tally.add(at, Sum(1, *event_lanes(record.value)), partition)
+        applied = [record for offset in offsets if (record := by_offset.get(offset)) is not None]
+        segment.tally.add_all(
+            (at, partition, record.value)
+            for record in applied
+            if (at := recorded_at(record)) is not None
+        )
         segment.end = position
         segment.is_news = True
 

@@ -165,6 +165,15 @@ class Tally:
         if place[1] >= self.floor:
             self._sums[place] = self._sums.get(place, NOTHING) + total
 
+    def add_all(self, events: Iterable[tuple[float, int, bytes]]) -> None:
+        """Count (recorded, partition, bytes) of many events."""
+        # Events that were stored together were recorded at the same time: few sums for many.
+        groups: dict[tuple[float, int], list[bytes]] = {}
+        for at, partition, value in events:
+            groups.setdefault((at, partition), []).append(value)
+        for (at, partition), values in groups.items():
+            self.add(at, sum_of(values), partition)
+
     def doubt(self, at: float) -> None:
         """Note that something recorded at that time may have passed or not."""
         window = self._open(at)

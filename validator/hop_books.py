@@ -17,7 +17,7 @@ from synchroscope.errors import InvalidEventError
 from synchroscope.event import decode_wire
 from synchroscope.ports import Record
 from synchroscope.recorded import recorded_at
-from synchroscope.tally import NOTHING, StoredRow, Sum, event_lanes, window_of
+from synchroscope.tally import NOTHING, StoredRow, Sum, sum_of, window_of
 from synchroscope.view import View
 from validator.repeats import RecentMarks, store_position
 
@@ -114,10 +114,10 @@ class BookKeeper:
     def __init__(self, books: Books, views: Iterable[View], window_seconds: float) -> None:
         self.books = books
         self._window_seconds = window_seconds
-        self._models: dict[str, list[str]] = {}
+        self._models: dict[str, tuple[str, ...]] = {}
         for view in views:
             for kind in view.fields:
-                self._models.setdefault(kind, []).append(view.model)
+                self._models[kind] = (*self._models.get(kind, ()), view.model)
         self._recent = {
             number: RecentMarks(REPEAT_WINDOW, place.recent)
             for number, place in books.places.items()
@@ -125,52 +125,64 @@ class BookKeeper:
 
     def enter_rows(self, rows: Sequence[StoredRow]) -> None:
         """Enter rows of the store, in the store's order."""
+        by_window: dict[int, list[StoredRow]] = {}
         for row in rows:
-            book = self._book(window_of(row.recorded, self._window_seconds))
+            by_window.setdefault(window_of(row.recorded, self._window_seconds), []).append(row)
+        for window, mine in by_window.items():
+            book = self._book(window)
             if book is not None:
-                book.store += Sum(1, *event_lanes(row.data))
-                book.first = book.first or row.position
-                book.last = row.position
-            self.books.store_position = row.position
+                book.store += sum_of(row.data for row in mine)
+                book.first = book.first or mine[0].position
+                book.last = mine[-1].position
+        if rows:
+            self.books.store_position = rows[-1].position
 
     def enter_records(self, number: int, records: Sequence[Record], position: int) -> None:
         """Enter records of one partition of the log, in its order."""
-        place, recent = self.books.places[number], self._recent[number]
+        place = self.books.places[number]
+        groups: dict[tuple[int, bool, tuple[str, ...]], list[bytes]] = {}
         for record in records:
             published = store_position(record)
             is_repeat = published is not None and published <= place.published
             place.published = max(place.published, published or 0)
-            head = None if is_repeat else _applicable_head(record, published)
-            is_new = False
-            if head is not None:
-                mark = event_hash(head.event_id)
-                is_new = mark not in recent
-                if is_new:
-                    recent.add(mark)
+            models = () if is_repeat else self._to_apply(number, record, published)
             at = recorded_at(record)
             if at is None:
                 continue  # Nobody can say which window it is of.
-            book = self._book(window_of(at, self._window_seconds))
-            if book is None:
-                continue
-            models = self._models.get(head.context_type, ()) if head and is_new else ()
-            self._enter(book, number, record, models, is_repeat=is_repeat)
+            window = window_of(at, self._window_seconds)
+            part = self._part(window, number, record.offset)
+            if part is not None:
+                part.last = record.offset
+                groups.setdefault((window, is_repeat, models), []).append(record.value)
+        # Few sums for many records: those of a batch are alike.
+        for (window, is_repeat, models), values in groups.items():
+            part, total = self.books.windows[window].partitions[number], sum_of(values)
+            part.total += total
+            if is_repeat:
+                part.repeated += total
+            for model in models:
+                part.views[model] = part.views.get(model, NOTHING) + total
         place.position = position
 
-    @staticmethod
-    def _enter(
-        book: Book, number: int, record: Record, models: Sequence[str], *, is_repeat: bool
-    ) -> None:
+    def _to_apply(self, number: int, record: Record, published: int | None) -> tuple[str, ...]:
+        """Return the models whose replicas have to apply a record."""
+        head = _applicable_head(record, published)
+        if head is None:
+            return ()
+        mark, recent = event_hash(head.event_id), self._recent[number]
+        if mark in recent:
+            return ()
+        recent.add(mark)
+        return self._models.get(head.context_type, ())
+
+    def _part(self, window: int, number: int, offset: int) -> PartitionBook | None:
+        book = self._book(window)
+        if book is None:
+            return None
         part = book.partitions.get(number)
         if part is None:
-            part = book.partitions[number] = PartitionBook(first=record.offset)
-        one = Sum(1, *event_lanes(record.value))
-        part.total += one
-        part.last = record.offset
-        if is_repeat:
-            part.repeated += one
-        for model in models:
-            part.views[model] = part.views.get(model, NOTHING) + one
+            part = book.partitions[number] = PartitionBook(first=offset)
+        return part
 
     def _book(self, window: int) -> Book | None:
         if window < self.books.floor:

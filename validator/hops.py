@@ -13,19 +13,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress
-from synchroscope.recorded import recorded_at
 from synchroscope.tally import (
     DEFAULT_WINDOW_SECONDS,
     NOTHING,
     TALLY_PREFIX,
-    StoredRow,
     Sum,
     decode_tally,
     window_of,
@@ -34,7 +31,8 @@ from synchroscope.view import View
 from validator.finding import Finding
 from validator.hop_books import Book, BookKeeper, Books, LogPlace
 from validator.hop_finding import finding_of
-from validator.hop_naming import Suspect, differing, doubled, lost, name
+from validator.hop_namer import EventRows, HopNamer
+from validator.hop_naming import Suspect
 from validator.hop_standing import HopStanding, HopWork, hop_standing_note
 from validator.hop_tellings import Tellings
 from validator.hop_verdicts import (
@@ -61,21 +59,7 @@ KEPT_WINDOWS = 30
 """How long windows are compared again, in windows; hops remember a little more."""
 MAXIMUM_VERDICTS = 1_000
 """Verdicts that `HopAuditor.verdicts` keeps."""
-MAXIMUM_READ_AGAIN = 20_000
-"""Events of a window that are read again to name some of them."""
 FORMAT = 1
-
-
-class EventRows(Protocol):
-    """The event store, as the audit reads it."""
-
-    def rows(self, after: int, limit: int) -> list[StoredRow]:
-        """Return events in total order, from the one after position `after` on, as bytes."""
-        ...
-
-    def count(self) -> int:
-        """Return the highest position."""
-        ...
 
 
 class Checkpoint(Struct, array_like=True):
@@ -136,6 +120,7 @@ class HopAuditor:
         self._store = store
         self._views = list(views)
         self._expected = Expected(producers, dict(replicas), window_seconds, settle_seconds)
+        self._namer = HopNamer(log, store, window_seconds)
         self._read_records = read_records
         self._round_seconds = round_seconds
         self._compared_at: float | None = None
@@ -276,7 +261,7 @@ class HopAuditor:
         suspects: list[Suspect] | None = None
         hop = verdict.place.hop
         if verdict.verdict is Verdict.DIVERGED and verdict.kind is not None:
-            suspects = self._name(verdict.window, book, one)
+            suspects = self._namer.name(verdict.window, book, one)
             if suspects is not None:
                 verdict = _named(verdict, suspects)
             self.events[hop, verdict.kind or ""] += verdict.events
@@ -312,52 +297,6 @@ class HopAuditor:
         for kept in (self._results, self._suspected):
             for place in [place for place in kept if place[0] <= window]:
                 del kept[place]
-
-    # -- naming ------------------------------------------------------------------------------
-
-    def _name(self, window: int, book: Book, one: Comparison) -> list[Suspect] | None:
-        """Return the events that make up the difference, read again from store and log."""
-        hop, partition = one.place.hop, one.place.partition
-        stored = self._stored_values(window, book)
-        logged = self._logged_values(window, book, partition if hop == LOG_REPLICA else None)
-        if stored is None or logged is None:
-            return None
-        if hop == PRODUCER_STORE:  # What the store does not have, nobody else can name.
-            return name(one.difference, doubled(stored))
-        if hop == LOG_REPLICA:
-            found = name(one.difference, lost(logged))
-            return found or name(one.difference, doubled(logged))
-        return name(one.difference, differing(stored, logged)) or name(
-            one.difference, doubled(stored)
-        )
-
-    def _stored_values(self, window: int, book: Book) -> list[bytes] | None:
-        span = book.last - book.first + 1 if book.last else 0
-        if span > MAXIMUM_READ_AGAIN:
-            return None
-        rows = self._store.rows(book.first - 1, span) if span else []
-        length = self._expected.window_seconds
-        return [row.data for row in rows if window_of(row.recorded, length) == window]
-
-    def _logged_values(self, window: int, book: Book, only: int | None) -> list[bytes] | None:
-        found: list[bytes] = []
-        length = self._expected.window_seconds
-        for number, part in book.partitions.items():
-            if only not in (None, number):
-                continue
-            if part.last - part.first >= MAXIMUM_READ_AGAIN:
-                return None
-            position = part.first
-            while position <= part.last:
-                batch = self._log.read(EVENTS, number, position, part.last + 1 - position)
-                if batch.position <= position:
-                    return None
-                for record in batch.records:
-                    at = recorded_at(record)
-                    if at is not None and window_of(at, length) == window:
-                        found.append(record.value)
-                position = batch.position
-        return found
 
     # -- publishing --------------------------------------------------------------------------
 
