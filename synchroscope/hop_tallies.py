@@ -147,8 +147,7 @@ class TalliedStorage:
         self._applied = []
         self._storage.commit(records, partition, state, chunk, journal_floor)
         if chunk is not None:
-            entries = _decode_entries(chunk.data)[0]
-            self._applied = [entry.offset for entry in entries]
+            self._applied = [entry.offset for entry in _decode_chunk(chunk.data).entries]
 
     def take(self) -> list[int]:
         """Return the offsets of the last commit, and forget them."""
@@ -156,7 +155,13 @@ class TalliedStorage:
         return applied
 
 
-_decode_entries = msgspec.msgpack.Decoder(tuple[list[Entry], list[msgspec.Raw]]).decode
+class _Chunk(Struct, array_like=True):
+    """The beginning of a journal chunk, as a replica stores it; the rest is not decoded."""
+
+    entries: list[Entry]
+
+
+_decode_chunk = msgspec.msgpack.Decoder(_Chunk).decode
 
 
 class ReplicaTally:
