@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from service.cli_differs import differs
+
 if TYPE_CHECKING:
     from service.configuration import Configuration
 
@@ -175,4 +177,4 @@ def retire(name: str, config: Path, undo: bool) -> None:
     sys.exit(retire(_load(config), name, _console(), undo=undo))
 
 
-COMMANDS = (check_config, run, prepare, status, prove, replica)
+COMMANDS = (check_config, run, prepare, status, prove, replica, differs)

@@ -1,0 +1,91 @@
+"""Random samples of a stream whose length nobody knows, in bounded memory."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from xxhash import xxh3_64_intdigest
+
+Item = TypeVar("Item")
+
+
+class Reservoir(Generic[Item]):
+    """A uniform sample of all that was offered (algorithm R; J. Vitter, *ACM TOMS* 11, 1985).
+
+    Parameters
+    ----------
+    size: How many are kept. Higher: finer shares, more memory and time.
+    rng: Where chance comes from.
+
+    >>> sample = Reservoir(3, random.Random(1))
+    >>> for number in range(100): sample.offer(lambda: number)
+    >>> len(sample.items), sample.offered
+    (3, 100)
+    """
+
+    def __init__(self, size: int, rng: random.Random) -> None:
+        self._size = size
+        self._rng = rng
+        self.items: list[Item] = []
+        self.offered = 0
+
+    def offer(self, make: Callable[[], Item]) -> None:
+        """Take the next one, or not; it is made only if it is taken."""
+        self.offered += 1
+        if len(self.items) < self._size:
+            self.items.append(make())
+            return
+        place = int(self._rng.random() * self.offered)
+        if place < self._size:
+            self.items[place] = make()
+
+
+class DistinctSample(Generic[Item]):
+    """A uniform sample of the different keys that were offered, each with an item of its own.
+
+    A key that is in the sample at the end was in it since it was first offered.
+
+    Those with the least hashes are kept, so that it does not matter how often a key comes (E. Cohen
+    and H. Kaplan, "Summarizing data using bottom-k sketches", *PODC* 2007).
+
+    Parameters
+    ----------
+    size: How many keys are kept.
+    seed: Chooses the hash.
+
+    >>> sample = DistinctSample(2, 0)
+    >>> for key in "aaabaca":
+    ...     item = sample.offer(key, list)
+    ...     if item is not None: item.append(key)
+    >>> [len(set(item)) for item in sample.items]
+    [1, 1]
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._seed = seed
+        self._greatest: list[tuple[int, str]] = []
+        self._items: dict[str, Item] = {}
+
+    @property
+    def items(self) -> list[Item]:
+        """The items of the kept keys."""
+        return list(self._items.values())
+
+    def offer(self, key: str, make: Callable[[], Item]) -> Item | None:
+        """Return the key's item, made anew if it is taken now; None where it is not taken."""
+        if key in self._items:
+            return self._items[key]
+        number = -xxh3_64_intdigest(key.encode(errors="replace"), self._seed)
+        if len(self._items) < self._size:
+            heapq.heappush(self._greatest, (number, key))
+        elif number > self._greatest[0][0]:
+            _, gone = heapq.heapreplace(self._greatest, (number, key))
+            del self._items[gone]
+        else:
+            return None
+        self._items[key] = make()
+        return self._items[key]
