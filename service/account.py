@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from synchroscope.latency import Latencies
 from validator.finding import Finding
+from validator.hop_standing import HopStanding
 from validator.schemas.checker import SchemaStanding
 from validator.status import ReplicaStatus
 
@@ -56,3 +57,4 @@ class Account(Struct, frozen=True):
     faults: Sequence[Mapping[str, Any]]
     findings: Sequence[Finding]
     schemas: SchemaStanding | None = None
+    hops: HopStanding | None = None

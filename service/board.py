@@ -15,6 +15,7 @@ from msgspec import Struct
 from service.schema_room import findings_of
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord
+from validator.hop_standing import HOP_STANDING_KEY, HopStanding, decode_hop_standing
 from validator.schemas.checker import STANDING_KEY, SchemaStanding
 from validator.schemas.checker import decode_standing as decode_schemas
 from validator.standing import STANDING_PREFIX, Standing, decode_standing
@@ -99,6 +100,8 @@ class Board:
         self._partitions = range(log.partitions(EVENTS))
         self.processes: dict[str, ProcessRecord] = {}
         self.retired: set[str] = set()
+        self.hops: HopStanding | None = None
+        """How the hops stood when their audit last said so."""
         self.schemas: SchemaStanding | None = None
         """How the check of events against their schemas stood when it last said so."""
 
@@ -119,6 +122,8 @@ class Board:
                 self._standings.update(dict.fromkeys(standing.heads, standing))
         elif key == STANDING_KEY.decode():
             self.schemas = decode_schemas(value)
+        elif key == HOP_STANDING_KEY.decode():
+            self.hops = decode_hop_standing(value)
         elif key.startswith(PROCESS_PREFIX):
             try:
                 self.processes[key] = msgspec.json.decode(value, type=ProcessRecord)

@@ -155,6 +155,14 @@ class SchemasSection(_Section, frozen=True):
     batch_records: Records = 1_000
 
 
+class HopsSection(_Section, frozen=True):
+    """The audit of the hops: what every one counts, and how it is compared."""
+
+    window_seconds: Annotated[float, Meta(ge=1.0, le=3_600.0)] = 10.0
+    settle_seconds: Seconds = 5.0
+    producers: list[str] = []
+
+
 class HttpSection(_Section, frozen=True):
     """Where a process serves metrics, health and API."""
 
@@ -175,6 +183,7 @@ class Configuration(_Section, frozen=True):
     projector: ProjectorSection = ProjectorSection()
     validator: ValidatorSection = ValidatorSection()
     schemas: SchemasSection | None = None
+    hops: HopsSection | None = None
     http: HttpSection = HttpSection()
     startup_timeout_seconds: Seconds = 60.0
 

@@ -87,6 +87,7 @@ class Gatherer:
             faults=faults,
             findings=self._findings.read(),
             schemas=board.schemas,
+            hops=board.hops,
         )
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from typing import Any
 from uuid import uuid4
 
 from msgspec import Struct
@@ -30,11 +31,15 @@ from service.configuration import Configuration
 from service.lag import lag_of
 from service.stores import ReplicaPlan, make_hasher, open_database, open_storage, replica_plans
 from synchroscope.errors import FencedError, SynchroscopeError
+from synchroscope.hop_tallies import ReplicaTally, TalliedStorage
 from synchroscope.ports import EVENTS, STATE, Log, ReplicaStorage
 from synchroscope.replica import Replica
 from validator.finding import timestamp
+from validator.hops import HopAuditor
 from validator.validator import ExpectedReplica, Validator
 
+AUDITING_PARTITION = 0
+"""Whoever validates this partition audits the hops."""
 TELL_SECONDS = 1.0
 RETIRED_SECONDS = 2.0
 SHORTEST_IDLE_SECONDS = 0.001
@@ -172,7 +177,14 @@ class RelayHost(Held):
             partitioner=PARTITIONERS[self._configuration.partitioner],
             batch_records=self._configuration.relay.batch_records,
             cloudevents=self._configuration.relay.cloudevents,
+            **self._counting(),
         )
+
+    def _counting(self) -> dict[str, Any]:
+        hops = self._configuration.hops
+        if hops is None:
+            return {}
+        return {"tally_life": uuid4().hex, "tally_window_seconds": hops.window_seconds}
 
     def _retire(self) -> None:
         self._relay = self._store = self._log = None
@@ -229,11 +241,17 @@ class ProjectorHost(Held):
 
     def _add(self, configuration: Configuration, plan: ReplicaPlan, divided: bool) -> None:
         storage = self._stack.enter_context(closing(open_storage(plan)))
-        options = configuration.projector
+        options, hops = configuration.projector, configuration.hops
+        counted, tally = storage, None
+        if hops is not None:
+            counted = TalliedStorage(storage)
+            tally = ReplicaTally(
+                plan.name, uuid4().hex, counted, window_seconds=hops.window_seconds
+            )
         replica = Replica(
             plan.name,
             plan.view,
-            storage,
+            counted,
             incarnation=uuid4().hex,
             hasher=self._hasher,
             bits=configuration.validator.digest.bits,
@@ -252,6 +270,7 @@ class ProjectorHost(Held):
             scrub_interval_seconds=options.scrub_interval_seconds,
             clock=time.time,
             shared=divided,
+            tally=tally,
         )
 
     def _make_faulty(
@@ -349,12 +368,15 @@ class ValidatorHost(Held):
         self._terms: dict[int, int] = {}
         self._writers: dict[int, KafkaLog] = {}
         self.validators: dict[int, Validator] = {}
+        self._auditor: HopAuditor | None = None
         self._stack.callback(self._drop_all)
 
     def step(self, now: float) -> int:
         """Step the validators of the partitions that this process owns."""
         self._follow(self.division.owned())
         consumed = sum(validator.step(now).consumed for validator in self.validators.values())
+        if self._auditor is not None:
+            consumed += self._auditor.step(now).consumed
         if self._teller.is_due(now):
             self._teller.tell(self._log, now, list(self.validators))
             self.division.commit(
@@ -374,6 +396,8 @@ class ValidatorHost(Held):
             if number not in self.validators:
                 self._terms[number] = term
                 self.validators[number] = self._make(number)
+                if number == AUDITING_PARTITION:
+                    self._auditor = self._make_auditor()
 
     def _make(self, number: int) -> Validator:
         writer = KafkaLog(self._settings, writer=f"validator-{number}")
@@ -399,7 +423,26 @@ class ValidatorHost(Held):
             worker=self._identity.process,
         )
 
+    def _make_auditor(self) -> HopAuditor | None:
+        """Return the audit of all hops: one process does it, the validator of one partition."""
+        hops = self._configuration.hops
+        if hops is None:
+            return None
+        expected = [plan for plan in self._plans if plan.name not in self._retired]
+        return HopAuditor(
+            SplitLog(self._log, self._writers[AUDITING_PARTITION]),
+            self._store,
+            list({plan.view.model: plan.view for plan in self._plans}.values()),
+            {plan.name: plan.view.model for plan in expected},
+            time.time(),
+            producers=hops.producers,
+            window_seconds=hops.window_seconds,
+            settle_seconds=hops.settle_seconds,
+        )
+
     def _drop(self, number: int) -> None:
+        if number == AUDITING_PARTITION:
+            self._auditor = None
         self.validators.pop(number, None)
         writer = self._writers.pop(number, None)
         if writer is not None:

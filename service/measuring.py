@@ -12,7 +12,14 @@ from service.board import ProcessRecord
 from service.supervision import Health
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS
-from tracing.metrics import GroupLag, Measurements, ReplicaMeasurements, RoleMeasurements
+from tracing.metrics import (
+    GroupLag,
+    HopMeasurements,
+    Measurements,
+    ReplicaMeasurements,
+    RoleMeasurements,
+)
+from validator.hop_standing import HopWork
 
 
 def measurements_of(account: Account) -> Measurements:
@@ -42,7 +49,7 @@ def measurements_of(account: Account) -> Measurements:
     if account.relay_position is not None:
         backlog = max(account.events_produced - account.relay_position, 0)
     folded = account.reference_positions
-    schemas = account.schemas
+    schemas, hops = account.schemas, account.hops
     return Measurements(
         at=account.at,
         events_produced=account.events_produced,
@@ -62,6 +69,7 @@ def measurements_of(account: Account) -> Measurements:
         latencies=account.latencies,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
+        hops={} if hops is None else {name: _hop(work) for name, work in hops.hops.items()},
         schema_checks={} if schemas is None else schemas.checks,
         schema_violations={} if schemas is None else schemas.rules,
         schema_unchecked_types=None if schemas is None else len(schemas.unchecked),
@@ -71,6 +79,10 @@ def measurements_of(account: Account) -> Measurements:
             else None
         ),
     )
+
+
+def _hop(work: HopWork) -> HopMeasurements:
+    return HopMeasurements(work.windows, work.events, work.judged_until)
 
 
 def process_measurements(

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,11 @@ from service.stores import migrate, replica_plans
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import REQUESTS, NewRecord
 from synchroscope.report import Check, encode_message
+from validator.hop_standing import HopStanding
+from validator.hop_verdicts import KINDS
+from validator.watch import Verdict
 
+_VERDICTS = (Verdict.CONSISTENT, Verdict.UNKNOWN, Verdict.DIVERGED)
 LOOK_SECONDS = 0.2
 ASK_SECONDS = 3.0
 
@@ -48,6 +53,8 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
         report = build_report(account)
         board = gatherer.board
         report["unvalidated_partitions"] = board.unvalidated(now)
+        if board.hops is not None:
+            report["hops"] = msgspec.to_builtins(board.hops)
         report["kafka_client"] = chosen_client(configuration.log.kafka)
         report["processes"] = [
             {
@@ -67,11 +74,28 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
     if report["unvalidated_partitions"]:
         numbers = ", ".join(map(str, report["unvalidated_partitions"]))
         console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
+    if board.hops is not None:
+        console.print(_hop_table(board.hops, now))
     for name, replica in report["replicas"].items():
         if replica["verdict"] != "CONSISTENT":
             console.print(f"{name}: {replica['verdict']}, {replica['reason']}", highlight=False)
     console.print(f"Kafka client here: {report['kafka_client']}", style="dim", highlight=False)
     return exit_code(report)
+
+
+def _hop_table(standing: HopStanding, now: float) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("hop", "windows alike", "unknown", "differ", "lost, doubled, altered", "up to"):
+        table.add_column(name)
+    for hop, work in standing.hops.items():
+        until = work.judged_until
+        table.add_row(
+            hop.replace(">", " > "),
+            *(f"{work.windows.get(verdict.value, 0):,}" for verdict in _VERDICTS),
+            ", ".join(f"{work.events.get(kind, 0):,}" for kind in KINDS),
+            "never" if until is None else f"{now - until:.0f} s ago",
+        )
+    return table
 
 
 def _process_table(report: dict[str, Any]) -> Table:

@@ -64,6 +64,14 @@ class GroupLag(Struct, frozen=True):
     seconds: float | None
 
 
+class HopMeasurements(Struct, frozen=True):
+    """One hop: windows by verdict, events by what befell them, end of the newest one compared."""
+
+    windows: Mapping[str, int]
+    events: Mapping[str, int]
+    judged_until: float | None
+
+
 class Measurements(Struct, frozen=True):
     """Everything that is exposed, at one moment.
 
@@ -94,6 +102,7 @@ class Measurements(Struct, frozen=True):
     validator_lag_events: int | None = None
     validator_requests: int = 0
     repeated_in_log: int = 0
+    hops: Mapping[str, HopMeasurements] = {}
     schema_checks: Mapping[str, int] = {}
     schema_violations: Mapping[str, int] = {}
     schema_unchecked_types: int | None = None
@@ -211,6 +220,21 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
         "Age of the first record of the partition that the consumer group has not read.",
         ("group", "topic", "partition"),
     ),
+    "synchroscope_hop_windows_total": (
+        _C,
+        "Windows that were compared between two hops, by verdict.",
+        ("hop", "verdict"),
+    ),
+    "synchroscope_hop_events_total": (
+        _C,
+        "Events that were found lost, doubled or altered between two hops.",
+        ("hop", "kind"),
+    ),
+    "synchroscope_hop_compared_timestamp_seconds": (
+        _G,
+        "End of the newest window that was compared.",
+        ("hop",),
+    ),
     "synchroscope_last_step_timestamp_seconds": (_G, "When the process last did its rounds.", ()),
 }
 
@@ -290,6 +314,19 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         "synchroscope_findings_resolved_total": labelled(found.resolved),
         "synchroscope_validator_lag_events": total(found.validator_lag_events),
         "synchroscope_validator_requests_total": total(found.validator_requests),
+        "synchroscope_hop_windows_total": [
+            ((hop, verdict), number)
+            for hop, work in found.hops.items()
+            for verdict, number in work.windows.items()
+        ],
+        "synchroscope_hop_events_total": [
+            ((hop, kind), number)
+            for hop, work in found.hops.items()
+            for kind, number in work.events.items()
+        ],
+        "synchroscope_hop_compared_timestamp_seconds": [
+            ((hop,), work.judged_until) for hop, work in found.hops.items()
+        ],
         "synchroscope_log_repeated_events_total": total(found.repeated_in_log),
         "synchroscope_schema_checks_total": labelled(found.schema_checks),
         "synchroscope_schema_violations_total": labelled(found.schema_violations),

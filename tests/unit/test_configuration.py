@@ -274,7 +274,7 @@ def test_what_is_wrong_is_named_with_its_place_and_what_is_allowed(
         ("replicsa: []", "replicsa: unknown key; did you mean replicas?"),
         ("relay: {batch_record: 5}", "relay.batch_record: unknown key; did you mean"),
         ("http: {socket: 5}", "http.socket: unknown key; known are host, port"),
-        ("'': 1", "unknown key; known are event_store, http"),
+        ("'': 1", "unknown key; known are event_store, hops, http"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(
