@@ -115,6 +115,13 @@ class Book:
         self._reference.store(_FINDINGS, rows)
         self._store_counts()
 
+    def amend(self, name: str, evidence: dict[str, Any]) -> None:
+        """Replace the evidence of an open finding by what is known now."""
+        finding = msgspec.structs.replace(self.open[name], evidence=evidence)
+        self._enter(finding)
+        self._news.append(finding)
+        self._reference.store(_FINDINGS, {name: encode_finding(finding)})
+
     def agree(self, store: str, keys: Iterable[bytes], now: float) -> None:
         """Resolve every finding of items that a look found to be what they must be."""
         for key in keys:

@@ -16,10 +16,11 @@ from msgspec import Struct
 from synchroscope.errors import UnavailableError
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
+from validator.attached.confirmed import Confirmed
 from validator.attached.history import Item, value_hash
 from validator.attached.log_view import LogView, Positions
 from validator.attached.reference import KeyedReference, Seen, item_key
-from validator.attached.reporting import Confirmed, Reporter
+from validator.attached.reporting import Reporter
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.schedule import Due, Schedule
 from validator.attached.suspects import Suspect, Suspects

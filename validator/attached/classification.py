@@ -24,6 +24,7 @@ OTHER_WRITE = "written behind the pipeline's back"
 NOT_AT_OFFSET = "not the value of the stored offset"
 UNKNOWN_VALUE = "no version that is still known"
 REVERSIONS = frozenset({OLDER_WRITE, DELETED})
+MAYBE_REVERTED = REVERSIONS | {NOT_APPLIED, DELETE_NOT_APPLIED}
 
 
 class Cause(Struct, frozen=True):
@@ -38,8 +39,16 @@ class Cause(Struct, frozen=True):
 def causes(item: Item | None, found: Look, *, is_text: bool) -> list[Cause]:
     """Return what happened to the item's wrong fields, those of one cause together."""
     grouped: dict[tuple[Kind, str], list[FieldLook]] = {}
+    writers: tuple[tuple[Kind, str], ...] = (
+        ("foreign", OTHER_WRITE),
+        ("unexplained", UNKNOWN_VALUE),
+    )
     for field in found.wrong:
         grouped.setdefault(_cause(item, field, is_text), []).append(field)
+    for writer in writers:
+        if writer in grouped:
+            # Whoever wrote what the log never said most likely wrote the rest of it too.
+            grouped[writer] += grouped.pop(("reordered", OLDER_WRITE), [])
     return [
         Cause(kind, text, fields, _first_bad(kind, fields))
         for (kind, text), fields in grouped.items()

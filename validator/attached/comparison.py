@@ -19,6 +19,7 @@ from validator.attached.row_mapping import RowReader, SeenRow
 State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
 NOTHING_SEEN = Seen()
+NEVER_ENDS = 2**63 - 1
 UNIQUE_AMONG = 64
 """A value that is unique among so many versions is taken for unique among the forgotten ones."""
 
@@ -55,6 +56,7 @@ class FieldLook(Struct, frozen=True):
     is_passed: bool = False
     is_of_another_version: bool = False
     is_cut: bool = False
+    spans: Sequence[tuple[int, int]] = ()
 
     @property
     def is_wrong(self) -> bool:
@@ -99,17 +101,21 @@ class Look(Struct, frozen=True):
         missing = [f.following for f in self.fields if f.state == "behind"]
         return min((offset for offset in missing if offset is not None), default=None)
 
-    def positions(self) -> tuple[int, int | None] | None:
-        """Return the positions [first, end) at which the log had just this; None: at none."""
-        low, high = 0, None
-        for field in self.fields:
-            if field.matched is None:
-                return None
-            low = max(low, field.matched + 1)
-            if field.following is not None:
-                high = field.following if high is None else min(high, field.following)
-        # A position is the next offset to read: the event before `low` was the last one applied.
-        return None if high is not None and high < low else (low, None if high is None else high)
+    def positions(self) -> list[tuple[int, int]]:
+        """Return the spans of positions, ends included, at which the log had what is wrong here.
+
+        A position is the next offset to read. Fields that are right do not count: a later event may
+        have brought them forward.
+        """
+        spans = [(0, NEVER_ENDS)]
+        for field in self.wrong:
+            spans = [
+                (max(low, other_low), min(high, other_high))
+                for low, high in spans
+                for other_low, other_high in field.spans
+                if max(low, other_low) <= min(high, other_high)
+            ]
+        return spans
 
 
 def look(
@@ -212,9 +218,14 @@ def _field(
             "behind",
             place,
             is_reverted=before >= following,
+            spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
             is_passed=passed(following, _timestamp_of(item, name, following)),
         )
     return found("unclear" if due < 0 else "strange")
+
+
+def _end(entries: Sequence[Entry], place: int) -> int:
+    return entries[place + 1].offset if place + 1 < len(entries) else NEVER_ENDS
 
 
 def _proven(

@@ -6,28 +6,27 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
 
 from synchroscope.errors import InvalidEventError
 from validator.attached.book import MAXIMUM_MEMBERS, Book, Members, make_finding
 from validator.attached.classification import (
     DELETED,
-    OTHER_WRITE,
+    MAYBE_REVERTED,
     REVERSIONS,
-    UNKNOWN_VALUE,
     Cause,
     causes,
 )
-from validator.attached.comparison import FieldLook, Look
-from validator.attached.history import Item, value_hash
+from validator.attached.comparison import NEVER_ENDS, FieldLook
+from validator.attached.confirmed import Confirmed
+from validator.attached.history import value_hash
 from validator.attached.restores import (
     BULK_ITEMS,
-    NEVER_ENDS,
     Reversal,
     common_position,
     fits,
 )
-from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.row_mapping import RowReader
+from validator.attached.strays import Strays
 from validator.attached.walk import Walk
 from validator.finding import Since, timestamp
 
@@ -36,21 +35,6 @@ if TYPE_CHECKING:
 
 FEW_REVERSALS = 3
 HOLD_SECONDS = 30.0
-REMEMBERED_VALUES = 10_000
-OTHER_SUBJECT = "an event of another subject"
-
-
-class Confirmed(Struct, frozen=True):
-    """An item that two looks found wrong; ``agreed``: where the fold was when it last was right."""
-
-    key: bytes
-    name: tuple[str, str]
-    item: Item | None
-    row: SeenRow
-    look: Look
-    agreed: int
-    by_offset: int
-    at: float
 
 
 class Reporter:
@@ -62,8 +46,7 @@ class Reporter:
         self._book = book
         self._held: dict[bytes, Confirmed] = {}
         self._held_since = 0.0
-        #: (field, hash) of values that some key lacks -> where they belong.
-        self._missing_values: dict[tuple[str, int], tuple[str, int, int]] = {}
+        self._strays = Strays(reader, book)
 
     @property
     def is_holding(self) -> bool:
@@ -108,7 +91,7 @@ class Reporter:
             return
         explained = {key: self._causes(found) for key, found in self._held.items()}
         reversals = self._reversals(explained)
-        some = FEW_REVERSALS <= len(reversals) < BULK_ITEMS
+        some = FEW_REVERSALS <= sum(row.is_seen for row in reversals) < BULK_ITEMS
         if some and is_walking and held_seconds < HOLD_SECONDS:
             return  # More of them may be met.
         together = self._report_bulk(reversals, walk, now)
@@ -122,13 +105,12 @@ class Reporter:
         found = []
         for key, found_causes in explained.items():
             confirmed = self._held[key]
-            if confirmed.item is None or any(c.text not in REVERSIONS for c in found_causes):
+            if confirmed.item is None or any(c.text not in MAYBE_REVERTED for c in found_causes):
                 continue
-            positions = confirmed.look.positions()
-            if positions is not None:
-                low, high = positions
-                high = NEVER_ENDS if high is None else high
-                found.append(Reversal(key, confirmed.item.partition, low, high))
+            is_seen = all(cause.text in REVERSIONS for cause in found_causes)
+            spans = confirmed.look.positions()
+            if spans:
+                found.append(Reversal(key, confirmed.item.partition, spans, is_seen))
         return found
 
     def _report_bulk(self, reversals: list[Reversal], walk: Walk, now: float) -> set[bytes]:
@@ -139,14 +121,14 @@ class Reporter:
                 self._book.add_members(finding, more)
                 absorbed.update(more)
         left = [row for row in reversals if row.key not in absorbed]
-        if len(left) < BULK_ITEMS:
+        if sum(row.is_seen for row in left) < BULK_ITEMS:
             return absorbed
         chosen, positions = common_position(left)
-        if len(chosen) < BULK_ITEMS:
+        if sum(row.is_seen for row in chosen) < BULK_ITEMS:
             return absorbed
         keys = {row.key for row in chosen[:MAXIMUM_MEMBERS]}
         names = [self._held[row.key].name for row in chosen]
-        first = min(chosen, key=lambda row: row.high)
+        first = min(chosen, key=lambda row: positions[row.partition])
         finding = make_finding(
             self._settings.name,
             "bulk",
@@ -209,6 +191,7 @@ class Reporter:
             )
             names.append(finding.id)
             self._book.open_finding(finding)
+            self._strays.note(found, cause, finding.id)
         self._book.keep_only(self._settings.name, found.key, names, now)
 
     def _since(self, found: Confirmed, cause: Cause) -> Since | None:
@@ -230,40 +213,13 @@ class Reporter:
         return Since(partition, after, found.by_offset)
 
     def _evidence(self, found: Confirmed, cause: Cause) -> dict[str, Any]:
-        text, more = cause.text, {}
-        for field in cause.fields:
-            if cause.kind == "missed":
-                self._note_missing(found, field)
-            elif text in (OTHER_WRITE, UNKNOWN_VALUE):
-                belongs = self._belongs(field)
-                if belongs is not None:
-                    text = OTHER_SUBJECT
-                    subject, partition, offset = belongs
-                    position = {"partition": partition, "offset": offset}
-                    more = {"belongs_to": {"subject": subject, "position": position}}
-        is_deleted = text == DELETED and not found.row.is_there
+        is_deleted = cause.text == DELETED and not found.row.is_there
         return {
-            "cause": text,
-            **more,
+            "cause": cause.text,
             "row_is_there": found.row.is_there,
             **({"was_seen_there": found.agreed >= 0} if is_deleted else {}),
             "fields": {field.name: self._shown(field) for field in cause.fields},
         }
-
-    def _note_missing(self, found: Confirmed, field: FieldLook) -> None:
-        if found.item is None or field.expected is None:
-            return
-        while len(self._missing_values) >= REMEMBERED_VALUES:
-            del self._missing_values[next(iter(self._missing_values))]
-        place = (found.name[1], found.item.partition, field.expected_offset)
-        self._missing_values[field.name, value_hash(field.expected)] = place
-
-    def _belongs(self, field: FieldLook) -> tuple[str, int, int] | None:
-        for meaning in self._reader.hashes(field.seen):
-            found = self._missing_values.get((field.name, meaning))
-            if found is not None:
-                return found
-        return None
 
     def _shown(self, field: FieldLook) -> dict[str, Any]:
         is_public = field.name in self._settings.public

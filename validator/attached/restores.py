@@ -6,18 +6,26 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from validator.attached.comparison import NEVER_ENDS
+
 BULK_ITEMS = 10
 """So many items that went back together are called one finding."""
-NEVER_ENDS = 2**63 - 1
 
 
 class Reversal(Struct, frozen=True):
-    """An item that went back: it was so at the positions from `low` to `high` of its partition."""
+    """An item that went back: it was so at the positions of these spans, ends included.
+
+    ``is_seen``: something newer was seen there before; else it may only have missed an event.
+    """
 
     key: bytes
     partition: int
-    low: int
-    high: int
+    spans: Sequence[tuple[int, int]]
+    is_seen: bool = True
+
+    def covers(self, position: int) -> bool:
+        """Say whether the item was so at a position."""
+        return any(low <= position <= high for low, high in self.spans)
 
 
 def common_position(
@@ -25,27 +33,30 @@ def common_position(
 ) -> tuple[list[Reversal], dict[int, tuple[int, int]]]:
     """Return the reversals that one older position per partition explains, and those positions.
 
-    In each partition it is the position that explains most of them: a sweep over the ends.
+    In each partition it is the position that explains most of those that were seen to be newer: a
+    sweep over the ends. Of the others, those are taken along that it explains too.
 
-    >>> rows = [Reversal(b"a", 0, 3, 9), Reversal(b"b", 0, 7, 8), Reversal(b"c", 0, 20, 30)]
-    >>> found, positions = common_position(rows)
+    >>> rows = [Reversal(b"a", 0, [(3, 9)]), Reversal(b"b", 0, [(1, 2), (7, 8)])]
+    >>> found, positions = common_position([*rows, Reversal(b"c", 0, [(20, 30)])])
     >>> [row.key for row in found], positions
     ([b'a', b'b'], {0: (7, 8)})
     """
     chosen: list[Reversal] = []
     positions: dict[int, tuple[int, int]] = {}
-    for partition in sorted({row.partition for row in reversals}):
+    for partition in sorted({row.partition for row in reversals if row.is_seen}):
         rows = [row for row in reversals if row.partition == partition]
-        best = _most_covered(rows)
-        fitting = [row for row in rows if row.low <= best <= row.high]
+        best = _most_covered([row for row in rows if row.is_seen])
+        fitting = [row for row in rows if row.covers(best)]
         chosen += fitting
-        positions[partition] = (max(r.low for r in fitting), min(r.high for r in fitting))
+        spans = [span for row in fitting for span in row.spans if span[0] <= best <= span[1]]
+        positions[partition] = (max(low for low, _ in spans), min(high for _, high in spans))
     return chosen, positions
 
 
 def _most_covered(rows: Sequence[Reversal]) -> int:
-    ends = sorted([(row.low, 0) for row in rows] + [(row.high, 1) for row in rows])
-    covered, most, best = 0, 0, rows[0].low
+    spans = [span for row in rows for span in row.spans]
+    ends = sorted([(low, 0) for low, _ in spans] + [(high, 1) for _, high in spans])
+    covered, most, best = 0, 0, spans[0][0]
     for place, is_end in ends:
         covered += -1 if is_end else 1
         if covered > most:
@@ -59,4 +70,4 @@ def fits(positions: Mapping[int, tuple[int, int]], row: Reversal) -> bool:
     Where nothing of its partition went back so far, it is taken to be one of them.
     """
     low, high = positions.get(row.partition, (0, NEVER_ENDS))
-    return row.low <= high and low <= row.high
+    return any(own_low <= high and low <= own_high for own_low, own_high in row.spans)

@@ -1,0 +1,1 @@
+"""A pipeline that knows nothing of Synchroscope, to be watched in attached mode."""
