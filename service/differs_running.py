@@ -18,7 +18,8 @@ from rich.table import Table
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import Log
 from synchroscope.view import View
-from validator.differs import Differs, Dimension, PopulationRanking, what_differs
+from validator.differs import Differs, PopulationRanking, what_differs
+from validator.dimensions import Dimension
 from validator.finding import Finding
 from validator.ledger import FindingsReader
 from validator.ranking import Ranked
@@ -105,6 +106,7 @@ def differs_of(
         false_discovery_rate=asked.false_discovery_rate,
         maximum_events=asked.events,
         dimensions=dict(map(own_dimension, asked.dimensions)),
+        wait=getattr(log, "wait", lambda seconds: None),
     )
 
 

@@ -11,18 +11,23 @@ What is compared with what decides whether chance can be told from cause:
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
-import msgspec
 from msgspec import Struct
 
 from synchroscope.ports import EVENTS, AggregateKey, Log, Record
 from synchroscope.view import View
+from validator.dimensions import (
+    ComparedEvent,
+    Dimension,
+    decode_compared,
+    observe,
+    sees,
+)
 from validator.finding import Finding
 from validator.ranking import FALSE_DISCOVERY_RATE, Observation, Ranked, rank
 from validator.sampling import DistinctSample, Reservoir
@@ -34,6 +39,10 @@ MAXIMUM_EVENTS = 1_000_000
 READ_RECORDS = 1_000
 MAXIMUM_MOMENTS = 64
 """Moments at which keys are compared: those at which divergent ones were seen, or fewer."""
+MAXIMUM_KINDS = 10_000
+"""Kinds of events of which it is kept who sees them."""
+IDLE_READS = 1_000
+WAIT_SECONDS = 0.01
 FEW_UNITS = 4
 """With fewer, next to nothing can be significant."""
 
@@ -41,8 +50,9 @@ Population = Literal["deliveries", "keys", "events"]
 POPULATIONS: tuple[Population, ...] = get_args(Population)
 _OF_DELIVERY = frozenset({"missed", "doubled", "reordered"})
 
-Dimension = Callable[[bytes], "str | tuple[str, ...]"]
-"""What an own dimension makes of an event's bytes; empty where it has no value."""
+Place = tuple[int, int]
+"""(partition, offset)"""
+_Kind = tuple[str, tuple[str, ...], tuple[str, ...] | None]
 
 
 class Unit(Struct, frozen=True):
@@ -88,46 +98,6 @@ class Differs(Struct, frozen=True):
     populations: list[PopulationRanking]
 
 
-class _Source(Struct, frozen=True, rename="camel", gc=False):
-    model_id: str = ""
-    instance_id: str = ""
-
-
-class _Delta(Struct, frozen=True, rename="camel", gc=False):
-    updates: dict[str, msgspec.Raw]
-    user_id: str | None = None
-    session_id: str | None = None
-
-
-class _Rules(Struct, frozen=True, rename="camel", gc=False):
-    target_models: tuple[str, ...] | None = None
-    priority: str = "normal"
-
-
-class _Event(Struct, frozen=True, rename="camel", gc=False):
-    """What is compared of an event."""
-
-    context_delta: _Delta
-    source: _Source = _Source()
-    timestamp: dt.datetime | None = None
-    event_type: str = ""
-    propagation_rules: _Rules = _Rules()
-    context_type: str = "general"
-    schema_version: int | None = None
-    sequence: int | None = None
-    retention: str | None = None
-
-    @property
-    def key(self) -> AggregateKey:
-        delta = self.context_delta
-        subject = f"user:{delta.user_id}" if delta.user_id is not None else None
-        return self.context_type, subject or f"session:{delta.session_id}"
-
-
-_decode = msgspec.json.Decoder(_Event).decode
-_TIMES = ((100, "100 times or more"), (10, "10 to 99 times"), (2, "2 to 9 times"))
-
-
 def what_differs(
     log: Log,
     findings: Sequence[Finding],
@@ -138,6 +108,7 @@ def what_differs(
     sample_size: int = SAMPLE_SIZE,
     maximum_events: int = MAXIMUM_EVENTS,
     dimensions: Mapping[str, Dimension] | None = None,
+    wait: Callable[[float], None] = lambda seconds: None,
 ) -> Differs:
     """Return what the divergent share against the rest; see `rank` for the statistics.
 
@@ -150,11 +121,12 @@ def what_differs(
     sample_size: So many of the rest are compared. Higher: finer shares, more time.
     maximum_events: So many of the newest events are read.
     dimensions: Name -> own dimension of an event, beside those that every event has.
+    wait: Waits for records, at most so many seconds; for logs that fetch them by and by.
     """
     rng = random.Random(seed)
     units, unlocated = units_of(findings, replicas, rng)
     survey = _Survey(log, replicas, units, rng, seed, sample_size, dimensions or {})
-    events = survey.read(maximum_events)
+    events = survey.read(maximum_events, wait)
     populations = []
     for population in POPULATIONS:
         wanted = [unit for unit in units if unit.population == population]
@@ -230,11 +202,12 @@ class _Survey:
         self._replicas = replicas
         self._dimensions = dimensions
         self._wanted = {unit.population for unit in units}
-        self._deliveries: Reservoir[tuple[_Place, Observation]] = Reservoir(sample_size, rng)
-        self._events: Reservoir[tuple[_Place, Observation]] = Reservoir(sample_size, rng)
+        self._deliveries: Reservoir[tuple[Place, Observation]] = Reservoir(sample_size, rng)
+        self._events: Reservoir[tuple[Place, Observation]] = Reservoir(sample_size, rng)
+        self._known: dict[_Kind, tuple[str, ...]] = {}
         self._keys: DistinctSample[_Past] = DistinctSample(sample_size, seed)
         self._rng = rng
-        self._by_offset: dict[tuple[int, int], list[Unit]] = {}
+        self._by_offset: dict[Place, list[Unit]] = {}
         self._by_key: dict[tuple[int, AggregateKey], list[Unit]] = {}
         for unit in units:
             if unit.population == "keys" and unit.key is not None:
@@ -255,9 +228,10 @@ class _Survey:
         records = self._log.read(EVENTS, unit.partition, max(unit.offset, 0), 1).records
         return records[0].timestamp if records else math.inf
 
-    def read(self, maximum_events: int) -> int:
-        """Read the newest events of every partition, and the divergent ones before; return how
-        many there were.
+    def read(self, maximum_events: int, wait: Callable[[float], None]) -> int:
+        """Read the newest events of every partition, and the divergent ones before those.
+
+        Returns how many were read.
         """
         count = self._log.partitions(EVENTS)
         read = 0
@@ -268,18 +242,21 @@ class _Survey:
                 if number == partition and offset < position:
                     for record in self._log.read(EVENTS, partition, offset, 1).records:
                         self._take_divergent(partition, record, units)
-            while position < head:
+            idle = 0
+            while position < head and idle < IDLE_READS:
                 batch = self._log.read(EVENTS, partition, position, READ_RECORDS)
                 for record in batch.records:
                     self._take(partition, record)
                 read += len(batch.records)
-                if batch.position <= position:
-                    break  # Not handed out yet: the newest ones are left out.
-                position = batch.position
+                if batch.position > position:
+                    position, idle = batch.position, 0
+                else:
+                    idle += 1
+                    wait(WAIT_SECONDS)
         return read
 
     def _take_divergent(self, partition: int, record: Record, units: Sequence[Unit]) -> None:
-        event = _decoded(record)
+        event = decode_compared(record)
         for unit in units:
             is_it = event is not None and unit.offset == record.offset
             if event is not None and is_it and unit.key in (None, event.key):
@@ -287,37 +264,44 @@ class _Survey:
 
     def _take(self, partition: int, record: Record) -> None:
         self._take_divergent(partition, record, self._by_offset.get((partition, record.offset), ()))
-        event = _decoded(record)
+        event = decode_compared(record)
         if event is None:
             return
         key = event.key
         for unit in self._by_key.get((partition, key), ()):
             if record.offset <= unit.offset:
                 self.found[unit] = self._observe(event, record, partition, unit.replica)
+        place = partition, record.offset
         if "events" in self._wanted:
-            place = _Place(partition, record.offset, key, None)
-            self._events.offer(lambda: (place, self._observe(event, record, partition, None)))
-        if self._wanted <= {"events"}:
-            return
-        for replica, view in self._replicas.items():
-            if _sees(view, event):
-                self._take_delivery(event, record, _Place(partition, record.offset, key, replica))
-
-    def _take_delivery(self, event: _Event, record: Record, place: _Place) -> None:
-        def make() -> tuple[_Place, Observation]:
-            return place, self._observe(event, record, place.partition, place.replica)
-
+            self._events.offer(1, lambda _: (place, self._observe(event, record, partition, None)))
         if "deliveries" in self._wanted:
-            self._deliveries.offer(make)
-        if "keys" not in self._wanted:
-            return
+            seeing = self._seeing(event)
+            self._deliveries.offer(
+                len(seeing),
+                lambda number: (place, self._observe(event, record, partition, seeing[number])),
+            )
+        if "keys" in self._wanted:
+            self._take_key(event, record, partition)
+
+    def _take_key(self, event: ComparedEvent, record: Record, partition: int) -> None:
         number = bisect_left(self._moments, record.timestamp)
         if number == len(self._moments):
             return  # After the last moment that is looked at.
-        name = f"{place.replica}\x1f{place.key[0]}\x1f{place.key[1]}"
-        past = self._keys.offer(name, _Past)
-        if past is not None:
-            past.until[number] = make()[1]
+        for replica in self._seeing(event):
+            past = self._keys.offer("\x1f".join((replica, *event.key)), _Past)
+            if past is not None:
+                past.until[number] = self._observe(event, record, partition, replica)
+
+    def _seeing(self, event: ComparedEvent) -> tuple[str, ...]:
+        """Return the replicas that have to apply an event."""
+        fields = tuple(event.context_delta.updates)
+        kind = event.context_type, fields, event.propagation_rules.target_models
+        known = self._known.get(kind)
+        if known is None:
+            known = tuple(name for name, view in self._replicas.items() if sees(view, event))
+            if len(self._known) < MAXIMUM_KINDS:
+                self._known[kind] = known
+        return known
 
     def rest(self, population: Population) -> list[Observation]:
         """Return the sample of what is not divergent."""
@@ -344,75 +328,18 @@ class _Survey:
                 found.append(past.until[max(known)])
         return found
 
-    def _is_divergent(self, population: Population, place: _Place) -> bool:
-        units = self._by_offset.get((place.partition, place.offset), ())
+    def _is_divergent(self, population: Population, place: tuple[int, int]) -> bool:
+        units = self._by_offset.get(place, ())
         return any(unit.population == population for unit in units)
 
     def _observe(
-        self, event: _Event, record: Record, partition: int, replica: str | None
+        self, event: ComparedEvent, record: Record, partition: int, replica: str | None
     ) -> Observation:
-        found: dict[str, str | tuple[str, ...]] = {
-            "producer": event.source.model_id,
-            "instance": f"{event.source.model_id}/{event.source.instance_id}",
-            "schema_version": str(event.schema_version or "none"),
-            "partition": str(partition),
-            "context_type": event.context_type,
-            "field": tuple(f"{event.context_type}.{name}" for name in event.context_delta.updates),
-            "priority": event.propagation_rules.priority,
-            "event_type": event.event_type,
-            "subject_kind": event.key[1].partition(":")[0],
-        }
-        if event.sequence is not None:
-            found["written"] = _times(event.sequence)
-        if event.timestamp is not None:
-            moment = event.timestamp
-            moment = moment.astimezone(dt.UTC) if moment.tzinfo is not None else moment
-            found["hour"] = f"{moment:%Y-%m-%dT%H}"
-        if event.retention is not None:
-            found["retention"] = event.retention
-        if replica is not None:
-            found["replica"] = replica
-            found["model"] = self._replicas[replica].model
-        for name, dimension in self._dimensions.items():
-            value = dimension(record.value)
-            if value:
-                found[name] = value
-        return found
-
-
-class _Place(Struct, frozen=True):
-    """What an observation of the rest is of."""
-
-    partition: int
-    offset: int
-    key: AggregateKey
-    replica: str | None
+        seen_for = None if replica is None else (replica, self._replicas[replica])
+        return observe(event, record, partition, seen_for, self._dimensions)
 
 
 class _Past(Struct):
     """A sampled key: its last event before each of the moments at which there was a new one."""
 
     until: dict[int, Observation] = {}
-
-
-def _times(sequence: int) -> str:
-    """Return how often an aggregate was written, roughly."""
-    return next((name for least, name in _TIMES if sequence >= least), "once")
-
-
-def _decoded(record: Record) -> _Event | None:
-    try:
-        return _decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _sees(view: View, event: _Event) -> bool:
-    """Say whether a view has to apply an event."""
-    targets = event.propagation_rules.target_models
-    if targets is not None and view.model not in targets:
-        return False
-    fields = view.fields.get(event.context_type)
-    return fields is not None and (
-        not fields or any(name in fields for name in event.context_delta.updates)
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -13,7 +14,11 @@ Item = TypeVar("Item")
 
 
 class Reservoir(Generic[Item]):
-    """A uniform sample of all that was offered (algorithm R; J. Vitter, *ACM TOMS* 11, 1985).
+    """A uniform sample of all that was offered.
+
+    What is not taken costs next to nothing: how many are passed over is drawn at once (algorithm L;
+    K.-H. Li, "Reservoir-sampling algorithms of time complexity O(n(1 + log(N/n)))", *ACM TOMS* 20,
+    1994).
 
     Parameters
     ----------
@@ -21,7 +26,7 @@ class Reservoir(Generic[Item]):
     rng: Where chance comes from.
 
     >>> sample = Reservoir(3, random.Random(1))
-    >>> for number in range(100): sample.offer(lambda: number)
+    >>> for number in range(100): sample.offer(1, lambda place: number)
     >>> len(sample.items), sample.offered
     (3, 100)
     """
@@ -29,18 +34,31 @@ class Reservoir(Generic[Item]):
     def __init__(self, size: int, rng: random.Random) -> None:
         self._size = size
         self._rng = rng
+        self._weight = 1.0
+        self._next = 0
         self.items: list[Item] = []
         self.offered = 0
 
-    def offer(self, make: Callable[[], Item]) -> None:
-        """Take the next one, or not; it is made only if it is taken."""
-        self.offered += 1
-        if len(self.items) < self._size:
-            self.items.append(make())
+    def offer(self, count: int, make: Callable[[int], Item]) -> None:
+        """Take some of the next `count`, or none; `make` makes the one at a place among them."""
+        first = self.offered
+        self.offered += count
+        while self._next < self.offered:
+            item = make(self._next - first)
+            if len(self.items) < self._size:
+                self.items.append(item)
+            else:
+                self.items[int(self._rng.random() * self._size)] = item
+            self._advance()
+
+    def _advance(self) -> None:
+        self._next += 1
+        if self._next < self._size:
             return
-        place = int(self._rng.random() * self.offered)
-        if place < self._size:
-            self.items[place] = make()
+        # 1 - random() is never 0, of which there is no logarithm.
+        self._weight *= math.exp(math.log(1.0 - self._rng.random()) / self._size)
+        left = math.log1p(-self._weight) if self._weight < 1.0 else -math.inf
+        self._next += int(math.log(1.0 - self._rng.random()) / left) if left else 1 << 62
 
 
 class DistinctSample(Generic[Item]):

@@ -15,7 +15,7 @@ def test_every_item_of_a_stream_is_as_likely_to_be_kept() -> None:
     for seed in range(RUNS):
         sample: Reservoir[int] = Reservoir(5, random.Random(seed))
         for number in range(20):
-            sample.offer(lambda number=number: number)  # type: ignore[misc]
+            sample.offer(1, lambda place, number=number: number)  # type: ignore[misc]
         assert len(set(sample.items)) == 5
         kept.update(sample.items)
 
@@ -42,6 +42,18 @@ def test_what_is_not_kept_is_never_made() -> None:
     made = []
     sample: Reservoir[int] = Reservoir(2, random.Random(0))
     for number in range(1_000):
-        sample.offer(lambda number=number: made.append(number) or number)  # type: ignore[misc, func-returns-value]
+        sample.offer(1, lambda place, number=number: made.append(number) or number)  # type: ignore
 
     assert sample.offered == 1_000 and len(made) < 50
+
+
+def test_many_that_are_offered_at_once_are_as_likely_to_be_kept() -> None:
+    kept: Counter[int] = Counter()
+    for seed in range(RUNS):
+        sample: Reservoir[int] = Reservoir(5, random.Random(seed))
+        for start in range(0, 20, 4):
+            sample.offer(4, lambda place, start=start: start + place)  # type: ignore[misc]
+        kept.update(sample.items)
+
+    assert sum(kept.values()) == 5 * RUNS
+    assert all(abs(kept[number] - RUNS / 4) < 116 for number in range(20))
