@@ -13,7 +13,6 @@ from msgspec import Struct
 from pipeline.topic_kafka import KafkaTopic
 from service.attached_configuration import AttachedConfiguration, StoreSection
 from service.attached_screen import AttachedScreen
-from service.attached_stores import open_foreign_store
 from synchroscope.errors import UnavailableError
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
@@ -22,6 +21,7 @@ from validator.attached.reference import KeyedReference
 from validator.attached.row_mapping import RowReader
 from validator.attached.validator import AttachedValidator
 from validator.finding import public_form
+from validator.stores.opening import open_store
 from validator.stores.port import ForeignStore
 
 IDLE_SECONDS = 0.02
@@ -55,7 +55,7 @@ def open_attached(
         book = Book(reference)
         checkers = []
         for section in configuration.stores:
-            store = open_foreign_store(section.uri, section.keys, section.columns)
+            store = open_store(section.uri, section.keys, section.columns)
             opened.callback(store.close)
             checkers.append(_checker(configuration, section, store, reference, book))
         settle = max(section.settle_seconds for section in configuration.stores)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TextIO
 
 import psycopg
 import redis
+from kafka import KafkaConsumer, TopicPartition
 from psycopg.types.json import Jsonb
 
 from examples.attached.producer import TOPIC, change, open_producer
@@ -114,8 +115,9 @@ class PostgresqlStore:
 class Injector:
     """Injects one fault of a kind into a store; every public method is a kind."""
 
-    def __init__(self, producer: Any, topic: str, rng: random.Random, journal: TextIO) -> None:
-        self._producer, self._topic, self._rng, self._journal = producer, topic, rng, journal
+    def __init__(self, servers: str, topic: str, rng: random.Random, journal: TextIO) -> None:
+        self._servers, self._topic, self._rng, self._journal = servers, topic, rng, journal
+        self._producer = open_producer(servers)
         self._free: list[str] = []
 
     def prepare(self, count: int) -> None:
@@ -227,10 +229,18 @@ class Injector:
 
     def stale_restore(self, store: Store, seconds: float = 5.0) -> None:
         """Put a copy of the whole store in its place, a few seconds later."""
+        position = self._ends()
         rows = store.copy()
         time.sleep(seconds)
         store.restore(rows)
-        self._note("stale restore", store, [])
+        self._note("stale restore", store, [], position)
+
+    def _ends(self) -> dict[int, int]:
+        consumer = KafkaConsumer(bootstrap_servers=self._servers)
+        partitions = consumer.partitions_for_topic(self._topic)
+        ends = consumer.end_offsets([TopicPartition(self._topic, one) for one in partitions])
+        consumer.close()
+        return {place.partition: end for place, end in ends.items()}
 
 
 KINDS = (
@@ -266,7 +276,7 @@ def main() -> None:
         stores.append(RedisStore(options.redis, options.prefix))
     if options.postgresql:
         stores.append(PostgresqlStore(options.postgresql, options.table))
-    injector = Injector(open_producer(options.servers), options.topic, rng, options.journal)
+    injector = Injector(options.servers, options.topic, rng, options.journal)
     plan = [
         (kind, store)
         for kind in options.kind or KINDS

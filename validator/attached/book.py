@@ -171,6 +171,7 @@ class Book:
         evidence = {**finding.evidence, "items": finding.evidence["items"] + len(keys)}
         finding = msgspec.structs.replace(finding, evidence=evidence)
         self.open[finding.id] = finding
+        self._news.append(finding)
         self._reference.store(_FINDINGS, {finding.id: encode_finding(finding)})
         self._store_members(finding.id)
 

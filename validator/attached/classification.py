@@ -23,7 +23,7 @@ CHANGED_TYPE = "changed type"
 OTHER_WRITE = "written behind the pipeline's back"
 NOT_AT_OFFSET = "not the value of the stored offset"
 UNKNOWN_VALUE = "no version that is still known"
-REVERSIONS = frozenset({OLDER_WRITE, DELETED})
+REVERSIONS = frozenset({OLDER_WRITE, DELETED, NOT_AT_OFFSET})
 MAYBE_REVERTED = REVERSIONS | {NOT_APPLIED, DELETE_NOT_APPLIED}
 
 

@@ -208,7 +208,12 @@ def _field(
     if not entries:
         return found("unknown" if value is not None else "agrees")
     if is_of_another:
-        return found("strange", max(matching, default=None), is_of_another_version=True)
+        return found(
+            "strange",
+            max(matching, default=None),
+            is_of_another_version=True,
+            spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
+        )
     if allowed:
         return found("agrees", max(allowed))
     if matching:
