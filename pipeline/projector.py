@@ -11,7 +11,7 @@ from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
 from synchroscope.replica import Change, Replica
-from synchroscope.report import Message, Request, decode_message, encode_message
+from synchroscope.report import Message, Repair, Request, decode_message, encode_message
 
 DEFAULT_BATCH_RECORDS = 500
 DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
@@ -197,6 +197,9 @@ class Projector:
             if record.key != self.replica.name.encode():
                 continue
             request = decode_message(record.value)
+            if isinstance(request, Repair) and request.partition in self._introduced():
+                # Told at once: whoever asked looks at the digest for the proof.
+                self._unreported = self.replica.repair(request) > 0 or self._unreported
             if isinstance(request, Request) and request.partition in self._introduced():
                 answer = self.replica.explain(request)
                 # What was read one after the other belongs together only if nobody wrote meanwhile.

@@ -13,9 +13,10 @@ from copy import deepcopy
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from synchroscope.applying import Applying, by_urgency
-from synchroscope.digest import DEFAULT_BITS, Digest, Hasher, lanes_hex
+from synchroscope.digest import DEFAULT_BITS, Digest, Hasher
 from synchroscope.errors import ConfigurationError, FencedError
 from synchroscope.ports import (
     AggregateKey,
@@ -24,16 +25,25 @@ from synchroscope.ports import (
     Record,
     ReplicaStorage,
 )
-from synchroscope.replica_state import Change, Partition, PartitionState, Work, decode_state
+from synchroscope.repairing import MAXIMUM_PENDING_REPAIRS, Repairing, shown
+from synchroscope.replica_state import (
+    Applied,
+    Change,
+    Partition,
+    PartitionState,
+    Work,
+    decode_state,
+)
 from synchroscope.report import (
     Entry,
     Explanation,
     Mismatch,
     Note,
+    Repair,
+    Repaired,
     Report,
     Request,
     StoredAggregate,
-    StoredFact,
 )
 from synchroscope.summing import FactSums
 from synchroscope.view import View
@@ -78,6 +88,7 @@ class Replica:
         self.bits = bits
         self._sums = FactSums(storage, self._hasher, bits)
         self._applying = Applying(view, storage, self._hasher, self._sums, marker_interval)
+        self._repairing = Repairing(storage, self._sums)
         self._view_hash = view.hash()
         self._partitions: dict[int, Partition] = {}
         if marker_interval < 1:
@@ -155,9 +166,12 @@ class Replica:
         floor = max(state.journal_from, state.position - JOURNAL_OFFSETS)
         state.journal_from = floor
         chunk = None
-        if work.entries or work.mismatches:
-            data = msgspec.msgpack.encode((work.entries, work.mismatches))
+        repairs = state.repairs if state.position > start else []
+        if work.entries or work.mismatches or repairs:
+            data = msgspec.msgpack.encode(Applied(work.entries, work.mismatches, repairs))
             chunk = JournalChunk(start, state.position, data)
+        if repairs:
+            state.repairs = []
         self._store(number, after, work.records, chunk, floor)
 
     def _store(
@@ -220,10 +234,12 @@ class Replica:
         known = self._partition(number)
         entries: list[Entry] = []
         mismatches: list[Mismatch] = []
+        repairs: list[Repaired] = []
         for chunk in self._storage.journal(number, request.since):
-            more, odd = msgspec.msgpack.decode(chunk.data, type=tuple[list[Entry], list[Mismatch]])
-            entries.extend(more)
-            mismatches.extend(odd)
+            applied = msgspec.msgpack.decode(chunk.data, type=Applied)
+            entries.extend(applied.entries)
+            mismatches.extend(applied.mismatches)
+            repairs.extend(applied.repairs)
         aggregates = [
             self._show(record)
             for bucket in request.buckets
@@ -242,6 +258,7 @@ class Replica:
             buckets=list(request.buckets),
             aggregates=aggregates,
             scrubbed=request.scrub,
+            repairs=repairs + known.state.repairs,
         )
 
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:
@@ -256,11 +273,43 @@ class Replica:
         return wrong
 
     def _show(self, record: AggregateRecord) -> StoredAggregate:
-        facts = []
-        for name, (value, sequence) in sorted(record.fields.items()):
-            lanes = self._sums.lanes(record.context_type, record.subject, name, value)
-            public = self.view.is_public(record.context_type, name)
-            facts.append(
-                StoredFact(name, lanes and lanes_hex(lanes), sequence, value if public else None)
-            )
-        return StoredAggregate(record.context_type, record.subject, record.sequence, facts)
+        """Return an aggregate by hashes, with the values of fields that are not personal."""
+        hidden = shown(record, self._sums)
+        facts = [
+            replace(fact, value=record.fields[fact.field][0])
+            if self.view.is_public(record.context_type, fact.field)
+            else fact
+            for fact in hidden.facts
+        ]
+        return replace(hidden, facts=facts)
+
+    # -- being repaired ----------------------------------------------------------------------
+
+    def repair(self, message: Repair) -> int:
+        """Put right what a validator says, in one transaction; return how many aggregates.
+
+        0: it is for another life or view, this replica fell back since, there is nothing to do, or
+        too much is not accounted for yet. Whoever asked sees it by the next report, and asks again.
+        """
+        number = message.partition
+        known = self._partition(number)
+        if (
+            (message.incarnation, message.view_hash) != (self.incarnation, self._view_hash)
+            or message.position > known.state.position
+            or message.accounted > known.state.repaired
+            or len(known.state.repairs) + len(message.aggregates) > MAXIMUM_PENDING_REPAIRS
+        ):
+            return 0
+        after = known.copy()
+        records = self._repairing.repair(after, message)
+        if not records:
+            return 0
+        state = after.state
+        told = [repaired for repaired in state.repairs if repaired.serial <= message.accounted]
+        state.repairs = state.repairs[len(told) :]
+        chunk = None
+        if told:
+            data = msgspec.msgpack.encode(Applied([], [], told))
+            chunk = JournalChunk(state.position, state.position, data)
+        self._store(number, after, records, chunk, state.journal_from)
+        return len(records)

@@ -9,7 +9,7 @@ from synchroscope.digest import Digest, lanes_hex
 from synchroscope.errors import StorageError
 from synchroscope.event import WireEvent
 from synchroscope.ports import AggregateKey, AggregateRecord
-from synchroscope.report import Entry, Mismatch, Note
+from synchroscope.report import Entry, Mismatch, Note, Repaired
 
 
 class PartitionState(Struct, array_like=True):
@@ -26,6 +26,18 @@ class PartitionState(Struct, array_like=True):
     undecodable: int = 0
     unsequenced: int = 0
     journal_from: int = 0
+    repaired: int = 0
+    repairs: list[Repaired] = []
+    """What was repaired at this very position, oldest first; it goes into the journal with the
+    next step, as a step that ends here is not shown to who knows everything up to here."""
+
+
+class Applied(Struct, array_like=True):
+    """What a journal chunk holds, in the order in which it happened: repairs by their `applied`."""
+
+    entries: list[Entry]
+    mismatches: list[Mismatch]
+    repairs: list[Repaired] = []
 
 
 class Change(Struct, frozen=True):
@@ -54,6 +66,7 @@ class Partition:
     def copy(self) -> Partition:
         """Return an independent copy."""
         state = PartitionState(*[getattr(self.state, n) for n in self.state.__struct_fields__])
+        state.repairs = self.state.repairs[:]
         twin = Partition(state, self.digest.copy(), self.notes[:], self.stored)
         twin.is_reported = self.is_reported
         return twin
@@ -74,6 +87,7 @@ class Partition:
             late=state.late,
             undecodable=state.undecodable,
             unsequenced=state.unsequenced,
+            repaired=state.repaired,
             marker=marker is not None,
         )
 

@@ -22,7 +22,8 @@ class Note(Struct, frozen=True, rename="camel"):
 
     ``state`` is the digest's root, ``audit`` the sum over every applied event; both are 32
     hexadecimal digits. ``anomalies`` counts stored values that were not what an event's
-    ``previous`` says, and buckets whose stored facts did not sum to the digest.
+    ``previous`` says, and buckets whose stored facts did not sum to the digest; ``repaired``
+    aggregates that a repair changed.
     """
 
     partition: Index
@@ -38,6 +39,7 @@ class Note(Struct, frozen=True, rename="camel"):
     undecodable: int = 0
     unsequenced: int = 0
     marker: bool = False
+    repaired: int = 0
 
 
 class Report(Struct, frozen=True, rename="camel", tag="report"):
@@ -93,11 +95,24 @@ class StoredAggregate(Struct, frozen=True, rename="camel"):
     facts: list[StoredFact]
 
 
+class Repaired(Struct, frozen=True, array_like=True):
+    """An aggregate that a repair changed: `applied` events had been applied by then.
+
+    ``serial`` counts the partition's repaired aggregates; ``aggregate`` is how it was left.
+    """
+
+    serial: int
+    applied: int
+    repair_id: str
+    aggregate: StoredAggregate
+
+
 class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
     """A replica's answer, read from its storage at exactly `note.position`.
 
     ``table`` is the digest's bucket table; ``entries`` and ``mismatches`` what was applied since
-    ``journal_from``; ``aggregates`` what is stored in the buckets that were asked for.
+    ``journal_from``, and ``repairs`` what was repaired; ``aggregates`` what is stored in the
+    buckets that were asked for.
     """
 
     replica: str
@@ -111,6 +126,7 @@ class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
     buckets: list[int]
     aggregates: list[StoredAggregate]
     scrubbed: bool = False
+    repairs: list[Repaired] = []
 
 
 class Request(Struct, frozen=True, rename="camel", tag="request"):
@@ -134,7 +150,52 @@ class Check(Struct, frozen=True, rename="camel", tag="check"):
     request_id: str
 
 
-Message = Report | Explanation | Request | Check
+class RepairedField(Struct, frozen=True, rename="camel"):
+    """What a field must hold, and the sequence that wrote it; value None: there is no fact."""
+
+    field: str
+    value: Any
+    sequence: int
+
+
+class AggregateRepair(Struct, frozen=True, rename="camel"):
+    """What an aggregate must be, and how the replica was seen to hold it (sequence 0: not at all).
+
+    ``sequence`` is that of its last event.
+    """
+
+    context_type: str
+    subject: str
+    sequence: int
+    fields: list[RepairedField]
+    seen: StoredAggregate
+
+
+class Repair(Struct, frozen=True, rename="camel", tag="repair"):
+    """The validator has one replica put aggregates right that deviated at `position`.
+
+    ``accounted`` is up to which of the partition's repaired aggregates the validator knows.
+    """
+
+    repair_id: str
+    replica: str
+    incarnation: str
+    view_hash: str
+    partition: Index
+    position: Index
+    accounted: Index
+    aggregates: list[AggregateRepair]
+
+
+class RepairOrder(Struct, frozen=True, rename="camel", tag="repair-order"):
+    """Somebody asks the validators to have a finding repaired; `force`: though it is in bulk."""
+
+    request_id: str
+    finding: str
+    force: bool = False
+
+
+Message = Report | Explanation | Request | Check | Repair | RepairOrder
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Message)

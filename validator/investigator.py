@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from synchroscope.digest import Digest, aggregate_hash
 from synchroscope.ports import AggregateKey, Log, Record
 from synchroscope.replica import MAXIMUM_MISMATCHES
@@ -32,6 +35,14 @@ def _recorded(record: Record) -> float:
     except ValueError:
         return record.timestamp
     return stamp if 0.0 <= stamp <= LAST_MOMENT else record.timestamp
+
+
+class Conclusion(Struct, frozen=True):
+    """An answer that is accounted for, what had to be there, and the buckets that differed."""
+
+    answer: Explanation
+    point: Fold
+    differing: list[int]
 
 
 def _always(finding: Finding) -> bool:
@@ -71,13 +82,15 @@ class Investigator:
         self.requests_total = 0
         self.is_dirty = False
 
-    def follow_up(self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float) -> None:
+    def follow_up(
+        self, watch: ReplicaWatch, number: int, part: PartitionWatch, now: float
+    ) -> Conclusion | None:
         """Ask where there is news, ask again where no answer came, conclude where one did."""
         investigation = part.investigation
         if investigation is None:
             if part.news:
                 self.ask(watch, number, part, [], False, now)
-            return
+            return None
         answer = investigation.answer
         if answer is None:
             wait = self._request_timeout_seconds * min(investigation.attempts, 5)
@@ -91,18 +104,19 @@ class Investigator:
                     now,
                     investigation.attempts + 1,
                     investigation.request_id,
+                    investigation.keep,
                 )
-            return
+            return None
         if answer.note.position > self._reference.position(number):
-            return
+            return None
         point = self._reference.at(number, answer.note.position)
         if point is None:
             investigation.answer, investigation.asked_at = None, now
-            return
+            return None
         if point.unproven:
             part.investigation, part.news, part.news_at = None, False, None
-            return
-        self._evaluate(watch, number, part, investigation, answer, point, now)
+            return None
+        return self._evaluate(watch, number, part, investigation, answer, point, now)
 
     def ask(
         self,
@@ -114,11 +128,14 @@ class Investigator:
         now: float,
         attempts: int = 1,
         request_id: str = "",
+        keep: Sequence[int] = (),
     ) -> None:
         """Put a question to a replica: everything since the settled position, and these buckets.
 
-        Put again it keeps its ID, so that a slow answer to the first time counts as well.
+        Put again it keeps its ID, so that a slow answer to the first time counts as well. The
+        buckets to `keep` are shown whether they differ or not.
         """
+        buckets = sorted({*buckets, *keep}) if keep else buckets
         self.requests_total += 1
         request = Request(
             request_id or f"{self.requests_total}-{watch.incarnation}",
@@ -129,7 +146,7 @@ class Investigator:
             scrub,
         )
         part.investigation = Investigation(
-            request.request_id, part.settled, buckets, scrub, now, attempts
+            request.request_id, part.settled, buckets, scrub, now, attempts, keep=list(keep)
         )
         self.requests.append(request)
 
@@ -142,19 +159,19 @@ class Investigator:
         answer: Explanation,
         point: Fold,
         now: float,
-    ) -> None:
+    ) -> Conclusion | None:
         bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
         asked = self._next_buckets(watch, number, bad)
         if not set(investigation.buckets) <= set(answer.buckets):
             # Not what was asked for: no answer, and no reason to ask again at once.
             investigation.answer, investigation.asked_at = None, now
-            return
+            return None
         if not set(asked) <= set(answer.buckets):
-            self.ask(watch, number, part, asked, False, now)
+            self.ask(watch, number, part, asked, False, now, keep=investigation.keep)
             if answer.scrubbed:
                 part.scrubbed_position = answer.note.position
-            return
-        self._conclude(watch, part, investigation, answer, point, bad, now)
+            return None
+        return self._conclude(watch, part, investigation, answer, point, bad, now)
 
     def _conclude(
         self,
@@ -165,8 +182,10 @@ class Investigator:
         point: Fold,
         bad: list[int],
         now: float,
-    ) -> None:
+    ) -> Conclusion | None:
         note, view = answer.note, self._views[watch.model]
+        known = part.known.repaired
+        answer = replace(answer, repairs=[r for r in answer.repairs if r.serial > known])
         located = self._locator.locate(
             view,
             answer,
@@ -183,10 +202,10 @@ class Investigator:
         if delta.holds_the_same_facts == is_seen and not investigation.scrub:
             # The digest and what is stored tell different tales: have it summed from storage.
             self.ask(watch, note.partition, part, answer.buckets, True, now)
-            return
+            return None
         if delta.holds_the_same_facts == is_seen and not answer.scrubbed:
             investigation.answer, investigation.asked_at, part.news = None, now, True
-            return
+            return None
         scene = self._scene(watch, part, answer, located, now)
         findings = findings_of(scene, located)
         for finding in findings:
@@ -234,6 +253,7 @@ class Investigator:
             rest = self._next_buckets(watch, note.partition, bad)
             if set(rest) - set(answer.buckets):
                 part.news, part.news_at = True, now  # There are more: go on with the next ones.
+        return Conclusion(answer, point, bad)
 
     def _next_buckets(self, watch: ReplicaWatch, number: int, bad: Sequence[int]) -> list[int]:
         """Return the differing buckets to look into: first those of no open finding."""

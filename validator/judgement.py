@@ -9,7 +9,7 @@ known by their fact hashes only; nothing here reads a clock, a log or a store.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -73,6 +73,8 @@ class Case(Struct, frozen=True):
     entries: What the replica applied of it in the interval, in its order; None: not known.
     mismatches: (offset, field) -> what storage returned instead of the event's ``previous``.
     shown: Whether the stored aggregate was shown; ``stored`` is None then if there is none.
+    repairs: How repairs left the aggregate in the interval, each with how many of `entries` had
+        been applied before it.
     known, known_before: How the replica held it after that many of the versions, where that was
         already known to be wrong; between there and `before` it applied everything as it must.
     position: The answer's position.
@@ -88,6 +90,7 @@ class Case(Struct, frozen=True):
     known: Actual | None
     known_before: int
     position: int
+    repairs: Sequence[tuple[int, StoredAggregate]] = ()
 
 
 class Judgement(Struct, frozen=True):
@@ -138,7 +141,10 @@ def judge(case: Case) -> Judgement:
     late: list[Version] = []
     faults: list[Fault] = []
     actual = start
-    for entry in case.entries:
+    repairs = deque(case.repairs)
+    for index, entry in enumerate(case.entries):
+        while repairs and repairs[0][0] <= index:
+            actual = _stored(repairs.popleft()[1])
         version = by_mark.get(entry.event)
         if version is None:
             actual.sequence = max(actual.sequence, entry.sequence)
@@ -160,6 +166,8 @@ def judge(case: Case) -> Judgement:
         applied.add(version.mark)
         if entry.sequence <= entry.prior:
             late.append(version)
+    if repairs:
+        actual = _stored(repairs[-1][1])
     if case.shown:
         seen = _stored(case.stored)
         odd = _differences(actual, seen)

@@ -56,6 +56,16 @@ class Ledger:
         self._open[finding.id] = finding
         self._changed[finding.id] = finding
 
+    def get(self, name: str) -> Finding | None:
+        """Return an open finding by its ID."""
+        return self._open.get(name)
+
+    def mark(self, finding: Finding) -> None:
+        """Take a finding's new state or evidence, if it is still open."""
+        if finding.id in self._open:
+            self._open[finding.id] = finding
+            self._changed[finding.id] = finding
+
     def resolve(
         self,
         replica: str | None,

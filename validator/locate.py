@@ -6,6 +6,7 @@ that stands last before the position; nothing is read of aggregates that nothing
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from msgspec import Struct
 from synchroscope.digest import Lanes, aggregate_hash, event_hash, lanes_hex
 from synchroscope.event import ContextEvent, WireEvent
 from synchroscope.ports import AggregateKey
-from synchroscope.report import Entry, Explanation, Mismatch
+from synchroscope.report import Entry, Explanation, Mismatch, Repaired, StoredAggregate
 from synchroscope.view import View
 from validator.judgement import Case, Judgement, Version, judge
 from validator.reference import Fold, Reference
@@ -118,6 +119,8 @@ class Locator:
         expected = self._expected(view, partition, since, position, since_store_position)
         entries = explanation.entries
         suspects = self._suspects(expected, entries, explanation.mismatches, known, complete)
+        for repaired in explanation.repairs:
+            suspects.setdefault(_key_of(repaired.aggregate))
         strangers = self._name_strangers(view, partition, expected, entries, suspects)
         shown = {(a.context_type, a.subject): a for a in explanation.aggregates}
         bits = point.views[view.model].digest.bits
@@ -147,9 +150,14 @@ class Locator:
         }
         for key, (versions, _) in versions_of.items():
             key_of.update({version.mark: key for version in versions})
-        for entry in entries:
+        repairs: dict[AggregateKey, list[tuple[int, StoredAggregate]]] = {}
+        waiting = deque(explanation.repairs)
+        first = explanation.note.applied - len(entries)
+        for number, entry in enumerate(entries, first):
+            _repair_before(waiting, number, by_key, repairs)
             if (owner := key_of.get(entry.event)) in by_key:
                 by_key[owner].append(entry)
+        _repair_before(waiting, explanation.note.applied, by_key, repairs)
         odd = {key: _of(explanation.mismatches, key) for key in keys_judged}
         judgements = []
         for key in keys_judged:
@@ -171,6 +179,7 @@ class Locator:
                         None if held is None else held.actual,
                         held_before,
                         position,
+                        repairs.get(key, ()),
                     )
                 )
             )
@@ -382,6 +391,23 @@ def _producer_of(value: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "?"
     return f"{source.model_id}/{source.instance_id}"
+
+
+def _key_of(aggregate: StoredAggregate) -> AggregateKey:
+    return (aggregate.context_type, aggregate.subject)
+
+
+def _repair_before(
+    waiting: deque[Repaired],
+    applied: int,
+    entries: Mapping[AggregateKey, Sequence[Entry]],
+    repairs: dict[AggregateKey, list[tuple[int, StoredAggregate]]],
+) -> None:
+    """Put repairs where they belong among the entries: before the event that was applied next."""
+    while waiting and waiting[0].applied <= applied:
+        aggregate = waiting.popleft().aggregate
+        key = _key_of(aggregate)
+        repairs.setdefault(key, []).append((len(entries.get(key, ())), aggregate))
 
 
 def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:

@@ -58,6 +58,7 @@ def flaw_of_note(note: Note, heads: Heads) -> str:
         note.late,
         note.undecodable,
         note.unsequenced,
+        note.repaired,
     )
     return "" if _are_numbers(counters) else "a counter is negative or needs over 63 bits"
 
@@ -82,7 +83,13 @@ def flaw_of_explanation(answer: Explanation, heads: Heads, bits: int) -> str:
         numbers = (mismatch.sequence, mismatch.prior)
         if not (0 <= mismatch.offset < position and _are_numbers(numbers)):
             return "a mismatch is out of range"
-    for aggregate in answer.aggregates:
+    for repaired in answer.repairs:
+        if not (0 < repaired.serial <= answer.note.repaired and repaired.applied >= 0):
+            return "a repair is out of range"
+        if repaired.applied > answer.note.applied:
+            return "a repair is out of range"
+    repaired_aggregates = [repaired.aggregate for repaired in answer.repairs]
+    for aggregate in [*answer.aggregates, *repaired_aggregates]:
         if not _are_numbers((aggregate.sequence, *(fact.sequence for fact in aggregate.facts))):
             return "a sequence is negative or needs over 63 bits"
     try:

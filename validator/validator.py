@@ -24,7 +24,10 @@ from synchroscope.report import (
     Check,
     Explanation,
     Note,
+    Repair,
+    RepairOrder,
     Report,
+    Request,
     decode_message,
     encode_message,
 )
@@ -34,6 +37,7 @@ from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
+from validator.repairing import Repairer, RepairLimits
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
 from validator.status import ReplicaStatus, status_of
@@ -49,6 +53,7 @@ from validator.watch import (
 )
 
 REPORTS_PER_STEP = 500
+DEFAULT_REPAIR_LIMITS = RepairLimits()
 
 
 class ExpectedReplica(Struct, frozen=True):
@@ -89,6 +94,7 @@ class Validator:
         several validators can divide a log.
     worker: Name of the process; if given, each checkpoint publishes how things stand, so that a
         board can tell who validates what.
+    repair_limits: How much is repaired at once.
     """
 
     def __init__(
@@ -109,6 +115,7 @@ class Validator:
         repeat_window: int = REPEAT_WINDOW,
         partitions: Sequence[int] | None = None,
         worker: str = "",
+        repair_limits: RepairLimits = DEFAULT_REPAIR_LIMITS,
     ) -> None:
         self._log = log
         self._worker = worker
@@ -140,6 +147,18 @@ class Validator:
             bits,
             request_timeout_seconds,
         )
+        self._repairer = Repairer(
+            self._views,
+            self.reference,
+            history,
+            partition_of,
+            self._ledger,
+            self._investigator,
+            self._hasher,
+            bits,
+            repair_limits,
+            request_timeout_seconds,
+        )
         self._reports_position = 0
         self._requests_position = log.head(REQUESTS, 0)
         self._is_check_wanted = False
@@ -160,7 +179,8 @@ class Validator:
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
                 self._compare_waiting(watch, part, now)
-                self._investigator.follow_up(watch, number, part, now)
+                concluded = self._investigator.follow_up(watch, number, part, now)
+                self._repairer.follow_up(watch, number, part, concluded, now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 
@@ -178,8 +198,12 @@ class Validator:
     def _read_checks(self, now: float) -> None:
         batch = self._log.read(REQUESTS, 0, self._requests_position, REPORTS_PER_STEP)
         self._requests_position = batch.position
-        if any(isinstance(decode_message(record.value), Check) for record in batch.records):
-            self._is_check_wanted = True
+        for record in batch.records:
+            message = decode_message(record.value)
+            if isinstance(message, Check):
+                self._is_check_wanted = True
+            elif isinstance(message, RepairOrder):
+                self._repairer.order(message, now)
         if self._is_check_wanted and self._is_at_head():
             self.scrub(now)
             self._is_check_wanted = False
@@ -218,7 +242,7 @@ class Validator:
                 continue
             part = watch.partitions[note.partition]
             watch.reported_at = now
-            if part.newest is not None and note.position < part.newest.position and not note.marker:
+            if part.newest is not None and not note.marker and _is_before(note, part.newest):
                 if report.at < watch.spoken_at.get(note.partition, report.at):
                     continue  # Late words of a process that lost this partition meanwhile.
                 part = watch.partitions[note.partition] = PartitionWatch()
@@ -241,7 +265,7 @@ class Validator:
             self.checks["unknown"] += 1
             part.news = part.news or is_asked
             return
-        if part.newest is None or explanation.note.position >= part.newest.position:
+        if part.newest is None or not _is_before(explanation.note, part.newest):
             part.newest = explanation.note
         if investigation is not None and is_asked:
             investigation.answer = explanation
@@ -301,11 +325,13 @@ class Validator:
     # -- publishing and the checkpoint -------------------------------------------------------
 
     def _publish(self, now: float, worked: bool) -> None:
+        messages: list[Request | Repair] = [*self._investigator.requests, *self._repairer.messages]
         outputs = [
-            NewRecord(REQUESTS, 0, request.replica.encode(), encode_message(request))
-            for request in self._investigator.requests
+            NewRecord(REQUESTS, 0, message.replica.encode(), encode_message(message))
+            for message in messages
         ]
         self._investigator.requests.clear()
+        self._repairer.messages.clear()
         outputs += self._ledger.drain()
         self._dirty = self._dirty or worked or self._investigator.is_dirty
         due = (
@@ -484,3 +510,8 @@ class Validator:
         """Share of comparisons in which the facts agreed; None before the first."""
         total = self.checks["match"] + self.checks["mismatch"]
         return self.checks["match"] / total if total else None
+
+
+def _is_before(note: Note, other: Note) -> bool:
+    """Say whether a replica was at a note before it was at another one."""
+    return (note.position, note.repaired) < (other.position, other.repaired)

@@ -38,13 +38,15 @@ class Judged(Struct, frozen=True):
 
 
 class Delta(Struct, frozen=True, array_like=True):
-    """Reference minus replica at one position: facts, applied events, and anomalies it counted."""
+    """Reference minus replica at one position: facts, applied events; and what it counted itself:
+    anomalies, and aggregates that were repaired."""
 
     state: Lanes = NOTHING
     facts: int = 0
     audit: Lanes = NOTHING
     applied: int = 0
     anomalies: int = 0
+    repaired: int = 0
 
     @property
     def holds_the_same_facts(self) -> bool:
@@ -62,6 +64,7 @@ def compare(reference: ViewSum, note: Note) -> Delta:
         ((reference.audit[0] - audit[0]) & MASK, (reference.audit[1] - audit[1]) & MASK),
         reference.applied - note.applied,
         note.anomalies,
+        note.repaired,
     )
 
 
@@ -75,6 +78,8 @@ class Investigation(Struct):
     asked_at: float
     attempts: int = 1
     answer: Explanation | None = None
+    keep: list[int] = []
+    """Buckets that are to be shown whether they differ or not."""
 
 
 class Held(Struct, frozen=True, array_like=True):
