@@ -6,6 +6,8 @@ All of it can be computed anew at any time; `Plan.forget` drops it where it grew
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
+from struct import Struct
 from types import NoneType
 from typing import Any
 
@@ -18,6 +20,9 @@ MAXIMUM_KNOWN = 8_192
 as many as it has."""
 MAXIMUM_KNOWN_BYTES = 64
 """Longer values are encoded each time, so that what is remembered stays small."""
+
+#: The canonical bytes of an integer that needs so many bytes behind its head.
+_TWO_BYTES, _FOUR_BYTES, _EIGHT_BYTES = (Struct(form).pack for form in (">BH", ">BI", ">BQ"))
 
 NOWHERE = 0
 """The number of the group that has no view."""
@@ -109,6 +114,31 @@ class Written(dict[Any, bytes]):
         return written
 
 
+class WrittenIntegers(Written):
+    """The same for integers, which most numbers that come only once are."""
+
+    def __missing__(self, value: int) -> bytes:
+        if 0x100 <= value < 0x10000:
+            written = self[value] = _TWO_BYTES(0x19, value)
+        elif 0x10000 <= value < 0x100000000:
+            written = self[value] = _FOUR_BYTES(0x1A, value)
+        elif 0x100000000 <= value < 0x8000000000000000:
+            written = self[value] = _EIGHT_BYTES(0x1B, value)
+        else:
+            written = super().__missing__(value)
+        return written
+
+
+class WrittenFloats(Written):
+    """The same for floats."""
+
+    def __missing__(self, value: float) -> bytes:
+        if not isfinite(value):
+            return super().__missing__(value)
+        written = self[value] = encode(value)
+        return written
+
+
 class Unremembered:
     """The same for lists and objects, which cannot be looked up."""
 
@@ -147,7 +177,13 @@ class Plan:
         self._views = views
         self.text_heads = TextHeads()
         self.user_heads = TextHeads(b"user:")
-        self._remembered = {kind: Written() for kind in (str, int, float, bool, NoneType)}
+        self._remembered: dict[type, Written] = {
+            str: Written(),
+            int: WrittenIntegers(),
+            float: WrittenFloats(),
+            bool: Written(),
+            NoneType: Written(),
+        }
         self.written: dict[type, Written | Unremembered] = {
             **self._remembered,
             list: Unremembered(),
