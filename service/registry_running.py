@@ -48,8 +48,13 @@ class Place(Struct, frozen=True):
 
 
 @contextmanager
-def own_registry(place: Place) -> Iterator[LogRegistry]:
+def own_registry(place: Place, *, for_reading: bool = False) -> Iterator[LogRegistry]:
     """Open our registry on the log that the place names."""
+    if place.data_dir is not None and for_reading:
+        path = place.data_dir / "synchroscope.db"
+        with closing(SqliteDatabase(path, exclusive=False)) as database:
+            yield LogRegistry(SqliteLog(database, {}))
+        return
     if place.data_dir is not None:
         place.data_dir.mkdir(parents=True, exist_ok=True)
         with closing(SqliteDatabase(place.data_dir / "synchroscope.db")) as database:
@@ -158,7 +163,7 @@ def _register(
 
 def history(place: Place, *, as_json: bool) -> int:
     """Print every change of our registry, the oldest first."""
-    with own_registry(place) as registry:
+    with own_registry(place, for_reading=True) as registry:
         registry.refresh()
         for change in registry.changes:
             if as_json:

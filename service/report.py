@@ -8,6 +8,7 @@ import msgspec
 
 from chaos.faults import Injected
 from service.account import Account
+from service.board import STANDING_LIMIT_SECONDS
 from validator.finding import public_form, timestamp
 from validator.watch import Verdict
 
@@ -58,6 +59,9 @@ def schemas_form(account: Account) -> dict[str, Any] | None:
     if standing is None:
         return None
     verdict, reason = standing.verdict(account.heads)
+    silence = account.at - standing.at
+    if verdict == "VALID" and silence > STANDING_LIMIT_SECONDS:
+        verdict, reason = "UNKNOWN", f"nobody has checked events for {silence:.0f} s"
     return {
         "verdict": verdict,
         "reason": reason,

@@ -106,6 +106,10 @@ def print_summary(console: Console, report: dict[str, Any], rate: float) -> None
         console.print(f"  dead letters: {letter['count']:,} {letter['reason']}", highlight=False)
     for fault in _counts(report["faults"], "kind"):
         console.print(f"  injected: {fault}", highlight=False)
+    schemas = report["schemas"]
+    if schemas is not None and schemas["verdict"] != "VALID":
+        text = f"  schemas: {schemas['verdict']}, {schemas['reason']}"
+        console.print(text, style="yellow", highlight=False, soft_wrap=True)
     opened = [f for f in report["findings"] if f["state"] != "resolved"]
     closed = len(report["findings"]) - len(opened)
     if closed:
@@ -119,6 +123,8 @@ def print_summary(console: Console, report: dict[str, Any], rate: float) -> None
 def describe(finding: dict[str, Any]) -> str:
     """Return a finding in a sentence."""
     where = finding["first_bad_position"]
+    if finding["kind"] == "schema-violation":
+        return _describe_violation(finding)
     place = "" if where is None else f" since {where['partition']}:{where['offset']}"
     subjects = ", ".join(finding["subjects"][:3]) or "location UNKNOWN"
     more = len(finding["subjects"]) - 3
@@ -126,6 +132,17 @@ def describe(finding: dict[str, Any]) -> str:
     return (
         f"{finding['id']} {finding['state']}: {finding['replica'] or 'log'} {finding['kind']} "
         f"{finding['context_type'] or ''} of {subjects}{rest}{place}"
+    )
+
+
+def _describe_violation(finding: dict[str, Any]) -> str:
+    told, where = finding["evidence"], finding["first_bad_position"]
+    field = told["field"] or "event"
+    expected = "" if told["expected"] is None else f", expected {told['expected']}"
+    return (
+        f"{finding['id']} {finding['state']}: {told['producer']} writes {field} of "
+        f"{finding['context_type']} against the schema's {told['rule']} ({told['seen']}{expected}), "
+        f"{told['count']:,} times since {where['partition']}:{where['offset']}"
     )
 
 

@@ -99,7 +99,9 @@ def test_a_served_registry_is_one_for_every_client_and_outlives_its_process(tmp_
     with serving("--data-dir", data) as url:
         assert run("registry", "register", str(SCHEMAS), "--url", url).exit_code == 0
         assert httpx.get(f"{url}/subjects").json() == ["behavioural", "financial", "geographic"]
-        in_use = run("registry", "history", "--data-dir", data)
+        beside = run("registry", "history", "--data-dir", data)
+        assert (beside.exit_code, len(beside.stdout.splitlines())) == (0, 3)
+        in_use = run("registry", "register", str(SCHEMAS), "--data-dir", data)
         assert in_use.exit_code and "in use by another writer" in str(in_use.exception)
     with serving("--data-dir", data) as url:
         assert httpx.get(f"{url}/subjects/financial/versions").json() == [1]

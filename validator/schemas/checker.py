@@ -41,6 +41,7 @@ RECORDS_PER_STEP = 1_000
 COMPILED_SCHEMAS = 1_000
 OTHER_VERSIONS = 5
 """So many versions are tried for one that an event would be right for."""
+NOT_REGISTERED = "no schema is registered"
 MAXIMUM_NAMES = 100
 """Context types that are named as unchecked."""
 
@@ -236,7 +237,7 @@ class SchemaChecker:
     def _unusable(self, context_type: str, schema: _Schema) -> Result:
         if context_type in self._unchecked or len(self._unchecked) < MAXIMUM_NAMES:
             self._unchecked[context_type] = schema.problem
-        return "unregistered" if schema.found is None else "unusable"
+        return "unregistered" if schema.problem == NOT_REGISTERED else "unusable"
 
     def _fitting(self, event: WrittenEvent, values: Mapping[str, Any], now: float) -> int | None:
         """Return the newest version that the event would be right for."""
@@ -267,7 +268,7 @@ class SchemaChecker:
         except RegistryError as error:
             return _Schema(None, None, f"the registry refuses {subject}: {error}")
         if latest is None:
-            return _Schema(None, None, "no schema is registered")
+            return _Schema(None, None, NOT_REGISTERED)
         if found is None:
             return _Schema(latest, None, "")
         key = found.id, found.text

@@ -30,6 +30,9 @@ KEPT_VERSIONS = 10_000
 KEPT_SECONDS = 30.0
 _ABSENT = (SUBJECT_NOT_FOUND, VERSION_NOT_FOUND)
 
+_Asked = tuple[str, int | None]
+_Told = SchemaVersion | RegistryError | None
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -95,9 +98,7 @@ class RegistryClient:
             transport=transport,
         )
         self._versions: Kept[tuple[str, int], SchemaVersion] = Kept(KEPT_VERSIONS)
-        self._passing: Kept[tuple[str, int | None], tuple[float, SchemaVersion | None]] = Kept(
-            KEPT_VERSIONS
-        )
+        self._passing: Kept[_Asked, tuple[float, _Told]] = Kept(KEPT_VERSIONS)
         self._texts: Kept[int, str] = Kept(KEPT_VERSIONS)
 
     def close(self) -> None:
@@ -120,17 +121,21 @@ class RegistryClient:
         # That there is no such version is soon not true any more: producers register, and write.
         is_fleeting = sure or (known is not None and known[1] is None)
         limit = SURE_SECONDS if is_fleeting else self._kept_seconds
-        if known is not None and 0 <= now - known[0] < limit:
-            return known[1]
-        found = None
+        if known is None or not 0 <= now - known[0] < limit:
+            told = self._told(subject, version, now)
+            if version is None or not isinstance(told, SchemaVersion):
+                self._passing.put((subject, version), (now, told))
+        else:
+            told = known[1]
+        if isinstance(told, RegistryError):
+            raise RegistryError(told.code, str(told))
+        return told
+
+    def _told(self, subject: str, version: int | None, now: float) -> _Told:
         try:
-            found = self.version(subject, version, now)
+            return self.version(subject, version, now)
         except RegistryError as error:
-            if error.code not in _ABSENT:
-                raise
-        if found is None or version is None:
-            self._passing.put((subject, version), (now, found))
-        return found
+            return None if error.code in _ABSENT else error
 
     def is_known(self, subject: str, now: float) -> bool:
         """Say whether the subject has any version."""
