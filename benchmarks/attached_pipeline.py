@@ -63,6 +63,11 @@ class Attached:
         """Return the newest state of each finding that it told."""
         return {line["finding"]["id"]: line["finding"] for line in self.lines if "finding" in line}
 
+    def memory_bytes(self) -> int:
+        """Return what it holds of the machine's memory, without the files that it maps."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()
+        return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
+
     def kill(self) -> None:
         """Kill it without warning."""
         self._process.kill()

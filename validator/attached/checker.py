@@ -31,6 +31,9 @@ PAGE_ROWS = 500
 MAXIMUM_PENDING = 8
 AWAY_SECONDS = 2.0
 GROUP_SECONDS = 1.0
+SAMPLE_KEYS = 300
+SAMPLE_SECONDS = 5.0
+"""A sample is taken no more often than this."""
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True):
@@ -112,6 +115,8 @@ class StoreChecker:
         self._away_until = 0.0
         self._committed: deque[tuple[float, Positions]] = deque(maxlen=1_000)
         self._is_recalled = False
+        self._sampled_at = float("-inf")
+        self._recent: deque[bytes] = deque(maxlen=SAMPLE_KEYS)
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -158,6 +163,7 @@ class StoreChecker:
     def _read(self, log: LogView, lower: Positions, limit: int, now: float) -> int:
         before, frontier = log.positions, dict(self.frontier)
         self._recall(now)
+        self._sample(now)
         suspects = self.suspects.take(now, limit)
         due = self.schedule.take(now, max((limit - len(suspects)) * 3 // 4, 1))
         keys = dict.fromkeys([*suspects, *(one.key for one in due)])
@@ -197,6 +203,15 @@ class StoreChecker:
         self._is_recalled = True
         for key in self._book.open_keys(self.settings.name):
             self.suspects.add(key, 0, now, 0.0)
+
+    def _sample(self, now: float) -> None:
+        """Look at once at what changed lately: a store that went back shows it there."""
+        if self._reporter.wants_sample and now >= self._sampled_at + SAMPLE_SECONDS:
+            self._sampled_at = now
+            for key in self._recent:
+                if self.suspects.get(key) is None:
+                    self.suspects.add(key, 0, now, 0.0)
+        self._reporter.wants_sample = False
 
     def _committed_at(self, moment: float) -> Positions:
         for noted, positions in reversed(self._committed):
@@ -315,6 +330,8 @@ class StoreChecker:
         for due in pending.due:
             if due.key in looks:
                 is_there = looks[due.key].has_applied(due.offset)
+                if is_there:
+                    self._recent.append(due.key)
                 self.schedule.judged(due, is_consistent=is_there)
         return len(pending.rows)
 

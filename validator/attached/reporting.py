@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 FEW_REVERSALS = 3
 HOLD_SECONDS = 30.0
+SAMPLE_PAUSES = 3
+"""Pauses between looks for which a reversal is held, so that a sample can be confirmed too."""
 
 
 class Reporter:
@@ -46,6 +48,8 @@ class Reporter:
         self._book = book
         self._held: dict[bytes, Confirmed] = {}
         self._held_since = 0.0
+        self.wants_sample = False
+        """Whether a look at other keys would help to tell one reversal from many."""
         self._strays = Strays(reader, book)
 
     @property
@@ -91,9 +95,13 @@ class Reporter:
             return
         explained = {key: self._causes(found) for key, found in self._held.items()}
         reversals = self._reversals(explained)
-        some = FEW_REVERSALS <= sum(row.is_seen for row in reversals) < BULK_ITEMS
-        if some and is_walking and held_seconds < HOLD_SECONDS:
-            return  # More of them may be met.
+        seen = sum(row.is_seen for row in reversals)
+        if reversals and seen < BULK_ITEMS:
+            # More of them may be met: in the sample that is asked for, or while walking.
+            self.wants_sample = True
+            some = seen >= FEW_REVERSALS and is_walking and held_seconds < HOLD_SECONDS
+            if some or held_seconds < SAMPLE_PAUSES * self._settings.recheck_seconds:
+                return
         together = self._report_bulk(reversals, walk, now)
         order = sorted(explained.items(), key=lambda row: row[1][0].kind != "missed")
         for key, found_causes in order:
@@ -116,6 +124,8 @@ class Reporter:
     def _report_bulk(self, reversals: list[Reversal], walk: Walk, now: float) -> set[bytes]:
         absorbed: set[bytes] = set()
         for finding, members in self._book.bulk_of(self._settings.name):
+            if walk.number > members.opened_in_walk + 1:
+                continue  # By now all of them were met: what goes back today does so by itself.
             more = [row.key for row in reversals if fits(members.positions, row)]
             if more:
                 self._book.add_members(finding, more)
