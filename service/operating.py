@@ -19,7 +19,7 @@ from service.board import retirement_note
 from service.configuration import Configuration
 from service.gathering import Gatherer
 from service.report import build_report, exit_code
-from service.screen import print_summary, replica_table
+from service.screen import print_schemas, print_summary, replica_table
 from service.stores import migrate, replica_plans
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import REQUESTS, NewRecord
@@ -74,6 +74,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
     if report["unvalidated_partitions"]:
         numbers = ", ".join(map(str, report["unvalidated_partitions"]))
         console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
+    print_schemas(console, report)
     if board.hops is not None:
         console.print(_hop_table(board.hops, now))
     for name, replica in report["replicas"].items():

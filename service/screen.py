@@ -106,10 +106,7 @@ def print_summary(console: Console, report: dict[str, Any], rate: float) -> None
         console.print(f"  dead letters: {letter['count']:,} {letter['reason']}", highlight=False)
     for fault in _counts(report["faults"], "kind"):
         console.print(f"  injected: {fault}", highlight=False)
-    schemas = report["schemas"]
-    if schemas is not None and schemas["verdict"] != "VALID":
-        text = f"  schemas: {schemas['verdict']}, {schemas['reason']}"
-        console.print(text, style="yellow", highlight=False, soft_wrap=True)
+    print_schemas(console, report)
     opened = [f for f in report["findings"] if f["state"] != "resolved"]
     closed = len(report["findings"]) - len(opened)
     if closed:
@@ -118,6 +115,14 @@ def print_summary(console: Console, report: dict[str, Any], rate: float) -> None
         console.print(f"  {describe(finding)}", style="red", highlight=False, soft_wrap=True)
     if len(opened) > 10:
         console.print(f"  … and {len(opened) - 10} more open findings", style="red")
+
+
+def print_schemas(console: Console, report: dict[str, Any]) -> None:
+    """Say how events stand to their schemas, unless all is well or none are checked."""
+    schemas = report["schemas"]
+    if schemas is not None and schemas["verdict"] != "VALID":
+        text = f"  schemas: {schemas['verdict']}, {schemas['reason']}"
+        console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
 
 def describe(finding: dict[str, Any]) -> str:
@@ -139,9 +144,10 @@ def _describe_violation(finding: dict[str, Any]) -> str:
     told, where = finding["evidence"], finding["first_bad_position"]
     field = told["field"] or "event"
     expected = "" if told["expected"] is None else f", expected {told['expected']}"
+    rule = f"{told['rule']} ({told['seen']}{expected})"
     return (
         f"{finding['id']} {finding['state']}: {told['producer']} writes {field} of "
-        f"{finding['context_type']} against the schema's {told['rule']} ({told['seen']}{expected}), "
+        f"{finding['context_type']} against its schema's {rule}, "
         f"{told['count']:,} times since {where['partition']}:{where['offset']}"
     )
 
