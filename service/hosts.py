@@ -36,6 +36,7 @@ from synchroscope.ports import EVENTS, STATE, Log, ReplicaStorage
 from synchroscope.replica import Replica
 from validator.finding import timestamp
 from validator.hops import HopAuditor
+from validator.sessions import SessionChecker
 from validator.validator import ExpectedReplica, Validator
 
 AUDITING_PARTITION = 0
@@ -369,6 +370,7 @@ class ValidatorHost(Held):
         self._writers: dict[int, KafkaLog] = {}
         self.validators: dict[int, Validator] = {}
         self._auditor: HopAuditor | None = None
+        self._sessions: SessionChecker | None = None
         self._stack.callback(self._drop_all)
 
     def step(self, now: float) -> int:
@@ -377,6 +379,8 @@ class ValidatorHost(Held):
         consumed = sum(validator.step(now).consumed for validator in self.validators.values())
         if self._auditor is not None:
             consumed += self._auditor.step(now).consumed
+        if self._sessions is not None:
+            consumed += self._sessions.step(now).consumed
         if self._teller.is_due(now):
             self._teller.tell(self._log, now, list(self.validators))
             self.division.commit(
@@ -398,6 +402,8 @@ class ValidatorHost(Held):
                 self.validators[number] = self._make(number)
                 if number == AUDITING_PARTITION:
                     self._auditor = self._make_auditor()
+                    log = SplitLog(self._log, self._writers[number])
+                    self._sessions = SessionChecker(log, self._store)
 
     def _make(self, number: int) -> Validator:
         writer = KafkaLog(self._settings, writer=f"validator-{number}")
@@ -442,7 +448,7 @@ class ValidatorHost(Held):
 
     def _drop(self, number: int) -> None:
         if number == AUDITING_PARTITION:
-            self._auditor = None
+            self._auditor = self._sessions = None
         self.validators.pop(number, None)
         writer = self._writers.pop(number, None)
         if writer is not None:

@@ -25,6 +25,7 @@ Kind = Literal[
     "unlocated",
     "log-contradiction",
     "schema-violation",
+    "session-violation",
     "hop-lost",
     "hop-doubled",
     "hop-altered",
