@@ -170,7 +170,6 @@ _barrier: _Barrier | None = None
 def _begin(barrier: _Barrier) -> None:
     global _barrier
     _barrier = barrier
-    gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
@@ -208,12 +207,16 @@ def _task(function: Any, *arguments: Any) -> Any:
         _barrier.abort()
         raise
     finally:
+        gc.unfreeze()
         gc.collect()
 
 
 def together() -> None:
     """Wait until every process of the measurement is ready."""
     assert _barrier is not None
+    # As a role's process does when it begins: what is there by now is not looked through again.
+    gc.collect()
+    gc.freeze()
     _barrier.wait(TOGETHER_SECONDS)
 
 
