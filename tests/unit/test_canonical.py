@@ -155,7 +155,7 @@ def test_a_length_takes_the_shortest_head(length: int) -> None:
         ({1, 2}, "schema violation"),
         ("\ud800", "malformed JSON"),
         ({"\udfff": 1}, "malformed JSON"),
-        ([object()], "schema violation"),
+        ([range(1)], "schema violation"),
     ],
     ids=repr,
 )
