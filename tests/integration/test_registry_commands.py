@@ -179,6 +179,35 @@ def step_until(hosts: list[SchemaHost], events: int) -> SchemaHost:
     raise AssertionError(f"{events} events were not checked in time")
 
 
+def test_processes_that_register_at_once_give_no_id_to_two_schemas(
+    config: Path, tmp_path: Path
+) -> None:
+    processes = []
+    for number in range(3):
+        folder = tmp_path / f"schemas-{number}"
+        folder.mkdir()
+        for name in range(8):
+            # Half of the schemas are common to all, under names of their own.
+            field = f"common_{name}" if name % 2 else f"own_{number}_{name}"
+            text = json.dumps({"properties": {field: {"type": "string"}}})
+            (folder / f"type-{number}-{name}.json").write_text(text)
+        command = [sys.executable, "-m", "service.cli", "registry", "register", str(folder)]
+        command += ["--config", str(config), "--output", "json"]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    told = [process.communicate(timeout=LONGEST_SECONDS)[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    results = [json.loads(line) for text in told for line in text.splitlines()]
+    ids: dict[int, set[str]] = {}
+    for result in results:
+        ids.setdefault(result["id"], set()).add(Path(result["file"]).read_text())
+    assert len(results) == 24
+    assert [len(texts) for texts in ids.values()] == [1] * 16
+    assert sorted(ids) == list(range(1, 17))
+    told_history = run("registry", "history", "--config", str(config), "--output", "json")
+    assert [one["revision"] for one in lines(told_history)] == list(range(1, 25))
+
+
 def test_a_process_with_the_role_validator_serves_the_registry(config: Path) -> None:
     command = [sys.executable, "-m", "service.cli", "run", "validator"]
     process = subprocess.Popen(
