@@ -90,15 +90,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    servers = [
-        os.environ[name]
-        for name in ("SYNCHROSCOPE_KAFKA", "SYNCHROSCOPE_POSTGRESQL", "SYNCHROSCOPE_REDIS")
-    ]
+    kafka, postgresql = os.environ["SYNCHROSCOPE_KAFKA"], os.environ["SYNCHROSCOPE_POSTGRESQL"]
+    redis_url = os.environ["SYNCHROSCOPE_REDIS"]
     print(
         f"A clean run of {options.minutes:g} minutes at {options.rate:,.0f} events/s over "
         f"{options.users:,} users, seed {options.seed}; two consumers, Redis and PostgreSQL.\n"
     )
-    with tempfile.TemporaryDirectory() as folder, pipeline(*servers, Path(folder)) as world:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pipeline(kafka, postgresql, redis_url, Path(folder)) as world,
+    ):
         attached = world.attach("data", "--http-port", "0")
         try:
             wait_for(lambda: status(attached).get("stores"), START_SECONDS, "the validator")

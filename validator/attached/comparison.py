@@ -186,7 +186,9 @@ def _field(
         if value is not None:
             proven = max(entries[stated].offset, before)
 
-    def found(state: State, place: int | None = None, **more: Any) -> FieldLook:
+    def found(
+        state: State, place: int | None = None, waits_for: int | None = None, **more: Any
+    ) -> FieldLook:
         following = None
         if place is not None and place + 1 < len(entries):
             following = entries[place + 1]
@@ -197,7 +199,7 @@ def _field(
             expected,
             entries[-1].offset if entries else -1,
             None if place is None else entries[place].offset,
-            None if following is None else following.offset,
+            waits_for if following is None else following.offset,
             following is not None and following.value_hash == ABSENT_HASH,
             0 if place is None else len(entries) - 1 - place,
             proven,
@@ -208,6 +210,7 @@ def _field(
     if not entries:
         return found("unknown" if value is not None else "agrees")
     if is_of_another:
+        # It is known what the log had there, so lag is no excuse.
         return found(
             "strange",
             max(matching, default=None),
@@ -226,7 +229,13 @@ def _field(
             spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
             is_passed=passed(following, _timestamp_of(item, name, following)),
         )
-    return found("unclear" if due < 0 else "strange")
+    if due < 0:
+        return found("unclear")
+    oldest = entries[0].offset
+    if is_cut and before < oldest and not passed(oldest, _timestamp_of(item, name, oldest)):
+        # It may be of a version that is forgotten here, and the store that far behind.
+        return found("behind", waits_for=oldest)
+    return found("strange")
 
 
 def _end(entries: Sequence[Entry], place: int) -> int:
