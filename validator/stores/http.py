@@ -1,0 +1,185 @@
+"""Rows behind an HTTP interface that answers pages of JSON.
+
+``http://host/users?items=$.data&cursor=after&next=$.next&limit=size&lookup=/users/{id}``: what is
+listed below stands in the URI's query and is taken out of it; what else stands there is sent as it is.
+
+========== ==================================================================================
+``items``  JSON path of the list of rows in a page (default ``$``: the page is the list)
+``cursor`` name of the parameter that asks for the next page; its value is what ``next`` finds
+``next``   JSON path of the next page's cursor, absent or null at the end
+``page``   name of a parameter that counts pages instead; the first page without rows is the last
+``first``  number of the first page (default 1)
+``limit``  name of the parameter with the page's size; without it the server decides
+``lookup`` path of one row, with the key columns in braces; 404 says that there is none
+``row``    JSON path of the row in the answer to a lookup (default ``$``)
+========== ==================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+
+import httpx
+import jsonpath
+import msgspec
+from jsonpath import JSONPathError
+
+from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.port import Key, Page, Row, key_text
+
+ANSWER_SECONDS = 10.0
+ANSWER_BYTES = 64 * 1024 * 1024
+_OWN = frozenset({"items", "cursor", "next", "page", "first", "limit", "lookup", "row"})
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class HttpStore:
+    """The `ForeignStore` port on pages of JSON.
+
+    Parameters
+    ----------
+    uri: See the module; user and password in it are sent as basic authentication.
+    key_columns: Which of a row's names are its key.
+    columns: Only these; None: all.
+    answer_seconds: Without an answer for so long the server counts as away.
+    transport: Another way to the server, for tests.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        key_columns: Sequence[str],
+        columns: Sequence[str] | None = None,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        if not key_columns:
+            raise ConfigurationError("name the key columns of the rows that the HTTP store has")
+        parts = urlsplit(uri)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        self._options = {name: value for name, value in pairs if name in _OWN}
+        rest = [(name, value) for name, value in pairs if name not in _OWN]
+        self._sent = dict(rest)
+        host = parts.hostname or ""
+        host += f":{parts.port}" if parts.port else ""
+        self._url = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        query = "?" + urlencode(rest) if rest else ""
+        self.name = self._url + (query if "token" not in query and "key" not in query else "?…")
+        self.key_columns: tuple[str, ...] = tuple(key_columns)
+        self.is_typed = True
+        self._wanted = None if columns is None else list(columns)
+        self._items = _path(self._options.get("items", "$"))
+        self._next = _path(self._options.get("next", "$.next"))
+        self._row_path = _path(self._options.get("row", "$"))
+        if "cursor" in self._options and "page" in self._options:
+            raise ConfigurationError(f"{self.name}: give cursor or page, not both")
+        if "lookup" not in self._options:
+            raise ConfigurationError(
+                f"{self.name}: say how one row is asked for: &lookup=/users/{{id}}"
+            )
+        auth = (parts.username, parts.password or "") if parts.username else None
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(answer_seconds), auth=auth, transport=transport
+        )
+
+    def columns(self) -> list[str] | None:
+        """Return the columns that were asked for; None: each row has its own."""
+        return self._wanted
+
+    def scan(self, cursor: str | None, limit: int) -> Page:
+        """Return the next page, in the server's order."""
+        parameters: dict[str, str] = dict(self._sent)
+        if "limit" in self._options:
+            parameters[self._options["limit"]] = str(limit)
+        number = int(cursor or self._options.get("first", "1")) if "page" in self._options else 0
+        if "page" in self._options:
+            parameters[self._options["page"]] = str(number)
+        elif cursor is not None:
+            parameters[self._options.get("cursor", "cursor")] = cursor
+        document = self._ask(self._url, parameters)
+        match = self._items.match(document)
+        items = None if match is None else match.obj
+        if not isinstance(items, list):
+            raise ConfigurationError(
+                f"{self.name}: {self._options.get('items', '$')} is no list in the answer; say "
+                "where the rows are: &items=$.data"
+            )
+        rows = [self._pair(item) for item in items]
+        if "page" in self._options:
+            return Page(rows, str(number + 1) if rows else None)
+        found = self._next.match(document) if isinstance(document, dict) else None
+        following = None if found is None or found.obj in (None, "", False) else str(found.obj)
+        if following is not None and following == cursor:
+            raise ConfigurationError(f"{self.name}: a page names itself as the next one")
+        return Page(rows, following)
+
+    def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        """Return the rows of these keys, a request each."""
+        rows: dict[Key, Row] = {}
+        for key in keys:
+            path = self._options["lookup"]
+            for column, value in zip(self.key_columns, key, strict=True):
+                path = path.replace("{" + column + "}", quote(value, safe=""))
+            document = self._ask(urljoin(self._url, path), self._sent, may_be_absent=True)
+            match = None if document is None else self._row_path.match(document)
+            if match is not None and isinstance(match.obj, dict):
+                rows[key] = self._pair(match.obj)[1]
+        return rows
+
+    def _pair(self, item: Any) -> tuple[Key, Row]:
+        if not isinstance(item, dict) or any(name not in item for name in self.key_columns):
+            raise ConfigurationError(
+                f"{self.name}: a row has no {', '.join(self.key_columns)}; correct items, row or "
+                "the key columns"
+            )
+        key = tuple(key_text(item[name]) for name in self.key_columns)
+        if self._wanted is not None:
+            return key, {name: item[name] for name in self._wanted if name in item}
+        return key, {name: value for name, value in item.items() if name not in self.key_columns}
+
+    def _ask(self, url: str, parameters: dict[str, str], *, may_be_absent: bool = False) -> Any:
+        try:
+            with self._client.stream("GET", url, params=parameters) as answer:
+                data = bytearray()
+                for part in answer.iter_bytes():
+                    data += part
+                    if len(data) > ANSWER_BYTES:
+                        raise ConfigurationError(
+                            f"{self.name}: a page has over {ANSWER_BYTES} bytes: name the "
+                            "parameter of its size with &limit="
+                        )
+        except httpx.InvalidURL as error:
+            raise ConfigurationError(f"{self.name}: the URL cannot be read ({error})") from None
+        except httpx.HTTPError as error:
+            text = str(error) or type(error).__name__
+            raise UnavailableError(
+                self.name, f"cannot be reached or does not answer ({text}): check that it runs"
+            ) from error
+        status = answer.status_code
+        if may_be_absent and status in (404, 410):
+            return None
+        if status in _PASSING:
+            raise UnavailableError(self.name, f"cannot serve at the moment (HTTP {status})")
+        if status != 200:
+            raise ConfigurationError(
+                f"{self.name} refuses with HTTP {status}: check the path, and user and password in "
+                "the URI"
+            )
+        try:
+            return msgspec.json.decode(bytes(data))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{self.name} answers no JSON ({error})") from None
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+def _path(text: str) -> Any:
+    try:
+        return jsonpath.compile(text)
+    except JSONPathError as error:
+        raise ConfigurationError(f"{text!r} is no JSON path ({error})") from None
