@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known: dict[str, Any] = {
         **circumstances(),
         **{name: version(name) for name in PACKAGES},
+        "crc32c": find_spec("crc32c") is not None,  # kafka-python is faster with it.
         "load_average_after": loads,
         "seconds": round(time.perf_counter() - started),
     }

@@ -30,7 +30,7 @@ from service.supervision import IDLE_SECONDS, Host
 from synchroscope.event import decode_event, encode_event
 
 RATES = {100: 6.0, 1_000: 6.0}
-MOST_EVENTS = 50
+MOST_EVENTS = 500
 """The most that the producer submits in one transaction."""
 
 CONFIGURATION = """

@@ -36,8 +36,8 @@ from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import Batch, Log, NewRecord, Record
 from synchroscope.replica import Replica
 
-RATES = {100: 6.0, 1_000: 6.0, 5_000: 3.0}
-"""Events a second, and for how many seconds."""
+RATES = {100: (6.0, 3), 1_000: (4.0, 7), 5_000: (3.0, 3)}
+"""Events a second: for how many seconds, and how often. One pause of the machine is a p99."""
 WARM_SECONDS = 1.0
 RELAY_RECORDS = 1_000
 #: When each event was seen, by its number.
@@ -168,10 +168,10 @@ def propagation_rows(settings: Settings, world: World) -> Iterator[Row]:
     known = retail_records(settings.rows)
     with processes(2) as pool:
         for client in CLIENTS:
-            for rate, seconds in RATES.items():
+            for rate, (seconds, repeats) in RATES.items():
                 records = known[: int(rate * (3.0 if settings.quick else seconds))]
                 sides: dict[bool, list[list[float]]] = {True: [], False: []}
-                for _ in range(settings.few_repeats):
+                for _ in range(1 if settings.quick else repeats):
                     for ours in (True, False):
                         with topics(world, client) as topic:
                             sides[ours].append(measure(pool, topic, records, rate, ours))

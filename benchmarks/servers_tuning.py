@@ -16,6 +16,8 @@ from benchmarks.servers_throughput import append_all
 from benchmarks.servers_world import CLIENTS, World, retail_records, topics
 from examples.retail.views import RULES
 from pipeline.commands import CommandSide
+from pipeline.event_store import Append, EventStore
+from pipeline.event_store_memory import MemoryEventStore
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.kafka_settings import Compression
 from pipeline.log_kafka import KafkaLog
@@ -26,6 +28,7 @@ from synchroscope.ports import DEAD_LETTERS, NewRecord
 BATCHES = (50, 500, 1_000)
 #: A batch of one is slow: fewer events say the same.
 SINGLE_EVENTS = 1_000
+STORED_EVENTS = 3_000
 CODECS: tuple[Compression, ...] = ("lz4", "snappy", "zstd")
 CODEC_PASSES = {"confluent": 4, "kafka-python": 1}
 
@@ -59,22 +62,54 @@ def appending(
     return side
 
 
+class _Recorder(MemoryEventStore):
+    """Keeps what is appended to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[Append] = []
+
+    def append(self, write: Append, now: float) -> None:
+        """Append, and keep the write itself."""
+        self.writes.append(write)
+        super().append(write, now)
+
+
+def decide(store: EventStore, events: Sequence[ContextEvent], size: int) -> None:
+    """Have a command side decide on the events, so many at a time."""
+    commands = CommandSide(store, RULES)
+    for start in range(0, len(events), size):
+        with commands.batch(time.time()) as batch:
+            for event in events[start : start + size]:
+                batch.submit(event)
+
+
 def storing(world: World, events: Sequence[ContextEvent], count: int, size: int) -> Side:
-    """Return a side that has the command side store so many events in PostgreSQL."""
+    """Return a side that appends to PostgreSQL what a command side had decided before."""
+    recorder = _Recorder()
+    decide(recorder, events[:count], size)
 
     @contextmanager
     def side() -> Iterator[Work]:
-        schema = f"bench_{uuid4().hex[:12]}"
-        with closing(PostgresqlDatabase(world.postgresql, schema)) as database:
-            commands = CommandSide(PostgresqlEventStore(database), RULES)
+        with closing(PostgresqlDatabase(world.postgresql, f"bench_{uuid4().hex[:12]}")) as database:
+            store = PostgresqlEventStore(database)
 
             def work() -> None:
-                for start in range(0, count, size):
-                    with commands.batch(time.time()) as batch:
-                        for event in events[start : min(start + size, count)]:
-                            batch.submit(event)
+                for write in recorder.writes:
+                    store.append(write, time.time())
 
             yield work
+
+    return side
+
+
+def deciding(world: World, events: Sequence[ContextEvent], count: int, size: int) -> Side:
+    """Return a side that has the command side decide on so many events and store them."""
+
+    @contextmanager
+    def side() -> Iterator[Work]:
+        with closing(PostgresqlDatabase(world.postgresql, f"bench_{uuid4().hex[:12]}")) as database:
+            yield lambda: decide(PostgresqlEventStore(database), events[:count], size)
 
     return side
 
@@ -87,8 +122,10 @@ def batching_rows(settings: Settings, world: World) -> Iterator[Row]:
         count = settings.size(len(records))
         make = partial(appending, world, client, records)
         yield from of_batches(f"relay append, {client}", count, make, settings)
-    count = settings.size(min(len(events), 6_000))
+    count = settings.size(min(len(events), STORED_EVENTS))
     yield from of_batches("PostgreSQL append", count, partial(storing, world, events), settings)
+    make = partial(deciding, world, events)
+    yield from of_batches("command side over PostgreSQL", count, make, settings)
 
 
 def compression_rows(settings: Settings, world: World) -> Iterator[Row]:
