@@ -240,7 +240,7 @@ class DividedWorld(World):
                 projector.step(self._clock_of(process))
             # What is changed under a step that is under way could be overwritten unseen.
             if self.may_crash and not self._paused:
-                self._saboteurs[process, name].step(self.now)
+                self.strikes[name] += self._saboteurs[process, name].step(self.now).consumed
 
     def _make_projector(self, process: int, actor: str, name: str) -> Projector:
         log = self._producer_log(actor)

@@ -98,6 +98,11 @@ def draw_mode(seed: int) -> str:
     return random.Random(f"mode of {seed}").choice(["embedded", "divided"])
 
 
+def draw_repair(seed: int) -> bool:
+    """Draw whether a seed's world has an operator, from a stream of its own."""
+    return random.Random(f"repair of {seed}").random() < 0.5
+
+
 def draw_hazards(rng: random.Random) -> Hazards:
     """Draw what a divided world is threatened with."""
     processes = rng.randint(2, 3)

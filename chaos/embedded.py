@@ -73,7 +73,7 @@ class EmbeddedWorld(World):
         self._running_projector(name).step(self.now)
         if self.may_crash:
             before = len(self.journal.faults())
-            self._saboteurs[name].step(self.now)
+            self.strikes[name] += self._saboteurs[name].step(self.now).consumed
             struck = range(before, len(self.journal.faults()))
             self._damage.update(dict.fromkeys(struck, self._lost_lives[name]))
 

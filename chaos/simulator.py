@@ -9,6 +9,9 @@ replicas there are, what is produced, whose turn it is, what fails and when. A r
 2. calm: no more crashes or new damage to storage; everything is read, scrubbed and judged;
 3. the verdicts and findings are held against the oracle;
 4. rebuild: replicas that diverged start anew from the log over a good link, and all must agree.
+
+In some worlds an operator has findings repaired at any moment of the first phase, and what is open
+after the third one is repaired instead of rebuilt.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from collections import Counter
 from msgspec import Struct
 
 from chaos.divided import DividedWorld
-from chaos.drawing import draw_mode
+from chaos.drawing import draw_mode, draw_repair
 from chaos.embedded import EmbeddedWorld
+from chaos.operator import ROUNDS, Observer, Operator
 from chaos.properties import (
     Broken,
     check_counts,
@@ -46,19 +50,24 @@ class Outcome(Struct, frozen=True):
     faults: dict[str, int]
     found: int
     masked: int
+    orders: int = 0
+    repaired: int = 0
 
 
-def simulate(seed: int, mode: str = "") -> Outcome:
+def simulate(seed: int, mode: str = "", *, repair: bool | None = None) -> Outcome:
     """Run one seed; raise `Broken` (or whatever the code under test raises) on failure.
 
-    `mode`: ``"embedded"`` or ``"divided"``; by default the seed decides that too.
+    `mode`: ``"embedded"`` or ``"divided"``; `repair`: whether there is an operator who has findings
+    repaired. By default the seed decides these too.
     """
     worlds: dict[str, type[EmbeddedWorld | DividedWorld]] = {
         "embedded": EmbeddedWorld,
         "divided": DividedWorld,
     }
     world = worlds[mode or draw_mode(seed)](seed)
-    cause_chaos(world)
+    has_operator = draw_repair(seed) if repair is None else repair
+    operator = Operator(world) if has_operator else None
+    cause_chaos(world, operator)
     settle(world)
     found, masked = check_findings(world)
     check_log(world)
@@ -67,6 +76,8 @@ def simulate(seed: int, mode: str = "") -> Outcome:
     check_resolutions(world)
     if isinstance(world, DividedWorld):
         check_places(world)
+    if operator is not None:
+        repair_all(world, operator)
     rebuild(world)
     return Outcome(
         seed,
@@ -78,16 +89,23 @@ def simulate(seed: int, mode: str = "") -> Outcome:
         dict(Counter(fault.kind for fault in world.journal.faults())),
         found,
         masked,
+        0 if operator is None else operator.orders,
+        repaired(world),
     )
 
 
-def cause_chaos(world: World) -> None:
+def cause_chaos(world: World, operator: Operator | None = None) -> None:
     """Let actors step in random order, be harmed, die and come back."""
     actors = world.actors()
+    observer = Observer(world)
     world.may_crash = True
     for _ in range(world.settings.steps):
         world.turn(world.rng.choice(actors))
         check_no_alarm(world)
+        if operator is not None:
+            if flaw := observer.look():
+                raise Broken(flaw)
+            operator.turn()
         world.now += world.rng.choice([0.0, 0.01, 0.05, 0.3])
     world.may_crash = False
 
@@ -96,6 +114,28 @@ def settle(world: World) -> None:
     """Let everything be read, scrubbed and judged."""
     if not world.settle():
         raise Broken("not settled: a replica or the validator is stuck")
+
+
+def repair_all(world: World, operator: Operator) -> None:
+    """Have everything repaired that is open: all findings are resolved, all replicas CONSISTENT."""
+    for _ in range(ROUNDS):
+        for finding in operator.unresolved():
+            operator.order(finding)
+        settle(world)
+        if not operator.unresolved():
+            break
+        world.now += 1.0
+    else:
+        raise Broken(f"not repaired: {operator.unresolved()[0]}")
+    check_verdicts(world)
+    check_resolutions(world)
+    if world.open_findings():
+        raise Broken(f"still open: {world.open_findings()[0]}")
+
+
+def repaired(world: World) -> int:
+    """Return how many aggregates the replicas say were repaired."""
+    return sum(status.repaired for status in world.statuses())
 
 
 def rebuild(world: World) -> None:

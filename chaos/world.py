@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 
 from chaos.crashing import CrashingStorage, CrashPoint, SimulatedCrash
@@ -60,6 +61,8 @@ class World(ABC):
         self.journal = FaultJournal()
         self.dice = Dice(seed)
         self.good_links = False
+        self.strikes: Counter[str] = Counter()
+        """How often each replica's storage was changed behind its back."""
         self.findings = FindingsReader(log)
         self.commands: CommandSide | None = None
         self.views = {name: view for name, view, _ in settings.replicas}

@@ -106,7 +106,12 @@ class Repairing:
             state.repaired += 1
             state.repairs.append(
                 Repaired(
-                    state.repaired, state.applied, message.repair_id, shown(mended, self._sums)
+                    state.repaired,
+                    state.position,
+                    state.applied,
+                    stored.sequence,
+                    message.repair_id,
+                    shown(mended, self._sums),
                 )
             )
         for bucket in {after.digest.bucket(*key) for key in records}:

@@ -96,13 +96,16 @@ class StoredAggregate(Struct, frozen=True, rename="camel"):
 
 
 class Repaired(Struct, frozen=True, array_like=True):
-    """An aggregate that a repair changed: `applied` events had been applied by then.
+    """An aggregate that a repair changed at `position`, when `applied` events had been applied.
 
-    ``serial`` counts the partition's repaired aggregates; ``aggregate`` is how it was left.
+    ``serial`` counts the partition's repaired aggregates; ``prior`` is the aggregate's sequence
+    before, ``aggregate`` how it was left.
     """
 
     serial: int
+    position: int
     applied: int
+    prior: int
     repair_id: str
     aggregate: StoredAggregate
 

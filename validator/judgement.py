@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from synchroscope.ports import AggregateKey
-from synchroscope.report import Entry, Mismatch, StoredAggregate
+from synchroscope.report import Entry, Mismatch, Repaired, StoredAggregate
 
 FactHash = str | None
 
@@ -73,8 +73,8 @@ class Case(Struct, frozen=True):
     entries: What the replica applied of it in the interval, in its order; None: not known.
     mismatches: (offset, field) -> what storage returned instead of the event's ``previous``.
     shown: Whether the stored aggregate was shown; ``stored`` is None then if there is none.
-    repairs: How repairs left the aggregate in the interval, each with how many of `entries` had
-        been applied before it.
+    repairs: The repairs of the aggregate in the interval, each with how many of `entries` had been
+        applied before it.
     known, known_before: How the replica held it after that many of the versions, where that was
         already known to be wrong; between there and `before` it applied everything as it must.
     position: The answer's position.
@@ -90,7 +90,7 @@ class Case(Struct, frozen=True):
     known: Actual | None
     known_before: int
     position: int
-    repairs: Sequence[tuple[int, StoredAggregate]] = ()
+    repairs: Sequence[tuple[int, Repaired]] = ()
 
 
 class Judgement(Struct, frozen=True):
@@ -144,20 +144,15 @@ def judge(case: Case) -> Judgement:
     repairs = deque(case.repairs)
     for index, entry in enumerate(case.entries):
         while repairs and repairs[0][0] <= index:
-            actual = _stored(repairs.popleft()[1])
+            actual = _mend(case, repairs.popleft()[1], actual, faults)
         version = by_mark.get(entry.event)
         if version is None:
             actual.sequence = max(actual.sequence, entry.sequence)
             continue
         if entry.prior != actual.sequence:
-            before = actual
-            actual = state_after([v for v in case.versions if v.sequence <= entry.prior])
-            actual.sequence = entry.prior
-            kind = "stale" if entry.prior < before.sequence else "foreign"
-            if kind == "stale":
+            if entry.prior < actual.sequence:
                 applied.clear()  # What storage lost is rightly applied when it comes again.
-            odd = _differences(before, actual)
-            faults.append(Fault(kind, entry.offset, odd, _wrote(before, odd)))
+            actual = _shifted(case, entry.prior, entry.offset, actual, faults)
         fault = _play(case, version, entry, actual)
         if fault is not None and not any(f.offset < entry.offset for f in foreign):
             faults.append(fault)
@@ -166,8 +161,8 @@ def judge(case: Case) -> Judgement:
         applied.add(version.mark)
         if entry.sequence <= entry.prior:
             late.append(version)
-    if repairs:
-        actual = _stored(repairs[-1][1])
+    for _, repaired in repairs:
+        actual = _mend(case, repaired, actual, faults)
     if case.shown:
         seen = _stored(case.stored)
         odd = _differences(actual, seen)
@@ -188,6 +183,23 @@ def judge(case: Case) -> Judgement:
         actual,
         unexplained,
     )
+
+
+def _shifted(case: Case, prior: int, offset: int, before: Actual, faults: list[Fault]) -> Actual:
+    """Return what storage held where it had another sequence than predicted; note the fault."""
+    actual = state_after([version for version in case.versions if version.sequence <= prior])
+    actual.sequence = prior
+    odd = _differences(before, actual)
+    kind = "stale" if prior < before.sequence else "foreign"
+    faults.append(Fault(kind, offset, odd, _wrote(before, odd)))
+    return actual
+
+
+def _mend(case: Case, repaired: Repaired, actual: Actual, faults: list[Fault]) -> Actual:
+    """Return how a repair left the aggregate; it was seen before, so it hides nothing."""
+    if repaired.prior != actual.sequence:
+        _shifted(case, repaired.prior, repaired.position, actual, faults)
+    return _stored(repaired.aggregate)
 
 
 def _start(case: Case) -> Actual:

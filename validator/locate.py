@@ -150,7 +150,7 @@ class Locator:
         }
         for key, (versions, _) in versions_of.items():
             key_of.update({version.mark: key for version in versions})
-        repairs: dict[AggregateKey, list[tuple[int, StoredAggregate]]] = {}
+        repairs: dict[AggregateKey, list[tuple[int, Repaired]]] = {}
         waiting = deque(explanation.repairs)
         first = explanation.note.applied - len(entries)
         for number, entry in enumerate(entries, first):
@@ -401,13 +401,13 @@ def _repair_before(
     waiting: deque[Repaired],
     applied: int,
     entries: Mapping[AggregateKey, Sequence[Entry]],
-    repairs: dict[AggregateKey, list[tuple[int, StoredAggregate]]],
+    repairs: dict[AggregateKey, list[tuple[int, Repaired]]],
 ) -> None:
     """Put repairs where they belong among the entries: before the event that was applied next."""
     while waiting and waiting[0].applied <= applied:
-        aggregate = waiting.popleft().aggregate
-        key = _key_of(aggregate)
-        repairs.setdefault(key, []).append((len(entries.get(key, ())), aggregate))
+        repaired = waiting.popleft()
+        key = _key_of(repaired.aggregate)
+        repairs.setdefault(key, []).append((len(entries.get(key, ())), repaired))
 
 
 def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:

@@ -84,9 +84,12 @@ def flaw_of_explanation(answer: Explanation, heads: Heads, bits: int) -> str:
         if not (0 <= mismatch.offset < position and _are_numbers(numbers)):
             return "a mismatch is out of range"
     for repaired in answer.repairs:
-        if not (0 < repaired.serial <= answer.note.repaired and repaired.applied >= 0):
-            return "a repair is out of range"
-        if repaired.applied > answer.note.applied:
+        if not (
+            0 < repaired.serial <= answer.note.repaired
+            and 0 <= repaired.applied <= answer.note.applied
+            and 0 <= repaired.position <= position
+            and _are_numbers((repaired.prior,))
+        ):
             return "a repair is out of range"
     repaired_aggregates = [repaired.aggregate for repaired in answer.repairs]
     for aggregate in [*answer.aggregates, *repaired_aggregates]:

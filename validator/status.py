@@ -29,6 +29,7 @@ class ReplicaStatus(Struct, frozen=True):
     agreements: int
     open_findings: int
     reported_at: float | None
+    repaired: int = 0
     compared_at: float | None = None
     """When the partition whose evidence is the oldest was compared; None: one never was."""
 
@@ -54,5 +55,6 @@ def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> Replic
         agreements=watch.agreements,
         open_findings=open_findings,
         reported_at=watch.reported_at or None,
+        repaired=sum(note.repaired for note in notes),
         compared_at=min(compared) if is_compared else None,
     )
