@@ -11,6 +11,7 @@ from rich.console import Console
 from service.cli_attach import attach
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
+from service.cli_repair import findings, repair
 from service.demo import DEFAULT_DATA, DemoOptions, run_demo
 from service.simulation import run_simulation
 from synchroscope import __version__
@@ -151,7 +152,7 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
 
 
-for command in (*COMMANDS, registry, attach):
+for command in (*COMMANDS, registry, attach, findings, repair):
     cli.add_command(command)
 
 

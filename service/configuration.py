@@ -132,6 +132,13 @@ class DigestSection(_Section, frozen=True):
         return Hasher(self.algorithm, self.key.encode())
 
 
+class RepairSection(_Section, frozen=True):
+    """How hard repairs may work a partition of a replica."""
+
+    aggregates_per_message: Annotated[int, Meta(ge=1, le=250)] = 100
+    aggregates_per_second: Annotated[float, Meta(gt=0.0, le=100_000.0)] = 500.0
+
+
 class ValidatorSection(_Section, frozen=True):
     """How validators work."""
 
@@ -140,6 +147,7 @@ class ValidatorSection(_Section, frozen=True):
     checkpoint_interval_seconds: Seconds = 0.5
     fold_records: Records = 1_000
     digest: DigestSection = DigestSection()
+    repair: RepairSection = RepairSection()
 
 
 class SchemasSection(_Section, frozen=True):

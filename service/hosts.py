@@ -37,6 +37,7 @@ from synchroscope.replica import Replica
 from validator.finding import timestamp
 from validator.hops import HopAuditor
 from validator.sessions import SessionChecker
+from validator.repairing import RepairLimits
 from validator.validator import ExpectedReplica, Validator
 
 AUDITING_PARTITION = 0
@@ -424,6 +425,9 @@ class ValidatorHost(Held):
             evidence_limit_seconds=options.evidence_limit_seconds,
             request_timeout_seconds=options.request_timeout_seconds,
             fold_records=options.fold_records,
+            repair_limits=RepairLimits(
+                options.repair.aggregates_per_message, options.repair.aggregates_per_second
+            ),
             checkpoint_interval_seconds=options.checkpoint_interval_seconds,
             partitions=[number],
             worker=self._identity.process,
