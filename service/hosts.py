@@ -36,8 +36,8 @@ from synchroscope.ports import EVENTS, STATE, Log, ReplicaStorage
 from synchroscope.replica import Replica
 from validator.finding import timestamp
 from validator.hops import HopAuditor
-from validator.sessions import SessionChecker
 from validator.repairing import RepairLimits
+from validator.sessions import SessionChecker
 from validator.validator import ExpectedReplica, Validator
 
 AUDITING_PARTITION = 0
