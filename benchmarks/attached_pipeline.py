@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import psycopg
 import redis
 
 from pipeline.kafka_client import NewTopic, open_client
 from pipeline.kafka_settings import KafkaSettings
+from synchroscope.ports import NewRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "examples" / "attached" / "attached.yaml"
 PARTITIONS = 4
 POLL_SECONDS = 0.1
+START_SECONDS = 20.0
+STARTS = 4
 
 
 class Attached:
@@ -67,6 +71,20 @@ class Attached:
         """Return what it holds of the machine's memory, without the files that it maps."""
         pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()
         return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
+
+    def status(self) -> dict[str, Any]:
+        """Return what it reports of itself; empty while it does not answer."""
+        try:
+            answer = httpx.get(f"{self.url}/api/status", timeout=5.0)
+        except httpx.HTTPError:
+            return {}
+        found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+        return found
+
+    def verdict(self, store: str) -> tuple[str, str]:
+        """Return the verdict on a store, and the reason."""
+        found = self.status().get("stores", {}).get(store, {})
+        return found.get("verdict", ""), found.get("reason", "")
 
     def kill(self) -> None:
         """Kill it without warning."""
@@ -122,16 +140,40 @@ class Pipeline:
         with closing(open_client(self._settings)) as client:
             client.create_topics([NewTopic(self.topic, PARTITIONS, 1, {})])
             wait_for(lambda: self.topic in client.partition_counts(), 20, "the topic")
-        for name, url in (("redis", self.redis_url), ("postgresql", self.postgresql)):
-            group = self.environment[f"{name.upper()}_GROUP"]
-            more = ["--url", url, "--group", group, "--prefix", self.prefix, "--table", self.table]
-            self._start(name, "consumers", name, *more)
-        wait_for(self._has_table, 20, "the table")
+            event = {"userId": "probe", "updates": {"note": {"current": "is anybody there?"}}}
+            probe = NewRecord(self.topic, 0, b"probe", json.dumps(event).encode())
+            with closing(client.writer()) as writer:
+                writer.send([probe], int(time.time() * 1000))
+        for name, has_probe in (("redis", self._redis_has), ("postgresql", self._postgresql_has)):
+            self._start_consumer(name, has_probe)
 
-    def _has_table(self) -> bool:
+    def _start_consumer(self, name: str, has_probe: Callable[[], bool]) -> None:
+        url = {"redis": self.redis_url, "postgresql": self.postgresql}[name]
+        group = self.environment[f"{name.upper()}_GROUP"]
+        more = ["--url", url, "--group", group, "--prefix", self.prefix, "--table", self.table]
+        for _ in range(STARTS):
+            process = self._start(name, "consumers", name, *more)
+            try:
+                wait_for(has_probe, START_SECONDS, f"the {name} consumer")
+            except TimeoutError:
+                # On a busy machine kafka-python sometimes never finds its group's coordinator.
+                process.kill()
+                process.wait(10)
+            else:
+                return
+        raise TimeoutError(f"the {name} consumer does not begin to read")
+
+    def _redis_has(self) -> bool:
+        with closing(redis.Redis.from_url(self.redis_url)) as client:
+            return bool(client.exists(f"{self.prefix}probe"))
+
+    def _postgresql_has(self) -> bool:
         with psycopg.connect(self.postgresql) as connection:
             found = connection.execute("SELECT to_regclass(%s)", [self.table]).fetchone()
-        return found is not None and found[0] is not None
+            if found is None or found[0] is None:
+                return False
+            query = f"SELECT 1 FROM {self.table} WHERE user_id = 'probe'".encode()
+            return connection.execute(query).fetchone() is not None
 
     def produce(self, rate: float, users: int, seconds: float, seed: int) -> None:
         """Start a producer."""
@@ -160,7 +202,8 @@ class Pipeline:
     def attach(self, data: str = "data", *arguments: str, file: Path = YAML) -> Attached:
         """Start `synchroscope attach` on it."""
         command = [sys.executable, "-m", "service.cli", "attach", str(file)]
-        command += ["--output", "json", "--data-dir", str(self.folder / data), *arguments]
+        command += ["--output", "json", "--data-dir", str(self.folder / data)]
+        command += ["--http-port", "0", *arguments]
         return Attached(command, self.environment)
 
     def signal(self, name: str, number: int) -> None:

@@ -19,23 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
 
 STORES = ("redis", "postgresql")
 START_SECONDS = 60.0
 REST_SECONDS = 30.0
-
-
-def status(attached: Attached) -> dict[str, Any]:
-    """Return what it reports of itself; empty while it does not answer."""
-    try:
-        answer = httpx.get(f"{attached.url}/api/status", timeout=5.0)
-    except httpx.HTTPError:
-        return {}
-    found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
-    return found
 
 
 def share(horizon: dict[str, Any]) -> str:
@@ -59,10 +47,10 @@ def row(report: dict[str, Any], name: str, minute: float, attached: Attached) ->
 def watch(world: Pipeline, attached: Attached, minutes: float) -> dict[str, Any]:
     """Print a row a minute until the producer has ended and everything was looked at again."""
     began = time.monotonic()
-    next_at, report = 60.0, status(attached)
+    next_at, report = 60.0, attached.status()
     while world.is_running("producer"):
         time.sleep(1.0)
-        report = status(attached) or report
+        report = attached.status() or report
         elapsed = time.monotonic() - began
         if elapsed >= next_at:
             next_at += 60.0
@@ -73,11 +61,11 @@ def watch(world: Pipeline, attached: Attached, minutes: float) -> dict[str, Any]
     walked = {name: report["stores"][name]["walks"] for name in STORES}
 
     def is_walked() -> bool:
-        stores = status(attached).get("stores", {})
+        stores = attached.status().get("stores", {})
         return bool(stores) and all(stores[name]["walks"] >= walked[name] + 2 for name in STORES)
 
     wait_for(is_walked, START_SECONDS + REST_SECONDS, "a walk after the end")
-    report = status(attached)
+    report = attached.status()
     for name in STORES:
         print(row(report, name, (time.monotonic() - began) / 60, attached), flush=True)
     return report
@@ -100,9 +88,9 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         pipeline(kafka, postgresql, redis_url, Path(folder)) as world,
     ):
-        attached = world.attach("data", "--http-port", "0")
+        attached = world.attach()
         try:
-            wait_for(lambda: status(attached).get("stores"), START_SECONDS, "the validator")
+            wait_for(lambda: attached.status().get("stores"), START_SECONDS, "the validator")
             world.produce(options.rate, options.users, options.minutes * 60, options.seed)
             print(
                 "| minute | store | records | to fold | keys | rows read | walks | within 1 s "

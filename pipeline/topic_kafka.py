@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from typing import Any
-
-from kafka import KafkaAdminClient
+from warnings import catch_warnings, simplefilter
 
 from pipeline.kafka_client import OnWait, open_client
-from pipeline.kafka_python_connection import Connection
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower
 from synchroscope.errors import ConfigurationError, SynchroscopeError
@@ -97,9 +95,16 @@ class KafkaTopic:
 
     def group_positions(self, group: str) -> dict[int, int]:
         """Return what a consumer group has committed of this topic."""
+        # kafka-python alone, which is always installed: the internal port has no groups.
+        with catch_warnings():
+            # It reads its message schemas in a way that Python 3.11 deprecates.
+            simplefilter("ignore", DeprecationWarning)
+            from kafka import KafkaAdminClient
+
+            from pipeline.kafka_python_connection import Connection
+
         connection = Connection(self._settings, self._on_wait)
         if self._admin is None:
-            # kafka-python alone, which is always installed: the internal port has no groups.
             self._admin = connection.open(KafkaAdminClient, {})
         answer = connection.call_bounded(
             lambda: self._admin.list_group_offsets({group: None}), f"asking for group {group}"

@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb
 
 from examples.attached.producer import TOPIC, change, open_producer
 
-SETTLED_SECONDS = 4.0
+SETTLED_SECONDS = 5.0
 """By then an event is applied, and whoever watches has seen that."""
 Row = dict[str, Any]
 

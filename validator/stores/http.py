@@ -1,7 +1,7 @@
 """Rows behind an HTTP interface that answers pages of JSON.
 
 ``http://host/users?items=$.data&cursor=after&next=$.next&limit=size&lookup=/users/{id}``: what is
-listed below stands in the URI's query and is taken out of it; what else stands there is sent as it is.
+listed below stands in the URI's query and is taken out of it; what else stands there is sent.
 
 ========== ==================================================================================
 ``items``  JSON path of the list of rows in a page (default ``$``: the page is the list)

@@ -1,0 +1,150 @@
+"""Attached mode over real servers: a pipeline that knows nothing of us, faults by hand, kill -9."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
+from tests.servers import kafka_server, postgresql_dsn, redis_url
+
+FOUND_SECONDS = 45.0
+RATE = 150.0
+#: What the journal calls a fault -> the kind of its finding, its cause, and whether the journal
+#: knows the event from which on all is wrong.
+EXPECTED = {
+    "dropped event": ("missed", "event not applied", True),
+    "dropped delete": ("missed", "delete not applied", True),
+    "older write": ("reordered", "older version over a newer one", True),
+    "bit flip": ("corrupted", "bit flip", False),
+    "truncated": ("corrupted", "truncated", False),
+    "changed type": ("corrupted", "changed type", False),
+    "out-of-band write": ("foreign", "written behind the pipeline's back", False),
+    "out-of-band delete": ("foreign", "deleted behind the pipeline's back", False),
+    "extra row": ("foreign", "row that the log does not have", False),
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Pipeline]:
+    with pipeline(kafka_server(), postgresql_dsn(), redis_url(), tmp_path) as running:
+        yield running
+
+
+def of(found: list[dict[str, Any]], store: str, user: str) -> list[dict[str, Any]]:
+    return [f for f in found if f["replica"] == store and f["subjects"] == [user]]
+
+
+def check_single(fault: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    kind, cause, knows_position = EXPECTED[fault["kind"]]
+    (finding,) = of(found, fault["store"], fault["users"][0])
+    assert (finding["kind"], finding["evidence"]["cause"]) == (kind, cause), fault
+    if knows_position:
+        partition, offset = fault["position"]
+        assert finding["first_bad_position"] == {"partition": partition, "offset": offset}, fault
+    elif kind != "foreign" or cause != EXPECTED["extra row"][1]:
+        since = finding["since"]
+        assert since["after_offset"] < since["by_offset"], finding
+
+
+def check_wrong_subject(fault: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    partition, offset = fault["position"]
+    position = {"partition": partition, "offset": offset}
+    lacking, having = (of(found, fault["store"], user) for user in fault["users"])
+    assert [(f["kind"], f["first_bad_position"]) for f in lacking] == [("missed", position)]
+    (stray,) = having
+    assert stray["kind"] == "foreign"
+    belongs = {"subject": fault["users"][0], "position": position}
+    assert stray["evidence"]["belongs_to"] == belongs
+
+
+def check_restore(fault: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    (bulk,) = [f for f in found if f["replica"] == fault["store"] and f["kind"] == "bulk"]
+    for partition, span in bulk["evidence"]["positions"].items():
+        end = fault["position"][partition]  # The store may have been a little behind the log.
+        assert span["from"] <= end + RATE, bulk
+        assert span["to"] >= end - RATE, bulk
+
+
+def is_found(fault: dict[str, Any], found: list[dict[str, Any]]) -> bool:
+    if not fault["users"]:
+        return any(f["kind"] == "bulk" and f["replica"] == fault["store"] for f in found)
+    users_found = [of(found, fault["store"], user) for user in fault["users"]]
+    is_amended = fault["kind"] != "wrong subject" or any(
+        "belongs_to" in f["evidence"] for f in users_found[-1]
+    )
+    return all(users_found) and is_amended
+
+
+def wait_until_found(faults: list[dict[str, Any]], attached: Attached) -> list[dict[str, Any]]:
+    def left() -> list[dict[str, Any]]:
+        return [f for f in faults if not is_found(f, list(attached.findings().values()))]
+
+    try:
+        wait_for(lambda: not left(), FOUND_SECONDS, "every fault is found")
+    except TimeoutError:
+        pytest.fail(f"not found: {left()}; {attached.errors[-5:]}")
+    return list(attached.findings().values())
+
+
+def wait_until_consistent(attached: Attached) -> None:
+    def is_consistent() -> bool:
+        return all(attached.verdict(name)[0] == "CONSISTENT" for name in ("redis", "postgresql"))
+
+    try:
+        wait_for(is_consistent, FOUND_SECONDS, "CONSISTENT")
+    except TimeoutError:
+        pytest.fail(f"not CONSISTENT: {attached.status()}; {attached.errors[-5:]}")
+
+
+def test_every_fault_is_found_located_and_named_and_nothing_else_is(
+    world: Pipeline, tmp_path: Path
+) -> None:
+    world.produce(RATE, 1_000, 600.0, seed=1)
+    attached = world.attach()
+    wait_until_consistent(attached)
+    faults = world.inject(tmp_path / "first.jsonl", "--rounds", "1", "--seed", "7")
+    assert len(faults) == 19  # Ten kinds in two stores; where all is text no type can change.
+    found = wait_until_found(faults, attached)
+    for fault in faults:
+        check = check_wrong_subject if fault["kind"] == "wrong subject" else check_single
+        check(fault, found)
+    injected = {user for fault in faults for user in fault["users"]}
+    assert {user for f in found for user in f["subjects"]} == injected
+
+    # What was found outlives the process, and is not found again.
+    attached.kill()
+    attached = world.attach()
+    restores = world.inject(tmp_path / "second.jsonl", "--kind", "stale_restore", "--seed", "8")
+    assert len(restores) == 2
+    found = wait_until_found(restores, attached)
+    for fault in restores:
+        check_restore(fault, found)
+    again = [f for f in found if f["state"] == "open" and f["kind"] != "bulk"]
+    assert again == [], "what was open before is told again, or a single key of a restore"
+    assert attached.stop() == 1
+
+
+def test_a_consumer_that_stands_still_is_lag_and_nothing_else(world: Pipeline) -> None:
+    world.produce(RATE, 1_000, 600.0, seed=2)
+    attached = world.attach()
+    wait_until_consistent(attached)
+    world.signal("redis", signal.SIGSTOP)
+    try:
+        wait_for(
+            lambda: attached.verdict("redis")[1].startswith("LAGGING"), FOUND_SECONDS, "LAGGING"
+        )
+        stood_until = time.monotonic() + 5.0
+        wait_for(lambda: time.monotonic() > stood_until, 10.0, "a while")
+        assert attached.verdict("redis")[0] == "UNKNOWN"
+        assert attached.verdict("postgresql")[0] == "CONSISTENT"
+    finally:
+        world.signal("redis", signal.SIGCONT)
+    wait_until_consistent(attached)
+    assert attached.stop() in (0, 3)
+    assert attached.findings() == {}

@@ -1,0 +1,136 @@
+"""From records and rows to facts, as the file says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from synchroscope.errors import ConfigurationError
+from synchroscope.ports import Record
+from validator.attached.history import OLDER_VERSIONS, RECENT_VERSIONS, FieldHistory, Version
+from validator.attached.paths import MISSING, compile_path, plain_steps
+from validator.attached.record_mapping import (
+    Change,
+    DeleteMapping,
+    RecordMapping,
+    RecordReader,
+    Unreadable,
+)
+from validator.attached.row_mapping import RowMapping, RowReader
+
+
+def record(value: Any, key: bytes = b"u1", headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
+    data = b"" if value is None else msgspec.json.encode(value)
+    return Record(7, key, data, headers, 12.5)
+
+
+EVENT = {"id": "u1", "kind": "ctx", "updates": {"risk": {"current": 3}, "mood": {"current": None}}}
+
+
+def read(mapping: RecordMapping, given: Record) -> Change:
+    found = RecordReader(mapping).read(given)
+    assert isinstance(found, Change), found
+    return found
+
+
+def test_every_match_of_a_wildcard_is_a_field() -> None:
+    mapping = RecordMapping(subject="$.id", type="$.kind", fields="$.updates.*", value="$.current")
+    found = read(mapping, record(EVENT))
+    assert (found.context_type, found.subject) == ("ctx", "u1")
+    assert found.fields == {"risk": 3, "mood": None}
+    assert (found.offset, found.timestamp, found.is_delete) == (7, 12.5, False)
+
+
+def test_named_fields_come_from_value_key_header_and_the_record_itself() -> None:
+    fields = {"risk": "$.updates.risk.current", "by": "header.by", "at": "timestamp", "no": "$.no"}
+    mapping = RecordMapping(subject="key.$[1]", fields=fields)
+    found = read(mapping, record(EVENT, b'["a", 5]', (("by", b"me"),)))
+    assert found.subject == "5"
+    assert found.fields == {"risk": 3, "by": "me", "at": 12.5}
+
+
+@pytest.mark.parametrize("value", [None, {"op": "d"}, {"op": 4}])
+def test_a_tombstone_and_a_record_that_says_so_delete(value: Any) -> None:
+    delete = DeleteMapping(path="$.op", values=["d", "4"])
+    assert read(RecordMapping(subject="key", delete=delete), record(value)).is_delete
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (Record(0, b"k", b"{", (), 0.0), "no JSON"),
+        (record({"a": 1}), "no subject"),
+        (record({"id": ["x"]}), "no subject"),
+        (record({"id": ""}), "no subject"),
+        (record({"id": "u", "n": 2**70}), "no canonical value"),
+    ],
+)
+def test_what_cannot_be_understood_is_counted_by_a_reason(given: Record, reason: str) -> None:
+    found = RecordReader(RecordMapping(subject="$.id")).read(given)
+    assert isinstance(found, Unreadable)
+    assert found.reason == reason
+
+
+def test_records_that_are_not_meant_are_passed_over() -> None:
+    only = DeleteMapping(path="header.type", values=["changed"])
+    reader = RecordReader(RecordMapping(subject="key", only=only))
+    assert reader.read(record({"a": 1})) is None
+    assert reader.read(record({"a": 1}, headers=(("type", b"changed"),))) is not None
+
+
+def test_plain_paths_are_walked_and_others_are_left_to_the_library() -> None:
+    assert plain_steps("$.a['b c'][0]") == ["a", "b c", 0]
+    assert plain_steps("$..a") is None
+    assert compile_path("$..c")({"a": {"c": 5}}) == 5
+    assert compile_path("$.a[0]")({"a": {}}) is MISSING
+    with pytest.raises(ConfigurationError, match="no JSON path"):
+        compile_path("$.a[")
+
+
+def test_a_path_that_names_no_fields_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"end the path with \.\*"):
+        RecordReader(RecordMapping(subject="key", fields="$.updates"))
+
+
+# -- rows ----------------------------------------------------------------------------------------
+
+
+def test_a_row_is_an_item_by_its_key_columns() -> None:
+    reader = RowReader(RowMapping(subject="user", type_column="kind"), ("kind", "user"))
+    assert reader.key_of("risk", "u1") == ("risk", "u1")
+    assert reader.name_of(("risk", "u1")) == ("risk", "u1")
+    one_type = RowReader(RowMapping(subject="user", type="risk"), ("user",))
+    assert one_type.key_of("mood", "u1") is None
+
+
+def test_fields_are_all_columns_but_those_of_key_and_version_or_the_named_ones() -> None:
+    row = {"a": 1, "b": None, "at": "now", "off": "17", "doc": {"c": 2}}
+    every = RowReader(RowMapping(subject="id", ignore=frozenset({"at"}), offset="off"), ("id",))
+    assert every.read(row).fields == {"a": 1, "doc": {"c": 2}}
+    assert every.read(row).offset == 17
+    named = RowReader(RowMapping(subject="id", fields={"x": "a", "y": "$.doc.c"}), ("id",))
+    assert named.read(row).fields == {"x": 1, "y": 2}
+    assert not named.read(None).is_there
+
+
+@pytest.mark.parametrize("mapping", [RowMapping(subject="nobody"), RowMapping(subject="id")])
+def test_key_columns_that_nobody_understands_are_refused(mapping: RowMapping) -> None:
+    with pytest.raises(ConfigurationError, match="key column"):
+        RowReader(mapping, ("id", "other"))
+
+
+# -- histories -----------------------------------------------------------------------------------
+
+
+def test_a_history_is_bounded_and_says_when_it_forgot() -> None:
+    history = FieldHistory([])
+    for offset in range(RECENT_VERSIONS + OLDER_VERSIONS):
+        history.append(Version(offset, 0.0, offset))
+    assert not history.is_cut
+    assert [entry.offset for entry in history.entries(is_complete=True)][:2] == [-1, 0]
+    history.append(Version(1_000, 0.0, 1_000))
+    assert history.is_cut
+    offsets = [entry.offset for entry in history.entries(is_complete=True)]
+    assert (offsets[0], offsets[-1], len(offsets)) == (1, 1_000, RECENT_VERSIONS + OLDER_VERSIONS)
