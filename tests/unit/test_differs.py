@@ -19,10 +19,11 @@ from pipeline.log_memory import MemoryLog
 from service.cli import cli
 from service.demo import DEFAULT_DATA, REPLICAS
 from service.embedded import EmbeddedPipeline
-from synchroscope.ports import CONTROL_TOPICS, EVENTS, NewRecord
+from synchroscope.ports import CONTROL_TOPICS, EVENTS, NewRecord, Record
 from synchroscope.view import View
 from tests.builders import event
 from validator.differs import Differs, PopulationRanking, what_differs
+from validator.dimensions import decode_compared, sees
 from validator.finding import Finding, Kind, Position, Since, finding_id
 from validator.ranking import FALSE_DISCOVERY_RATE, Condition
 
@@ -273,6 +274,27 @@ def test_an_own_dimension_is_read_from_the_event() -> None:
     found = only(differs(world, findings, dimensions={"site": site}))
 
     assert Condition("site", "north") in {one.conditions[0] for one in found.ranked}
+
+
+@pytest.mark.parametrize(
+    ("view", "updates", "targets", "is_seen"),
+    [
+        (WIDE, {"limit": 1}, None, True),
+        (WIDE, {"limit": 1}, ["wide", "narrow"], True),
+        (WIDE, {"limit": 1}, ["narrow"], False),
+        (WIDE, {"limit": 1}, [], False),
+        (NARROW, {"limit": 1, "risk": 2}, None, True),
+        (NARROW, {"risk": 2}, None, False),
+        (View("other", {"geographic": frozenset()}), {"limit": 1}, None, False),
+    ],
+)
+def test_an_event_is_delivered_to_those_that_have_to_apply_it(
+    view: View, updates: dict[str, int], targets: list[str] | None, is_seen: bool
+) -> None:
+    made = json.dumps(event(1, updates, targets=targets)).encode()
+    decoded = decode_compared(Record(0, b"", made, (), 0.0))
+
+    assert decoded is not None and sees(view, decoded) == is_seen
 
 
 def test_the_command_names_the_replica_that_was_struck(tmp_path: Path) -> None:
