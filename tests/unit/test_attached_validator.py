@@ -1,0 +1,217 @@
+"""The role of attached mode over a topic and a store in memory: what is found, and what is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from synchroscope.errors import ConfigurationError
+from tests.attached_world import SETTINGS, AttachedWorld
+from validator.attached.port import MemoryTopic
+from validator.attached.reference import KeyedReference
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> AttachedWorld:
+    made = AttachedWorld(tmp_path / "data")
+    for number in range(30):
+        made.send(f"user-{number}", {"a": number, "b": "x"})
+    made.run(12.0)
+    assert made.verdict()[0] == "CONSISTENT"
+    return made
+
+
+def only(world: AttachedWorld) -> tuple[str, str, list[str]]:
+    (finding,) = world.open_findings()
+    return finding.kind, finding.evidence["cause"], finding.subjects
+
+
+def test_a_clean_run_finds_nothing_and_says_what_was_there_in_time(world: AttachedWorld) -> None:
+    world.run(30.0)
+    assert world.news == []
+    one, ten = world.checker.schedule.counts
+    assert one.looked == one.consistent > 50
+    assert ten.looked == ten.consistent > 2
+
+
+def test_a_lost_event_is_missed_from_its_offset_on_and_resolved_by_the_next(
+    world: AttachedWorld,
+) -> None:
+    offset = world.send("user-3", {"a": 100}, is_lost=True)
+    world.run(10.0)
+    assert only(world) == ("missed", "event not applied", ["user-3"])
+    (finding,) = world.open_findings()
+    assert finding.first_bad_position is not None
+    assert finding.first_bad_position.offset == offset
+    assert world.verdict()[0] == "DIVERGED"
+    world.send("user-3", {"a": 101})
+    world.run(10.0)
+    assert [f.state for f in world.news] == ["open", "resolved"]
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_what_is_wrong_in_a_row_that_nothing_changes_is_met_by_a_walk(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-5"]["b"] = "y"
+    world.store.rows["ghost"] = {"a": 1}
+    del world.store.rows["user-7"]
+    world.run(15.0)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("corrupted", "bit flip", "user-5"),
+        ("foreign", "row that the log does not have", "ghost"),
+        ("foreign", "deleted behind the pipeline's back", "user-7"),
+    }
+
+
+def test_values_are_hashes_unless_the_field_is_public(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, public=frozenset({"a"}))
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.send("u", {"a": 1, "b": "private"})
+    world.run(8.0)
+    world.store.rows["u"] = {"a": 500, "b": "by hand"}
+    world.run(12.0)
+    (finding,) = world.open_findings()
+    fields = finding.evidence["fields"]
+    assert (fields["a"]["expected"], fields["a"]["seen"]) == (1, 500)
+    assert fields["b"]["seen"].startswith("hash:")
+    assert "by hand" not in str(finding)
+
+
+def test_a_stopped_consumer_is_lag_and_what_it_lost_is_found_when_it_has_caught_up(
+    world: AttachedWorld,
+) -> None:
+    world.is_consuming = False
+    for number in range(20):
+        world.send(f"user-{number}", {"a": number + 500})
+    lost = world.send("user-21", {"a": 999}, is_lost=True)
+    world.run(40.0)
+    assert world.news == []
+    assert world.verdict()[0] == "UNKNOWN"
+    assert world.verdict()[1].startswith("LAGGING")
+    world.is_consuming = True
+    world.run(45.0)
+    (finding,) = world.open_findings()
+    assert (finding.kind, finding.subjects) == ("missed", ["user-21"])
+    assert finding.first_bad_position is not None
+    assert finding.first_bad_position.offset == lost
+    assert len(world.news) == 1
+
+
+def test_with_nothing_later_a_loss_is_not_told_from_lag_unless_the_group_has_committed(
+    tmp_path: Path,
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, group="writer")
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.send("u", {"a": 1})
+    world.run(8.0, traffic=False)
+    offset = world.send("u", {"a": 2}, is_lost=True)
+    world.run(20.0, traffic=False)
+    assert world.news == []
+    assert world.verdict()[0] == "UNKNOWN"
+    world.topic.groups["writer"] = {world.partition("u"): offset + 1}
+    world.run(40.0, traffic=False)
+    assert only(world) == ("missed", "event not applied", ["u"])
+
+
+def test_a_store_that_is_away_is_unknown_and_nothing_is_found(world: AttachedWorld) -> None:
+    world.store.is_away = True
+    world.run(20.0)
+    assert world.verdict() == ("UNKNOWN", "memory: is away")
+    assert world.news == []
+    world.store.is_away = False
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_restored_copy_is_one_finding_with_the_position_it_is_of(world: AttachedWorld) -> None:
+    copy = {user: dict(row) for user, row in world.store.rows.items()}
+    ends = [world.topic.range(partition)[1] for partition in range(2)]
+    for number in range(25):
+        world.send(f"user-{number}", {"a": number + 1_000, "b": "later"})
+    world.send("new", {"a": 1})
+    world.run(6.0)
+    world.store.rows = copy
+    world.run(20.0)
+    (finding,) = world.open_findings()
+    assert finding.kind == "bulk"
+    assert finding.evidence["items"] >= 26
+    for partition, span in finding.evidence["positions"].items():
+        assert span["from"] <= ends[int(partition)] <= span["to"]
+    for number in range(25):
+        world.send(f"user-{number}", {"a": number, "b": "z"})
+    world.send("new", {"a": 2})
+    world.run(40.0)
+    assert world.open_findings() == []
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_an_event_applied_to_the_wrong_subject_is_told_with_where_it_belongs(
+    world: AttachedWorld,
+) -> None:
+    offset = world.send("user-4", {"a": 777, "b": "mine"}, is_lost=True)
+    world.store.rows["user-8"].update({"a": 777, "b": "mine"})
+    world.run(15.0)
+    lacking, stray = sorted(world.open_findings(), key=lambda finding: finding.subjects)
+    assert (lacking.kind, lacking.subjects) == ("missed", ["user-4"])
+    position = {"partition": world.partition("user-4"), "offset": offset}
+    assert stray.evidence["belongs_to"] == {"subject": "user-4", "position": position}
+    assert stray.kind == "foreign"
+
+
+def test_findings_and_positions_survive_a_restart_and_are_not_found_again(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-5"]["b"] = "y"
+    world.run(15.0)
+    before = world.open_findings()
+    world.validator.reference.close()  # As kill -9 leaves it: every write is a transaction.
+    world.open()
+    assert world.validator.book.open == {finding.id: finding for finding in before}
+    records = world.validator.counts["records"]
+    world.run(15.0)
+    assert len(world.news) == 1
+    assert world.validator.counts["records"] > records
+    world.store.rows["user-5"]["b"] = "x"
+    world.run(20.0)
+    assert world.open_findings() == []
+
+
+def test_a_log_that_is_not_known_from_its_start_leaves_what_it_does_not_name_unknown(
+    tmp_path: Path,
+) -> None:
+    topic = MemoryTopic(2)
+    world = AttachedWorld(tmp_path / "data", begin="latest", topic=topic)
+    world.store.rows["old"] = {"a": 1}
+    topic.append(0, b"older", b'{"a": 1}', 1.0)
+    world.run(0.1, traffic=False)
+    world.send("new", {"a": 1})
+    world.run(20.0)
+    assert world.news == []
+    assert world.checker.counts["unknown"] > 0
+    world.store.rows["new"]["a"] = 2_000
+    world.run(15.0)
+    assert [f.subjects for f in world.open_findings()] == [["new"]]
+
+
+def test_the_budget_bounds_what_is_read(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, budget_keys_per_second=20.0)
+    world = AttachedWorld(tmp_path / "data", settings)
+    for number in range(500):
+        world.send(f"user-{number}", {"a": number})
+    world.run(20.0)
+    assert world.store.reads <= 20 * 20 + 20
+    assert world.verdict()[0] == "UNKNOWN"
+    world.run(30.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_another_mapping_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    reference = KeyedReference(tmp_path, "x")
+    reference.fold([], {0: 0}, True, {})
+    reference.close()
+    with pytest.raises(ConfigurationError, match="another record mapping"):
+        KeyedReference(tmp_path, "y")
