@@ -31,9 +31,19 @@ DIVIDED_ONCE_FAILED = {
 
 @pytest.mark.parametrize("seed", [*ONCE_FAILED, *range(60)])
 def test_every_property_holds_for_seed(seed: int) -> None:
-    simulate(seed, "embedded")
+    simulate(seed, "embedded", repair=False)
 
 
 @pytest.mark.parametrize("seed", [*DIVIDED_ONCE_FAILED, *range(60, 100)])
 def test_every_property_holds_in_the_divided_world_of_seed(seed: int) -> None:
-    simulate(seed, "divided")
+    simulate(seed, "divided", repair=False)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_everything_that_is_found_can_be_repaired_at_any_moment_in_seed(seed: int) -> None:
+    simulate(seed, "embedded", repair=True)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_everything_that_is_found_can_be_repaired_in_the_divided_world_of_seed(seed: int) -> None:
+    simulate(seed, "divided", repair=True)
