@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 YAML = ROOT / "examples" / "attached" / "attached.yaml"
 PARTITIONS = 4
 POLL_SECONDS = 0.1
-START_SECONDS = 20.0
+START_SECONDS = 30.0
 STARTS = 4
 
 
@@ -130,8 +130,6 @@ class Pipeline:
             "POSTGRESQL": postgresql,
             "PREFIX": self.prefix,
             "TABLE": self.table,
-            "REDIS_GROUP": f"redis-{self.mark}",
-            "POSTGRESQL_GROUP": f"postgresql-{self.mark}",
             "PYTHONWARNINGS": "ignore",
         }
 
@@ -149,9 +147,10 @@ class Pipeline:
 
     def _start_consumer(self, name: str, has_probe: Callable[[], bool]) -> None:
         url = {"redis": self.redis_url, "postgresql": self.postgresql}[name]
-        group = self.environment[f"{name.upper()}_GROUP"]
-        more = ["--url", url, "--group", group, "--prefix", self.prefix, "--table", self.table]
-        for _ in range(STARTS):
+        for number in range(STARTS):
+            # Another group each time: the last one waits for its dead member.
+            group = self.environment[f"{name.upper()}_GROUP"] = f"{name}-{self.mark}-{number}"
+            more = ["--url", url, "--group", group, "--prefix", self.prefix, "--table", self.table]
             process = self._start(name, "consumers", name, *more)
             try:
                 wait_for(has_probe, START_SECONDS, f"the {name} consumer")

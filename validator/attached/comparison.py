@@ -207,6 +207,9 @@ def _field(
             **more,
         )
 
+    def newest_is_passed() -> bool:
+        return passed(entries[-1].offset, _timestamp_of(item, name, entries[-1].offset))
+
     if not entries:
         return found("unknown" if value is not None else "agrees")
     if is_of_another:
@@ -216,6 +219,7 @@ def _field(
             max(matching, default=None),
             is_of_another_version=True,
             spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
+            is_passed=newest_is_passed(),
         )
     if allowed:
         return found("agrees", max(allowed))
@@ -235,7 +239,7 @@ def _field(
     if is_cut and before < oldest and not passed(oldest, _timestamp_of(item, name, oldest)):
         # It may be of a version that is forgotten here, and the store that far behind.
         return found("behind", waits_for=oldest)
-    return found("strange")
+    return found("strange", is_passed=newest_is_passed())
 
 
 def _end(entries: Sequence[Entry], place: int) -> int:

@@ -219,8 +219,7 @@ class Reporter:
             ]
             at = timestamp(recorded[0]) if recorded else None
             return Since(partition, after, cause.first_bad, at)
-        after = found.agreed - 1 if found.agreed > 0 else None
-        return Since(partition, after, found.by_offset)
+        return Since(partition, _known_right(found, cause), found.by_offset)
 
     def _evidence(self, found: Confirmed, cause: Cause) -> dict[str, Any]:
         is_deleted = cause.text == DELETED and not found.row.is_there
@@ -241,6 +240,20 @@ class Reporter:
         if field.matched is not None and field.matched >= 0:
             shown["seen_is_of"] = field.matched
         return shown
+
+
+def _known_right(found: Confirmed, cause: Cause) -> int | None:
+    """Return the last offset at which all was well: a look said so, or an event that had come.
+
+    What it wrote is not there any more, so it was lost after it.
+    """
+    known = [found.agreed - 1] if found.agreed > 0 else []
+    for field in cause.fields:
+        if field.state == "strange" and field.is_passed and field.expected_offset >= 0:
+            known.append(field.expected_offset)
+        elif field.is_reverted and field.following is not None:
+            known.append(field.following)
+    return max(known, default=None)
 
 
 def _value(value: Any, is_public: bool) -> Any:
