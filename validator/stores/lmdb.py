@@ -69,11 +69,16 @@ class LmdbStore:
             self._environment = lmdb.open(
                 str(path), readonly=True, subdir=path.is_dir(), max_dbs=16, create=False
             )
-            name = options.get("database")
-            self._database = self._environment.open_db(None if name is None else name.encode())
-        except lmdb.NotFoundError:
-            raise ConfigurationError(f"{self.name} has no database {options['database']}") from None
         except (lmdb.Error, OSError) as error:
+            raise self._failure(error) from error
+        try:
+            name = options["database"].encode() if "database" in options else None
+            self._database = self._environment.open_db(name, create=False)
+        except lmdb.NotFoundError:
+            self.close()
+            raise ConfigurationError(f"{self.name} has no database {options['database']}") from None
+        except lmdb.Error as error:
+            self.close()
             raise self._failure(error) from error
 
     def columns(self) -> list[str] | None:

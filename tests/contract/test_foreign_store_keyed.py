@@ -1,0 +1,269 @@
+"""What the port of foreign stores promises, on Redis (hashes and JSON), LMDB and HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote
+
+import httpx
+import lmdb
+import msgspec
+import pytest
+import redis
+
+from synchroscope.errors import ConfigurationError, UnavailableError
+from tests.redis import redis_prefix
+from tests.servers import redis_url
+from validator.stores.http import HttpStore
+from validator.stores.lmdb import LmdbStore
+from validator.stores.opening import open_store
+from validator.stores.port import ForeignStore, Key, Row
+from validator.stores.redis import KeyTemplate, RedisStore
+
+Rows = Mapping[str, Row]
+Open = Callable[[Sequence[str] | None], ForeignStore]
+
+
+class Place:
+    """Where rows are, and how a store on them is opened; `put` writes behind its back."""
+
+    def __init__(self, put: Callable[[str, Row], Any], open_it: Open, *, is_typed: bool) -> None:
+        self.put, self.open, self.is_typed = put, open_it, is_typed
+
+    def fill(self, rows: Rows) -> None:
+        for user, row in rows.items():
+            self.put(user, row)
+
+
+@contextmanager
+def redis_place(kind: str, folder: Path) -> Iterator[Place]:
+    with redis_prefix() as prefix, closing(redis.Redis.from_url(redis_url())) as client:
+
+        def put(user: str, row: Row) -> None:
+            if kind == "json":
+                client.set(f"{{{prefix}}}:{user}", json.dumps(row))
+            else:
+                fields: dict[Any, Any] = {n: v if v is not None else "" for n, v in row.items()}
+                client.hset(f"{{{prefix}}}:{user}", mapping=fields)
+
+        name = quote(f"{{{prefix}}}:", safe="")
+        # The prefix has braces of its own, so the template is the match.
+        uri = f"{redis_url()}?match={name}*&value={kind}"
+
+        def open_it(columns: Sequence[str] | None) -> ForeignStore:
+            return RedisStore(uri, ["id"], columns)
+
+        yield Place(put, open_it, is_typed=kind == "json")
+
+
+@contextmanager
+def lmdb_place(kind: str, folder: Path) -> Iterator[Place]:
+    encode = msgspec.json.encode if kind == "json" else msgspec.msgpack.encode
+    with ExitStack() as to_close:
+        environment = lmdb.open(str(folder / "rows"), max_dbs=2)
+        database = environment.open_db(b"people")
+
+        def put(user: str, row: Row) -> None:
+            with environment.begin(write=True, db=database) as transaction:
+                transaction.put(f"ctx:{user}".encode(), encode(row))
+
+        def open_it(columns: Sequence[str] | None) -> ForeignStore:
+            # One process may open an environment once: the writer's is closed, as if it had ended.
+            environment.close()
+            uri = f"lmdb://{folder}/rows?key=ctx:{{id}}&value={kind}&database=people"
+            store = open_store(uri, ["id"], columns)
+            to_close.callback(store.close)
+            return store
+
+        yield Place(put, open_it, is_typed=True)
+
+
+@contextmanager
+def http_place(kind: str, folder: Path) -> Iterator[Place]:
+    rows: dict[str, Row] = {}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path, query = (
+            request.url.raw_path.decode().partition("?")[0],
+            parse_qs(request.url.query.decode()),
+        )
+        if path.startswith("/users/"):
+            user = unquote(path.removeprefix("/users/"))
+            if user not in rows:
+                return httpx.Response(404)
+            return httpx.Response(200, json={"user": {"id": user, **rows[user]}})
+        users, size = sorted(rows), int(query["size"][0])
+        if kind == "page":
+            start = (int(query["page"][0]) - 1) * size
+        else:
+            after = query.get("after", [""])[0]
+            start = sum(user <= after for user in users) if after else 0
+        part = users[start : start + size]
+        following = part[-1] if kind == "cursor" and start + size < len(users) else None
+        data = [{"id": user, **rows[user]} for user in part]
+        return httpx.Response(200, json={"data": data, "meta": {"next": following}})
+
+    how = "cursor=after&next=$.meta.next" if kind == "cursor" else "page=page"
+    uri = f"http://api:8080/users?items=$.data&{how}&limit=size&lookup=/users/{{id}}&row=$.user"
+
+    def open_it(columns: Sequence[str] | None) -> ForeignStore:
+        return HttpStore(uri, ["id"], columns, transport=httpx.MockTransport(answer))
+
+    yield Place(lambda user, row: rows.__setitem__(user, dict(row)), open_it, is_typed=True)
+
+
+PLACES = {
+    "redis-hash": (redis_place, "hash"),
+    "redis-json": (redis_place, "json"),
+    "lmdb-json": (lmdb_place, "json"),
+    "lmdb-msgpack": (lmdb_place, "msgpack"),
+    "http-cursor": (http_place, "cursor"),
+    "http-page": (http_place, "page"),
+}
+ROWS: Rows = {f"user-{number}": {"a": number, "b": f"text {number}"} for number in range(57)}
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    make, kind = PLACES[request.param]
+    with make(kind, tmp_path) as made:
+        yield made
+
+
+def walk(store: ForeignStore, limit: int = 10) -> list[tuple[Key, Row]]:
+    rows: list[tuple[Key, Row]] = []
+    cursor, pages = None, 0
+    while True:
+        page = store.scan(cursor, limit)
+        rows += page.rows
+        cursor, pages = page.cursor, pages + 1
+        if cursor is None:
+            return rows
+        assert pages < 1_000, "a walk has no end"
+
+
+def as_stored(place: Place, row: Row) -> Row:
+    return row if place.is_typed else {name: str(value) for name, value in row.items()}
+
+
+def test_a_walk_shows_every_row_in_pages(place: Place) -> None:
+    place.fill(ROWS)
+    with closing(place.open(None)) as store:
+        found = walk(store)
+    assert dict(found) == {(user,): as_stored(place, row) for user, row in ROWS.items()}
+
+
+def test_rows_are_fetched_by_key_and_those_that_are_absent_are_left_out(place: Place) -> None:
+    place.fill(ROWS)
+    with closing(place.open(None)) as store:
+        found = store.fetch([("user-5",), ("nobody",), ("user-7",)])
+        assert found == {
+            ("user-5",): as_stored(place, ROWS["user-5"]),
+            ("user-7",): as_stored(place, ROWS["user-7"]),
+        }
+        assert store.fetch([]) == {}
+
+
+def test_only_the_columns_asked_for_come(place: Place) -> None:
+    place.fill(ROWS)
+    with closing(place.open(["b"])) as store:
+        assert store.columns() == ["b"]
+        assert store.fetch([("user-5",)]) == {("user-5",): {"b": "text 5"}}
+        assert all(set(row) == {"b"} for _, row in walk(store))
+
+
+def test_an_empty_store_is_one_empty_walk(place: Place) -> None:
+    with closing(place.open(None)) as store:
+        assert walk(store) == []
+
+
+@pytest.mark.parametrize("user", ["ü/ñ?&=#%2F", "a b", "a:b:c", "日本"])
+def test_keys_may_have_any_characters(place: Place, user: str) -> None:
+    place.fill({user: {"a": 1}})
+    with closing(place.open(None)) as store:
+        assert [key for key, _ in walk(store)] == [(user,)]
+        assert list(store.fetch([(user,)])) == [(user,)]
+
+
+def test_values_keep_their_types_where_the_store_has_any(place: Place) -> None:
+    row = {"n": 2**53, "f": 0.5, "t": True, "s": "5", "z": None, "l": [1, {"a": "ü"}]}
+    if not place.is_typed:
+        row = {"n": 5, "s": "5"}
+    place.fill({"u": row})
+    with closing(place.open(None)) as store:
+        assert store.is_typed is place.is_typed
+        assert store.fetch([("u",)]) == {("u",): as_stored(place, row)}
+
+
+# -- what each says of what is wrong ---------------------------------------------------------------
+
+
+def test_a_redis_that_is_away_is_unavailable_and_its_name_shows_no_password() -> None:
+    store = RedisStore("redis://me:hunter2@127.0.0.1:1/0?match=ctx:*", ["id"])
+    assert "hunter2" not in store.name
+    with closing(store), pytest.raises(UnavailableError) as caught:
+        store.scan(None, 10)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_redis_keys_of_another_kind_than_the_uri_says_are_named() -> None:
+    with redis_prefix() as prefix, closing(redis.Redis.from_url(redis_url())) as client:
+        for number in range(3):
+            client.set(f"{{{prefix}}}:{number}", "{}")
+        name = quote(f"{{{prefix}}}:", safe="")
+        with closing(RedisStore(f"{redis_url()}?match={name}*", ["id"])) as store:
+            with pytest.raises(ConfigurationError, match="value=json"):
+                store.scan(None, 1_000)
+            # A single one among others is damage: it is there, and has none of the columns.
+            assert store.fetch([("1",)]) == {("1",): {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("ctx:*", "name each key column once"), ("{a}{b}", "nothing between"), ("{a}:{a}", "once")],
+)
+def test_a_template_that_cannot_be_read_back_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        KeyTemplate(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(503, UnavailableError), (429, UnavailableError), (401, ConfigurationError)],
+)
+def test_http_answers_mean_to_wait_or_to_change_something(
+    status: int, error: type[Exception]
+) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(status))
+    uri = "http://me:hunter2@api/users?lookup=/users/{id}"
+    with closing(HttpStore(uri, ["id"], transport=transport)) as store:
+        assert "hunter2" not in store.name
+        with pytest.raises(error):
+            store.scan(None, 10)
+
+
+def test_http_that_answers_something_else_says_what_to_change() -> None:
+    answers = iter([b"<html>", b'{"data": []}', b'[{"name": 1}]', b'{"next": "x", "data": []}'])
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=next(answers)))
+    uri = "http://api/users?lookup=/users/{id}"
+    with closing(HttpStore(uri, ["id"], transport=transport)) as store:
+        for problem in ("answers no JSON", "is no list", "a row has no id"):
+            with pytest.raises(ConfigurationError, match=problem):
+                store.scan(None, 10)
+    with (
+        closing(HttpStore(f"{uri}&items=$.data", ["id"], transport=transport)) as store,
+        pytest.raises(ConfigurationError, match="names itself"),
+    ):
+        store.scan("x", 10)
+
+
+def test_an_lmdb_that_is_not_there_or_has_no_such_database_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file"):
+        LmdbStore(f"lmdb://{tmp_path}/nothing", ["id"])
+    lmdb.open(str(tmp_path / "rows")).close()
+    with pytest.raises(ConfigurationError, match="no database people"):
+        LmdbStore(f"lmdb://{tmp_path}/rows?database=people", ["id"])
