@@ -6,7 +6,6 @@ events have been right for a while, and what comes after that is a new one.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -251,8 +250,3 @@ def finding_of(group: Group, now: float, resolved: dict[str, Any] | None = None)
         evidence={**evidence, **(resolved or {})},
         partition=place.partition,
     )
-
-
-def rules_of(violations: Iterable[Violation]) -> Counter[str]:
-    """Return how often each rule is broken."""
-    return Counter(violation.rule for violation in violations)
