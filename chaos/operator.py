@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from chaos.faults import KINDS, FaultSpec
 from chaos.oracle import all_events
 from chaos.world import World
 from synchroscope.ports import REQUESTS, AggregateKey, AggregateRecord, NewRecord, ReplicaStorage
@@ -27,11 +28,24 @@ class Operator:
         self._world = world
         self._rng = random.Random(f"operator of {world.seed}")
         self._chance = self._rng.choice([0.02, 0.1, 0.4])
+        known = {(spec.kind, spec.replica) for spec in world.settings.faults}
+        # There has to be something to repair.
+        world.more_faults = tuple(
+            FaultSpec(kind, name, self._rng.choice([0.02, 0.08, 0.2]))
+            for name in world.views
+            for kind in KINDS
+            if self._rng.random() < 0.4 and (kind, name) not in known
+        )
         self.orders = 0
+        self.is_eager = False
 
     def turn(self) -> None:
-        """Perhaps order one repair."""
-        if self._rng.random() < self._chance and (found := self.unresolved()):
+        """Perhaps order one repair; who is eager orders every one."""
+        if self.is_eager:
+            for finding in self.unresolved():
+                if finding.state == "open":
+                    self.order(finding)
+        elif self._rng.random() < self._chance and (found := self.unresolved()):
             self.order(self._rng.choice(found))
 
     def unresolved(self) -> list[Finding]:

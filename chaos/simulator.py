@@ -10,8 +10,9 @@ replicas there are, what is produced, whose turn it is, what fails and when. A r
 3. the verdicts and findings are held against the oracle;
 4. rebuild: replicas that diverged start anew from the log over a good link, and all must agree.
 
-In some worlds an operator has findings repaired at any moment of the first phase, and what is open
-after the third one is repaired instead of rebuilt.
+In some worlds an operator has findings repaired at any moment of the first phase; when all is calm
+the chaos begins once more, and everything that is open is repaired in it; and what is open after
+the third phase is repaired instead of rebuilt.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from chaos.properties import (
 )
 from chaos.world import World
 from validator.watch import Verdict
+
+EAGER_STEPS = 150
 
 
 class Outcome(Struct, frozen=True):
@@ -67,8 +70,12 @@ def simulate(seed: int, mode: str = "", *, repair: bool | None = None) -> Outcom
     world = worlds[mode or draw_mode(seed)](seed)
     has_operator = draw_repair(seed) if repair is None else repair
     operator = Operator(world) if has_operator else None
-    cause_chaos(world, operator)
+    cause_chaos(world, world.settings.steps, operator)
     settle(world)
+    if operator is not None:
+        operator.is_eager = True
+        cause_chaos(world, EAGER_STEPS, operator)
+        settle(world)
     found, masked = check_findings(world)
     check_log(world)
     check_verdicts(world)
@@ -94,12 +101,12 @@ def simulate(seed: int, mode: str = "", *, repair: bool | None = None) -> Outcom
     )
 
 
-def cause_chaos(world: World, operator: Operator | None = None) -> None:
+def cause_chaos(world: World, steps: int, operator: Operator | None = None) -> None:
     """Let actors step in random order, be harmed, die and come back."""
     actors = world.actors()
     observer = Observer(world)
     world.may_crash = True
-    for _ in range(world.settings.steps):
+    for _ in range(steps):
         world.turn(world.rng.choice(actors))
         check_no_alarm(world)
         if operator is not None:

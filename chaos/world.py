@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from chaos.crashing import CrashingStorage, CrashPoint, SimulatedCrash
 from chaos.drawing import Settings, draw_event
-from chaos.faults import Dice, FaultJournal, Injected
+from chaos.faults import Dice, FaultJournal, FaultSpec, Injected
 from chaos.link import FaultyLink
 from pipeline.commands import CommandSide
 from pipeline.event_store_memory import MemoryEventStore
@@ -61,6 +61,7 @@ class World(ABC):
         self.journal = FaultJournal()
         self.dice = Dice(seed)
         self.good_links = False
+        self.more_faults: tuple[FaultSpec, ...] = ()
         self.strikes: Counter[str] = Counter()
         """How often each replica's storage was changed behind its back."""
         self.findings = FindingsReader(log)
@@ -158,7 +159,7 @@ class World(ABC):
 
     def make_link(self, log: Log, name: str, view: View) -> FaultyLink:
         """Return the link of a replica."""
-        specs = () if self.good_links else self.settings.faults
+        specs = () if self.good_links else (*self.settings.faults, *self.more_faults)
         return FaultyLink(log, view, name, specs, self.dice, self.journal, self.clock, timestamp)
 
     def make_replica(self, name: str, storage: ReplicaStorage, crash: CrashPoint) -> Replica:

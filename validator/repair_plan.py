@@ -21,7 +21,19 @@ from validator.finding import Finding
 from validator.locate import History, PartitionOf
 
 BULK = "bulk"
-LOCATED_BY_BUCKET = ("bulk", "unlocated")
+REPAIRABLE = frozenset(
+    {
+        "missed",
+        "doubled",
+        "reordered",
+        "stale",
+        "corrupted",
+        "foreign",
+        "unexplained",
+        "unlocated",
+        BULK,
+    }
+)
 LOG_KIND = "log-contradiction"
 
 
@@ -37,10 +49,10 @@ def refusal(finding: Finding, *, force: bool) -> str:
     """Return why a finding is not to be repaired; empty when it can be tried."""
     if finding.state == "resolved":
         return f"finding {finding.id} is resolved: there is nothing to repair"
-    if finding.replica is None:
+    if finding.replica is None or finding.kind not in REPAIRABLE:
         return (
-            f"finding {finding.id} ({finding.kind}) is not a replica's: what stands in the log or "
-            "comes from a producer is put right there"
+            f"finding {finding.id} ({finding.kind}) is not of what a replica holds: what stands in "
+            "the log, or comes from a producer, is put right there"
         )
     if finding.kind == BULK and not force:
         return (
