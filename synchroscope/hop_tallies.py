@@ -34,6 +34,8 @@ from synchroscope.tally import (
     tally_note,
 )
 
+MAXIMUM_FAREWELLS = 1_000
+
 
 class ProducerTally:
     """What a producer's command side has accepted. Its process steps it between batches.
@@ -190,10 +192,17 @@ class ReplicaTally:
         self._tell_seconds = tell_seconds
         self._told_at: float | None = None
         self._segments: dict[int, _Segment] = {}
+        self._farewells: list[tuple[int, _Segment]] = []
 
     def forget(self, partition: int) -> None:
-        """Another process may go on with a partition: what comes later is counted anew."""
-        self._segments.pop(partition, None)
+        """Another process may go on with a partition: what comes later is counted anew.
+
+        What was counted and not told yet is told with the next notes.
+        """
+        segment = self._segments.pop(partition, None)
+        if segment is not None and segment.is_news:
+            self._farewells.append((partition, segment))
+            del self._farewells[:-MAXIMUM_FAREWELLS]
 
     def begin(self, partition: int, position: int) -> None:
         """Note where the replica stands before it applies: elsewhere than it was, count anew."""
@@ -220,10 +229,11 @@ class ReplicaTally:
         """Return what is to be published now, if it is time."""
         is_due = self._told_at is None or not 0 <= now - self._told_at < self._tell_seconds
         is_due = is_due or any(one.tally.should_be_told() for one in self._segments.values())
+        farewells, self._farewells = self._farewells, []
+        notes = [tally_note(self._told(number, segment, now)) for number, segment in farewells]
         if not is_due:
-            return []
+            return notes
         self._told_at = now
-        notes = []
         for partition, segment in self._segments.items():
             if segment.is_news:
                 segment.is_news = False

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from synchroscope.digest import event_hash
 from synchroscope.errors import InvalidEventError
@@ -21,7 +22,8 @@ from synchroscope.tally import NOTHING, StoredRow, Sum, sum_of, window_of
 from synchroscope.view import View
 from validator.repeats import RecentMarks, store_position
 
-REPEAT_WINDOW = 1_024
+REPEAT_WINDOW = 256
+"""Event IDs of a partition that are remembered, for records that no relay of ours published."""
 MAXIMUM_BOOKS = 60
 """Windows that are kept, to be judged again when something comes late: the newest ones."""
 
@@ -99,7 +101,12 @@ class Books(Struct):
     places: dict[int, LogPlace]
     floor: int
     windows: dict[int, Book] = {}
-    made_of: str = ""
+
+    def newest(self, count: int) -> Books:
+        """Return the same books with the newest windows only."""
+        kept = sorted(self.windows)[len(self.windows) - count :]
+        floor = max(self.windows, default=self.floor) + 1 if not kept else kept[0]
+        return replace(self, floor=floor, windows={number: self.windows[number] for number in kept})
 
 
 class BookKeeper:

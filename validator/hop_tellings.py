@@ -117,27 +117,35 @@ def told_by_relay(tellings: Tellings, window: int, first: int, last: int) -> Tol
 def told_by_replica(
     tellings: Tellings, replica: str, partition: int, window: int, first: int, last: int
 ) -> Told:
-    """Return what a replica applied of a window with these offsets; last -1: none."""
+    """Return what a replica applied of a window with these offsets."""
     stretches = tellings.replicas.get(f"{replica}/{partition}", [])
     if not stretches:
         return Told(unknown=f"{replica} has told nothing of partition {partition}")
-    # Only what hangs together up to the newest stretch is of use. One that goes on from an older
-    # copy of its storage does not: what it had applied before is not there any more.
-    used = [stretches[-1]]
-    for earlier in reversed(stretches[:-1]):
-        if earlier.end != used[-1].start:
-            break
-        used.append(earlier)
-    if any(window < one.floor for one in used):
+    newest = stretches[-1]
+    if newest.start <= last and newest.end <= last:
+        return Told(pending=f"{replica} has come to {partition}:{newest.end} of {last + 1}")
+    # The newest run that begins before the end: one that goes on from an older copy of its storage
+    # has taken back what an earlier one counted there.
+    run = next((run for run in _runs(stretches) if run[0].start <= last), [])
+    if not run or run[0].start > first or run[-1].end <= last:
+        return Told(unknown=f"nobody counted all that {replica} applied in {first} to {last}")
+    if any(window < one.floor for one in run):
         return Told(unknown=f"{replica} does not know it any more")
-    if last >= 0 and used[0].end <= last:
-        return Told(pending=f"{replica} has come to {partition}:{used[0].end} of {last + 1}")
-    if last >= 0 and used[-1].start > first:
-        return Told(unknown=f"nobody counted what {replica} applied before {used[-1].start}")
     total = NOTHING
-    for one in used:
+    for one in run:
         total += _in_window(one, window)
     return Told(total)
+
+
+def _runs(stretches: Sequence[ToldTally]) -> list[list[ToldTally]]:
+    """Return the stretches that go on where the one before ended, the newest run first."""
+    runs: list[list[ToldTally]] = []
+    for one in stretches:
+        if runs and runs[-1][-1].end == one.start:
+            runs[-1].append(one)
+        else:
+            runs.append([one])
+    return runs[::-1]
 
 
 def _in_window(told: ToldTally, window: int) -> Sum:

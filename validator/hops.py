@@ -59,17 +59,17 @@ KEPT_WINDOWS = 30
 """How long windows are compared again, in windows; hops remember a little more."""
 MAXIMUM_VERDICTS = 1_000
 """Verdicts that `HopAuditor.verdicts` keeps."""
-FORMAT = 1
+FORMAT = 2
+MAXIMUM_CHECKPOINT_BYTES = 500_000
+"""Of more, the oldest windows are left out: after a restart they are not compared again."""
 
 
 class Checkpoint(Struct, array_like=True):
-    """What the audit needs to go on."""
+    """What the audit needs to go on; what was told it reads again from `sync.state`."""
 
     format: int
     made_of: str
-    state_position: int
     books: Books
-    tellings: Tellings
     open: list[Finding]
 
 
@@ -332,16 +332,13 @@ class HopAuditor:
         self._published_at = now
 
     def _checkpoint(self) -> bytes:
-        return msgspec.msgpack.encode(
-            Checkpoint(
-                FORMAT,
-                self._made_of(),
-                self._state_position,
-                self._keeper.stored(),
-                self._tellings,
-                self._ledger.open_findings(),
-            )
-        )
+        books, found = self._keeper.stored(), self._ledger.open_findings()
+        while True:
+            stored = Checkpoint(FORMAT, self._made_of(), books, found)
+            data = msgspec.msgpack.encode(stored)
+            if len(data) <= MAXIMUM_CHECKPOINT_BYTES or not books.windows:
+                return data
+            books = books.newest(len(books.windows) // 2)
 
     def _restore(self) -> BookKeeper | None:
         record = self._log.latest(STATE, CHECKPOINT_KEY)
@@ -353,8 +350,6 @@ class HopAuditor:
             return None
         if stored.format != FORMAT or stored.made_of != self._made_of():
             return None
-        self._state_position = stored.state_position
-        self._tellings = stored.tellings
         self._ledger.restore(stored.open, {}, {})
         return BookKeeper(stored.books, self._views, self._expected.window_seconds)
 

@@ -33,6 +33,7 @@ from synchroscope.ports import (
 from synchroscope.replica import Replica
 from synchroscope.view import View
 from tests.validation_world import TamperedLog
+from validator import hops
 from validator.finding import Finding
 from validator.hop_verdicts import (
     ALTERED,
@@ -578,6 +579,55 @@ def test_what_a_replica_applied_before_it_died_and_did_not_tell_is_unknown() -> 
     assert chain.wrong() == []
     mine = {v.verdict for v in chain.verdicts if v.place.replica == "scorer@1"}
     assert Verdict.UNKNOWN in mine
+
+
+def test_what_a_replica_told_before_it_died_stays_known() -> None:
+    chain = Chain(partitions=1)
+    chain.traffic()
+    chain.run(12)  # Told, and its window is over.
+    chain.write("1")
+    chain.now += 0.1
+    chain.relay.step(chain.now)
+    chain.projectors["scorer@1"].step(chain.now)
+    chain.start_replica("scorer@1")
+    chain.write("2")
+    chain.settle()
+    of_window = {v.window: v.verdict for v in chain.verdicts if v.place.replica == "scorer@1"}
+    assert of_window[min(of_window)] is Verdict.CONSISTENT
+    assert of_window[max(of_window)] is Verdict.UNKNOWN
+
+
+def test_a_partition_that_is_handed_over_leaves_nothing_unknown() -> None:
+    chain = Chain(partitions=1)
+    chain.traffic()
+    old = chain.projectors["scorer@1"]
+    chain.write("1")
+    chain.now += 0.1
+    chain.relay.step(chain.now)
+    old.step(chain.now)
+    old.own({})
+    chain.start_replica("scorer@1")
+    chain.write("1")
+    chain.step()
+    old.step(chain.now)
+    chain.settle()
+    assert {v.verdict for v in chain.verdicts if v.place.replica == "scorer@1"} == {
+        Verdict.CONSISTENT
+    }
+
+
+def test_a_checkpoint_that_would_be_too_large_leaves_out_the_oldest_windows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hops, "MAXIMUM_CHECKPOINT_BYTES", 1_500)
+    chain = Chain(checkpoint_seconds=0.0)
+    for _ in range(6):
+        chain.traffic()
+    stored = chain.log.latest("sync.state", hops.CHECKPOINT_KEY)
+    assert stored is not None and len(stored.value) <= 1_500
+    chain.start_auditor()
+    chain.settle()
+    assert chain.wrong() == []
 
 
 def test_a_replica_that_is_built_anew_has_applied_everything_once() -> None:
