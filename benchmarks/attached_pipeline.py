@@ -87,7 +87,7 @@ class Attached:
         return found.get("verdict", ""), found.get("reason", "")
 
     def kill(self) -> None:
-        """Kill it without warning."""
+        """Kill it without warning; once it has ended, nothing is left to do."""
         self._process.kill()
         self._wait(10)
 
@@ -121,6 +121,7 @@ class Pipeline:
         self.folder = folder
         self.kafka, self.postgresql, self.redis_url = kafka, postgresql, redis_url
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._attached: list[Attached] = []
         self._settings = KafkaSettings(bootstrap_servers=kafka)
         self.environment = {
             **os.environ,
@@ -203,7 +204,8 @@ class Pipeline:
         command = [sys.executable, "-m", "service.cli", "attach", str(file)]
         command += ["--output", "json", "--data-dir", str(self.folder / data)]
         command += ["--http-port", "0", *arguments]
-        return Attached(command, self.environment)
+        self._attached.append(Attached(command, self.environment))
+        return self._attached[-1]
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a process by its name."""
@@ -215,6 +217,8 @@ class Pipeline:
 
     def stop(self) -> None:
         """End all processes, and remove what they made."""
+        for attached in self._attached:
+            attached.kill()
         for process in self._processes.values():
             if process.poll() is None:
                 process.kill()

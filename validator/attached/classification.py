@@ -26,6 +26,12 @@ UNKNOWN_VALUE = "no version that is still known"
 REVERSIONS = frozenset({OLDER_WRITE, DELETED, NOT_AT_OFFSET})
 MAYBE_REVERTED = REVERSIONS | {NOT_APPLIED, DELETE_NOT_APPLIED}
 
+_WRITERS: tuple[tuple[Kind, str], ...] = (("foreign", OTHER_WRITE), ("unexplained", UNKNOWN_VALUE))
+_ALSO_OLD_VALUES: tuple[tuple[Kind, str], ...] = (
+    ("reordered", OLDER_WRITE),
+    ("stale", NOT_AT_OFFSET),
+)
+
 
 class Cause(Struct, frozen=True):
     """One thing that happened to an item; ``first_bad`` is the event from which on it is wrong."""
@@ -39,16 +45,13 @@ class Cause(Struct, frozen=True):
 def causes(item: Item | None, found: Look, *, is_text: bool) -> list[Cause]:
     """Return what happened to the item's wrong fields, those of one cause together."""
     grouped: dict[tuple[Kind, str], list[FieldLook]] = {}
-    writers: tuple[tuple[Kind, str], ...] = (
-        ("foreign", OTHER_WRITE),
-        ("unexplained", UNKNOWN_VALUE),
-    )
     for field in found.wrong:
         grouped.setdefault(_cause(item, field, is_text), []).append(field)
-    for writer in writers:
+    for writer in _WRITERS:
         if writer in grouped:
             # Whoever wrote what the log never said most likely wrote the rest of it too.
-            grouped[writer] += grouped.pop(("reordered", OLDER_WRITE), [])
+            for other in _ALSO_OLD_VALUES:
+                grouped[writer] += grouped.pop(other, [])
     return [
         Cause(kind, text, fields, _first_bad(kind, fields))
         for (kind, text), fields in grouped.items()
