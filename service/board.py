@@ -189,6 +189,7 @@ class Board:
             agreements=total("agreements"),
             open_findings=total("open_findings"),
             reported_at=max(reported, default=None),
+            repaired=total("repaired"),
             compared_at=_oldest([status.compared_at for status in found]),
         )
 

@@ -35,6 +35,7 @@ def measurements_of(account: Account) -> Measurements:
             missing=status.gaps,
             late=status.late,
             anomalies=status.anomalies,
+            repaired=status.repaired,
             lag_events=(
                 end - sum(status.position.values())
                 if status.position.keys() == heads.keys()

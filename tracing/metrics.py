@@ -42,6 +42,7 @@ class ReplicaMeasurements(Struct, frozen=True):
     lag_events: int | None
     comparisons: int
     reported_at: float | None
+    repaired: int = 0
 
 
 class RoleMeasurements(Struct, frozen=True):
@@ -137,6 +138,11 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_replica_anomalies_total": (
         _C,
         "Stored values that were not what the log says, and wrong bucket sums.",
+        ("replica",),
+    ),
+    "synchroscope_replica_repaired_aggregates_total": (
+        _C,
+        "Aggregates that a repair changed.",
         ("replica",),
     ),
     "synchroscope_replica_lag_events": (_G, "Log records not yet read.", ("replica",)),
@@ -299,6 +305,7 @@ def _samples(found: Measurements) -> dict[str, Samples]:
         "synchroscope_replica_duplicate_events_total": each(lambda r: r.duplicates),
         "synchroscope_replica_missing_events": each(lambda r: r.missing),
         "synchroscope_replica_anomalies_total": each(lambda r: r.anomalies),
+        "synchroscope_replica_repaired_aggregates_total": each(lambda r: r.repaired),
         "synchroscope_replica_lag_events": each(lambda r: r.lag_events),
         "synchroscope_replica_lag_seconds": [
             ((name,), seconds) for name, seconds in found.replica_lag_seconds.items()

@@ -148,6 +148,7 @@ def test_a_new_incarnation_forgets_every_comparison() -> None:
         ({"facts": 1}, Delta(facts=-1)),
         ({"applied": 2}, Delta(applied=-2)),
         ({"anomalies": 3}, Delta(anomalies=3)),
+        ({"repaired": 3}, Delta(repaired=3)),
         ({"state": lanes_hex((1, 2))}, Delta(state=(2**64 - 1, 2**64 - 2))),
         ({"audit": lanes_hex((0, 5))}, Delta(audit=(0, 2**64 - 5))),
     ],
