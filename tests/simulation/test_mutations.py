@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("synchroscope", "pipeline", "validator", "chaos")
 SEEDS = 150
+REPAIR_SEEDS = 40
 
 MUTATIONS = {
     "the replica forgets to subtract what it overwrites": (
@@ -206,6 +207,61 @@ DIVIDED_MUTATIONS = {
 }
 
 
+REPAIR_MUTATIONS = {
+    "a repair takes back what newer events wrote": (
+        "synchroscope/repairing.py",
+        "{**must, **newer}",
+        "{**newer, **must}",
+    ),
+    "a repair does not look whether anything has changed": (
+        "synchroscope/repairing.py",
+        "if stored.sequence == repair.seen.sequence and held == seen:",
+        "if True:",
+    ),
+    "a repair lets the sequence fall": (
+        "synchroscope/repairing.py",
+        "max(stored.sequence, repair.sequence)",
+        "repair.sequence",
+    ),
+    "the journal does not tell of repairs": (
+        "synchroscope/replica.py",
+        "            repairs=repairs + known.state.repairs,",
+        "            repairs=[],",
+    ),
+    "the journal tells of repairs of the present position only": (
+        "synchroscope/replica.py",
+        "            repairs.extend(applied.repairs)",
+        "            pass",
+    ),
+    "the validator takes a repair into account twice": (
+        "validator/investigator.py",
+        "[r for r in answer.repairs if r.serial > known]",
+        "list(answer.repairs)",
+    ),
+    "the judge does not play repairs": (
+        "validator/judgement.py",
+        "            actual = _mend(case, repairs.popleft()[1], actual, faults)",
+        "            repairs.popleft()",
+    ),
+    "a repair says what must be at the end of the store": (
+        "validator/repair_plan.py",
+        "truth = truth_of(view, history, key, store_position)",
+        "truth = truth_of(view, history, key, 10**9)",
+    ),
+    "a repair is closed when it is sent": (
+        "validator/repairing.py",
+        '        self._ledger.mark(_with(finding, "repairing", {**work, **more}))',
+        '        self._ledger.mark(_with(finding, "resolved", {**work, **more}))',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPAIR_MUTATIONS)
+@pytest.mark.parametrize("mode", ["embedded"])
+def test_the_simulator_with_repairs_notices_when(name: str, mode: str, tmp_path: Path) -> None:
+    check(*REPAIR_MUTATIONS[name], mode, tmp_path, repair=True)
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_simulator_notices_when(name: str, tmp_path: Path) -> None:
     check(*MUTATIONS[name], "embedded", tmp_path)
@@ -216,16 +272,19 @@ def test_the_simulator_of_divided_worlds_notices_when(name: str, tmp_path: Path)
     check(*DIVIDED_MUTATIONS[name], "divided", tmp_path)
 
 
-def check(file: str, before: str, after: str, mode: str, tmp_path: Path) -> None:
+def check(
+    file: str, before: str, after: str, mode: str, tmp_path: Path, *, repair: bool = False
+) -> None:
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
     source = (tmp_path / file).read_text(encoding="utf-8")
     assert source.count(before) == 1, "the mutation no longer fits the code: mend this test"
     (tmp_path / file).write_text(source.replace(before, after), encoding="utf-8")
 
+    seeds = REPAIR_SEEDS if repair else SEEDS
     program = (
         "from chaos.simulator import simulate\n"
-        f"for seed in range({SEEDS}): simulate(seed, {mode!r})\n"
+        f"for seed in range({seeds}): simulate(seed, {mode!r}, repair={repair})\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program],

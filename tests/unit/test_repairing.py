@@ -132,7 +132,7 @@ def test_the_counters_tell_of_a_gap_that_was_filled() -> None:
     run_until_closed(world)
     assert (held(world).missing, held(world).fields["limit"]) == ([], (7, 2))
     [newest] = [message for message in world.sent() if isinstance(message, Report)][-1].notes
-    assert (newest.gaps, newest.repaired) == (0, 1)
+    assert (newest.gaps, newest.repaired, newest.anomalies) == (0, 1, 0)
 
 
 def test_a_finding_in_bulk_is_repaired_by_force_only() -> None:
