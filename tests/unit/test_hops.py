@@ -17,8 +17,10 @@ from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
 from pipeline.relay import Relay
+from service.board import Board
 from synchroscope.errors import UnavailableError
 from synchroscope.event import ContextDelta, ContextEvent, Source, Update
+from synchroscope.freshness_follower import FreshnessFollower
 from synchroscope.hop_tallies import ProducerTally, ReplicaTally, TalliedStorage
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import (
@@ -33,6 +35,7 @@ from synchroscope.ports import (
 from synchroscope.replica import Replica
 from synchroscope.view import View
 from tests.validation_world import TamperedLog
+from tracing.metrics import HopMeasurements, Measurements, registry_for
 from validator import hops
 from validator.finding import Finding
 from validator.hop_verdicts import (
@@ -663,6 +666,43 @@ def test_an_audit_without_a_checkpoint_does_not_judge_what_had_begun() -> None:
     chain.start_auditor()
     chain.settle()
     assert chain.wrong() == []
+
+
+def test_how_the_hops_stand_is_published_for_boards_and_metrics() -> None:
+    chain = Chain(checkpoint_seconds=0.0)
+    chain.traffic()
+    chain.publishing.on_append = once(lambda records: records[1:])
+    chain.write("1")
+    chain.settle()
+    board = Board(chain.log, {})
+    board.refresh()
+    assert board.hops is not None
+    work = board.hops.hops[RELAY_LOG]
+    assert work.windows["DIVERGED"] == work.events[LOST] == 1
+    assert work.windows["CONSISTENT"] > 0
+    assert board.hops.open == [finding.id for finding in chain.findings()]
+    measured = HopMeasurements(work.windows, work.events, work.judged_until)
+    registry = registry_for(lambda: Measurements(at=1.0, hops={RELAY_LOG: measured}))
+    sample = registry.get_sample_value
+    assert sample("synchroscope_hop_events_total", {"hop": RELAY_LOG, "kind": LOST}) == 1
+    labels = {"hop": RELAY_LOG, "verdict": "DIVERGED"}
+    assert sample("synchroscope_hop_windows_total", labels) == 1
+    until = sample("synchroscope_hop_compared_timestamp_seconds", {"hop": RELAY_LOG})
+    assert until is not None and START < until < chain.now
+
+
+def test_a_named_loss_makes_the_reads_of_its_aggregate_suspect() -> None:
+    chain = Chain()
+    chain.publishing.on_append = once(lambda records: records[1:])
+    chain.write("1")
+    chain.write("1")
+    chain.traffic()
+    chain.settle()
+    follower = FreshnessFollower(chain.log, "scorer@1", lambda kind, subject: 0)
+    follower.step(chain.now)
+    named = follower.freshness("user:1", "financial", chain.now).findings
+    assert [one.kind for one in named or ()] == ["hop-lost"]
+    assert follower.freshness("user:2", "financial", chain.now).findings == ()
 
 
 @pytest.mark.parametrize("seed", range(40))
