@@ -31,7 +31,7 @@ class Operator:
         known = {(spec.kind, spec.replica) for spec in world.settings.faults}
         # There has to be something to repair.
         world.more_faults = tuple(
-            FaultSpec(kind, name, self._rng.choice([0.02, 0.08, 0.2]))
+            FaultSpec(kind, name, self._rng.choice([0.01, 0.02, 0.05]))
             for name in world.views
             for kind in KINDS
             if self._rng.random() < 0.4 and (kind, name) not in known
