@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
+from benchmarks import hop_cost
 from pipeline.commands import Accepted, CommandSide
 from pipeline.event_store import Append, StoredEvent
 from pipeline.event_store_memory import MemoryEventStore
@@ -689,6 +690,14 @@ def test_how_the_hops_stand_is_published_for_boards_and_metrics() -> None:
     assert sample("synchroscope_hop_windows_total", labels) == 1
     until = sample("synchroscope_hop_compared_timestamp_seconds", {"hop": RELAY_LOG})
     assert until is not None and START < until < chain.now
+
+
+def test_what_counting_costs_is_printed_beside_its_limit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(hop_cost, "EVENTS_MEASURED", 300)
+    hop_cost.main()
+    assert "counting adds" in capsys.readouterr().out
 
 
 def test_a_named_loss_makes_the_reads_of_its_aggregate_suspect() -> None:
