@@ -22,6 +22,7 @@ SETTINGS = StoreSettings(
     name="store", settle_seconds=2.0, recheck_seconds=1.0, walk_seconds=5.0, order_seconds=0.5
 )
 MAPPING = RecordMapping(subject="key", type="t")
+ROWS = RowMapping(subject="id", type="t")
 
 
 class MemoryStore:
@@ -68,12 +69,14 @@ class AttachedWorld:
         settings: StoreSettings = SETTINGS,
         begin: Begin = "earliest",
         topic: MemoryTopic | None = None,
+        rows: RowMapping = ROWS,
     ) -> None:
         self.now = 1_000.0
         self.topic = topic or MemoryTopic(2)
         self.store = MemoryStore()
         self.is_consuming = True
         self._folder, self._settings, self._begin = folder, settings, begin
+        self._rows = rows
         self._consumed: dict[int, int] = {}
         self._lost: set[tuple[int, int]] = set()
         self.news: list[Finding] = []
@@ -83,7 +86,7 @@ class AttachedWorld:
         """Start the role, anew or again."""
         reference = KeyedReference(self._folder, "x", map_bytes=1 << 20)
         book = Book(reference)
-        reader = RowReader(RowMapping(subject="id", type="t"), self.store.key_columns)
+        reader = RowReader(self._rows, self.store.key_columns)
         number = reference.number_of("store")
         self.checker = StoreChecker(
             self._settings, number, self.store, reader, reference, book, [1.0, 10.0]

@@ -20,6 +20,7 @@ from validator.attached.record_mapping import Change
 
 RECENT_VERSIONS = 6
 OLDER_VERSIONS = 120
+HISTORY_VERSIONS = RECENT_VERSIONS + OLDER_VERSIONS
 _ENTRY = struct.Struct(">QQ")
 _encode = msgspec.msgpack.Encoder().encode
 
