@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import msgspec
 import pytest
 from msgspec.structs import replace
@@ -9,10 +11,11 @@ from msgspec.structs import replace
 from synchroscope.digest import aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import REQUESTS, AggregateRecord, NewRecord
-from synchroscope.report import Repair, RepairOrder, Report, encode_message
+from synchroscope.report import Repair, RepairOrder, Report, Request, encode_message
 from tests.unit import test_validator as validation
 from tests.validation_world import REPLICA, World
 from validator.finding import Finding
+from validator.repairing import RepairLimits
 
 KEY = ("financial", "user:1")
 
@@ -227,6 +230,84 @@ def test_a_replica_that_begins_anew_is_not_repaired_from_its_earlier_life() -> N
     assert world.projectors[REPLICA].replica.repair(message) == 0
     run_until_closed(world)
     assert world.verdict() == "CONSISTENT"
+
+
+def test_a_storage_that_falls_back_to_before_the_repair_is_found_out_at_the_same_position() -> None:
+    world = missing_one()
+    copy = deepcopy(world.storages[REPLICA])
+    order(world, open_findings(world)[0].id)
+    run_until_closed(world)
+    assert world.verdict() == "CONSISTENT"
+    world.start_replica(REPLICA, copy)
+    world.run()
+    assert (world.kinds(), world.verdict()) == ([("missed", "open", ["user:1"])], "DIVERGED")
+    order(world, open_findings(world)[0].id, "two")
+    run_until_closed(world)
+    assert world.verdict() == "CONSISTENT"
+
+
+def test_a_storage_that_loses_an_event_right_before_the_repair_is_found_out() -> None:
+    world = missing_one()
+    message = told(world)
+    seen = held(world).copy()
+    projector = world.projectors[REPLICA]
+    world.write("1", note="newer")
+    projector.step(world.now)
+    assert held(world).sequence == 3
+    world.storages[REPLICA].commit({KEY: seen}, 0, None)
+    assert projector.replica.repair(message) == 1
+    run_until_closed(world)
+    assert [(kind, state) for kind, state, _ in world.kinds()] == [
+        ("missed", "resolved"),
+        ("stale", "resolved"),
+    ]
+    assert held(world).fields == {"limit": (7, 2), "note": ("newer", 3)}
+
+
+def test_what_was_repaired_at_a_position_is_told_until_it_is_accounted_for() -> None:
+    world = missing_one()
+    replica = world.projectors[REPLICA].replica
+    message = told(world)
+    [one] = message.aggregates
+    other = replace(one, subject="user:3", seen=replace(one.seen, sequence=0, facts=[]))
+
+    def serials(since: int) -> list[int]:
+        answer = replica.explain(Request("x", REPLICA, 0, since))
+        return [repaired.serial for repaired in answer.repairs]
+
+    assert replica.repair(message) == 1
+    assert replica.repair(replace(message, aggregates=[other])) == 1
+    assert (serials(message.position), serials(0)) == ([1, 2], [1, 2])
+    third = replace(other, subject="user:4")
+    assert replica.repair(replace(message, aggregates=[third], accounted=1)) == 1
+    assert (serials(message.position), serials(0)) == ([2, 3], [1, 2, 3])
+    world.write("2", limit=1)
+    world.projectors[REPLICA].step(world.now)
+    assert (serials(message.position), serials(0)) == ([2, 3], [1, 2, 3])
+    assert serials(message.position + 1) == []
+
+
+def test_many_repairs_without_an_event_in_between_are_all_accounted_for() -> None:
+    world = World(repair_limits=RepairLimits(aggregates_per_message=3))
+    for user in range(40):
+        world.write(str(user), limit=user)
+    world.run()
+    for user in range(40):
+        world.overwrite(str(user), limit=-1)
+    world.validator.scrub(world.now)
+    world.run(20)
+    for number, finding in enumerate(open_findings(world)):
+        order(world, finding.id, f"number {number}")
+    run_until_closed(world, 400)
+    assert max(len(message.aggregates) for message in repairs(world)) == 3
+    found = len(world.findings())
+    for user in range(40):
+        world.write(str(user), limit=100)
+    assert world.settle()
+    assert (world.verdict(), len(world.findings())) == ("CONSISTENT", found)
+    world.validator = world.make_validator(evidence_limit_seconds=31.0)
+    assert world.settle()
+    assert (world.verdict(), len(world.findings())) == ("CONSISTENT", found)
 
 
 def test_a_validator_that_comes_back_goes_on_with_the_repair() -> None:
