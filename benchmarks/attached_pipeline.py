@@ -96,6 +96,10 @@ class Attached:
         self._process.send_signal(signal.SIGTERM)
         return self._wait(30)
 
+    def end(self, seconds: float) -> int:
+        """Wait for its end; return its exit code."""
+        return self._wait(seconds)
+
     def _wait(self, seconds: float) -> int:
         try:
             code = self._process.wait(seconds)

@@ -167,6 +167,7 @@ def report(validator: AttachedValidator, now: float) -> dict[str, Any]:
             },
             "unavailable": validator.unavailable,
         },
+        "findings_refused": validator.book.refused_total,
         "stores": {
             checker.settings.name: _store_report(
                 validator, checker, standings[checker.settings.name], now

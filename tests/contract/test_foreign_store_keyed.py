@@ -19,10 +19,11 @@ from synchroscope.errors import ConfigurationError, UnavailableError
 from tests.redis import redis_prefix
 from tests.servers import redis_url
 from validator.stores.http import HttpStore
+from validator.stores.key_template import KeyTemplate
 from validator.stores.lmdb import LmdbStore
 from validator.stores.opening import open_store
 from validator.stores.port import ForeignStore, Key, Row
-from validator.stores.redis import KeyTemplate, RedisStore
+from validator.stores.redis import RedisStore
 
 Rows = Mapping[str, Row]
 Open = Callable[[Sequence[str] | None], ForeignStore]

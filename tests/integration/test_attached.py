@@ -148,3 +148,7 @@ def test_a_consumer_that_stands_still_is_lag_and_nothing_else(world: Pipeline) -
     wait_until_consistent(attached)
     assert attached.stop() in (0, 3)
     assert attached.findings() == {}
+
+    once = world.attach("other", "--once")
+    assert once.end(FOUND_SECONDS) == 0, once.lines
+    assert [list(line) for line in once.lines] == [["summary"]]

@@ -124,13 +124,14 @@ class Book:
 
     def agree(self, store: str, keys: Iterable[bytes], now: float) -> None:
         """Resolve every finding of items that a look found to be what they must be."""
+        keys = list(keys)
         for key in keys:
             for finding in list(self.of_item(store, key).values()):
                 self.resolve(finding.id, now)
-            for finding, members in self.bulk_of(store) if self.members else ():
-                if key in members.keys:
-                    members.keys.discard(key)
-                    self._store_members(finding.id)
+        for finding, members in self.bulk_of(store):
+            if not members.keys.isdisjoint(keys):
+                members.keys.difference_update(keys)
+                self._store_members(finding.id)
 
     def keep_only(self, store: str, key: bytes, names: Iterable[str], now: float) -> None:
         """Resolve those findings of an item that a confirmed look does not repeat."""

@@ -17,8 +17,8 @@ import lmdb
 import msgspec
 
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
+from validator.stores.key_template import KeyTemplate
 from validator.stores.port import Key, Page, Row
-from validator.stores.redis import KeyTemplate
 
 _DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": msgspec.json.Decoder().decode,
