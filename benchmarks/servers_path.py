@@ -84,7 +84,7 @@ def produce(path: Path, events: Sequence[bytes], rate: float) -> float:
 
         def submit(due: Sequence[bytes]) -> None:
             with side.batch(time.time()) as batch:
-                outcomes = [batch.submit(event) for event in due]
+                outcomes = batch.submit_all(due)
             refused = [one for one in outcomes if not isinstance(one, Accepted)]
             if refused:
                 raise Stuck(f"not accepted: {refused[0]}")

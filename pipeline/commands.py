@@ -192,6 +192,8 @@ class CommandBatch:
         self._expected: dict[AggregateKey, int] = {}
         self._events: list[ContextEvent] = []
         self._ids: set[str] = set()
+        self._looked_up: dict[str, bool] = {}
+        """Whether the store had these IDs when it was asked for many."""
         self._letters: list[DeadLetter] = []
         self._tracking: dict[str, str] = {}
         self._counters: Counter[str] = Counter()
@@ -263,10 +265,35 @@ class CommandBatch:
         source: Where the input came from, for the dead letter; default: the event's own source.
         """
         self._check_open()
-        try:
-            admitted = admit(event)
-        except InvalidEventError as error:
-            return self._refuse_event(error, event, source)
+        return self._decide(_admitted(event), event, expected_sequence, source)
+
+    def submit_all(
+        self, events: Sequence[ContextEvent | bytes], *, source: str = ""
+    ) -> list[Outcome]:
+        """Decide on events in order, as `submit` does on each.
+
+        The store is asked once whether it has any of them, and not about each: where it is a server
+        that is several times faster.
+        """
+        self._check_open()
+        admitted = [_admitted(event) for event in events]
+        ids = {str(one.event_id) for one in admitted if isinstance(one, ContextEvent)}
+        known = self._side.store.contains(list(ids))
+        self._looked_up.update({event_id: event_id in known for event_id in ids})
+        return [
+            self._decide(one, event, None, source)
+            for one, event in zip(admitted, events, strict=True)
+        ]
+
+    def _decide(
+        self,
+        admitted: ContextEvent | InvalidEventError,
+        event: ContextEvent | bytes,
+        expected_sequence: int | None,
+        source: str,
+    ) -> Outcome:
+        if isinstance(admitted, InvalidEventError):
+            return self._refuse_event(admitted, event, source)
         event_id = str(admitted.event_id)
         if self._is_known(event_id):
             self.count(REPEATED_EVENTS)
@@ -326,7 +353,10 @@ class CommandBatch:
             raise RuntimeError("a batch is used inside its `with` only")
 
     def _is_known(self, event_id: str) -> bool:
-        return event_id in self._ids or bool(self._side.store.contains([event_id]))
+        if event_id in self._ids:
+            return True
+        known = self._looked_up.get(event_id)
+        return bool(self._side.store.contains([event_id])) if known is None else known
 
     def _conflict(self, key: AggregateKey, expected: int) -> ConflictError | None:
         state = self.state(key)
@@ -372,6 +402,13 @@ class CommandBatch:
         self._ids.add(str(event.event_id))
         self._side._advance(event.timestamp.timestamp())
         self._side.schedule.note(key, after)
+
+
+def _admitted(event: ContextEvent | bytes) -> ContextEvent | InvalidEventError:
+    try:
+        return admit(event)
+    except InvalidEventError as error:
+        return error
 
 
 def retry_on_conflict(attempts: int, decide: Callable[[], _T]) -> _T:

@@ -175,5 +175,4 @@ def _handle(read: _Read, batch: CommandBatch) -> None:
         batch.refuse(result.reason, result.detail, row.position, row.data)
         return
     batch.expire(result.time.timestamp())
-    for event in events_of(result, row.file, row.line, batch.values):
-        batch.submit(event, source=row.position)
+    batch.submit_all(events_of(result, row.file, row.line, batch.values), source=row.position)

@@ -685,3 +685,35 @@ def test_an_event_of_another_language_is_stored_as_it_was_meant(store: EventStor
     assert outcome.event.subject == "session:s"
     assert outcome.event.context_delta.updates == {"x": Update([1, "é"])}
     assert store.contains(["6f9619ff-8b86-d011-b42d-00c04fc964ff"])
+
+
+class CountingStore(MemoryEventStore):
+    """Counts how often it is asked for IDs."""
+
+    asked = 0
+
+    def contains(self, event_ids: Sequence[str]) -> set[str]:
+        self.asked += 1
+        return super().contains(event_ids)
+
+
+def test_many_are_decided_on_as_one_after_the_other_and_the_store_is_asked_once() -> None:
+    earlier, again = make(number=1), make(number=2)
+    many = [earlier, again, b"no event", again, make(number=3, sequence=9), make(number=4)]
+    taken = []
+    for together in (True, False):
+        store = CountingStore()
+        side = CommandSide(store)
+        submit(side, earlier)
+        asked = store.asked
+        with side.batch(2.0) as batch:
+            outcomes = (
+                batch.submit_all(many, source="s")
+                if together
+                else [batch.submit(one, source="s") for one in many]
+            )
+        kinds = [type(outcome).__name__ for outcome in outcomes]
+        assert kinds == ["Repeated", "Accepted", "Refused", "Repeated", "Conflicted", "Accepted"]
+        taken.append((stored(store), store.read_dead_letters(0, 9), store.counter("repeated")))
+        assert store.asked - asked == (1 if together else 4)
+    assert taken[0] == taken[1]
