@@ -17,10 +17,10 @@ from service.configuration_reading import read_file
 from service.configuration_secrets import masked
 from service.configuration_typing import build_fields
 from synchroscope.errors import ConfigurationError
-from validator.attached.checker import StoreSettings
 from validator.attached.record_mapping import RecordMapping, RecordReader
 from validator.attached.row_mapping import EVERY_FIELD, RowMapping
 from validator.attached.schedule import DEFAULT_HORIZONS_SECONDS
+from validator.attached.store_settings import StoreSettings
 
 Seconds = Annotated[float, Meta(gt=0.0, le=604_800.0)]
 MAXIMUM_STORES = 100

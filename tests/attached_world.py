@@ -9,11 +9,12 @@ from typing import Any
 
 from synchroscope.errors import UnavailableError
 from validator.attached.book import Book
-from validator.attached.checker import StoreChecker, StoreSettings
+from validator.attached.checker import StoreChecker
 from validator.attached.port import MemoryTopic
 from validator.attached.record_mapping import RecordMapping, RecordReader
 from validator.attached.reference import KeyedReference
 from validator.attached.row_mapping import RowMapping, RowReader
+from validator.attached.store_settings import StoreSettings
 from validator.attached.validator import AttachedValidator, Begin
 from validator.finding import Finding
 from validator.stores.port import Key, Page, Row

@@ -2,7 +2,8 @@
 
 A look is a read with what was known right before it (the fold's position a settle window ago, what
 the store had passed) and right after it (the log's end). It is judged when the fold has come to
-that end, so that the store cannot be ahead of what it is compared with.
+that end, so that the store cannot be ahead of what it is compared with. Reading, judging and
+suspecting stand in one file, since every look goes through all three.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
 from validator.attached.history import Item, value_hash
 from validator.attached.log_view import LogView, Positions
-from validator.attached.reference import KeyedReference, Seen, item_key
+from validator.attached.reference import KeyedReference, Seen
 from validator.attached.reporting import Reporter
 from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.row_source import RowSource, name_of
 from validator.attached.schedule import Due, Schedule
+from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
 from validator.attached.walk import Walk
-from validator.stores.port import ForeignStore, Key
+from validator.stores.port import ForeignStore
 
 PAGE_ROWS = 500
 MAXIMUM_PENDING = 8
@@ -34,33 +37,6 @@ GROUP_SECONDS = 1.0
 SAMPLE_KEYS = 300
 SAMPLE_SECONDS = 5.0
 """A sample is taken no more often than this."""
-
-
-class StoreSettings(Struct, frozen=True, kw_only=True):
-    """How a store is looked at.
-
-    Parameters
-    ----------
-    name: What findings call it.
-    budget_keys_per_second: Most rows read in a second, walks included.
-    settle_seconds: How long an event may be under way before its absence is remarkable.
-    recheck_seconds: A difference must still be there after so long.
-    order_seconds: Events recorded within so long may be applied in another order.
-    walk_seconds: A walk begins so long after the last one began, or when that has ended.
-    walk_limit_seconds: CONSISTENT needs a whole walk that began no longer ago than this.
-    group: The consumer group that fills the store; its commits tell lag from loss at once.
-    public: Fields whose values may be shown; of the others, findings carry hashes.
-    """
-
-    name: str
-    budget_keys_per_second: float = 2_000.0
-    settle_seconds: float = 5.0
-    recheck_seconds: float = 2.0
-    order_seconds: float = 1.0
-    walk_seconds: float = 60.0
-    walk_limit_seconds: float = 3_600.0
-    group: str = ""
-    public: frozenset[str] = frozenset()
 
 
 class _Pending(Struct):
@@ -102,9 +78,8 @@ class StoreChecker:
         self.counts: Counter[str] = Counter()
         self.frontier: dict[int, tuple[int, float]] = {}
         self.unavailable = ""
-        self.wants_walk = False
         self._number = number
-        self._store = store
+        self._source = RowSource(store, number, reader, reference)
         self._reader = reader
         self._reference = reference
         self._book = book
@@ -170,7 +145,7 @@ class StoreChecker:
         rows: dict[bytes, SeenRow] = {}
         try:
             if keys:
-                rows = self._fetch(list(keys))
+                rows = self._source.fetch(list(keys))
             walked = self._walk_on(max(limit - len(keys), 1), now)
         except UnavailableError:
             self.schedule.drop(due)
@@ -219,72 +194,22 @@ class StoreChecker:
                 return positions
         return {}
 
-    def _fetch(self, keys: Sequence[bytes]) -> dict[bytes, SeenRow]:
-        items = self._reference.items(keys)
-        places: dict[Key, bytes] = {}
-        for key in keys:
-            item = items.get(key)
-            name = _name(key) if item is None else (item.context_type, item.subject)
-            place = self._reader.key_of(*name)
-            if place is not None:
-                places[place] = key
-        found = self._store.fetch(places)
-        self.counts["rows_read"] += len(places)
-        return {key: self._reader.read(found.get(place)) for place, key in places.items()}
-
-    # -- walking ---------------------------------------------------------------------------------
-
     def _walk_on(self, limit: int, now: float) -> dict[bytes, SeenRow]:
         walk = self.walk
         if walk.phase == "resting":
             is_due = walk.number == 0 or now >= walk.started_at + self.settings.walk_seconds
-            if not (is_due or self.wants_walk):
+            if not is_due:
                 return {}
-            self.wants_walk = False
             walk.begin(now)
         if walk.phase == "rows":
-            return self._walk_rows(limit)
+            return self._source.walk_rows(walk, limit)
+        if self._pending and (walk.phase == "settling" or not walk.after):
+            return {}  # What is judged first need not be read twice, and belongs to the walk.
         if walk.phase == "items":
-            return self._walk_items(limit)
-        if not self._pending:
-            walk.end()
-            self._reporter.walked(walk, now)
+            return self._source.walk_items(walk, limit)
+        walk.end()
+        self._reporter.walked(walk, now)
         return {}
-
-    def _walk_rows(self, limit: int) -> dict[bytes, SeenRow]:
-        page = self._store.scan(self.walk.cursor, limit)
-        rows: dict[bytes, SeenRow] = {}
-        for key, row in page.rows:
-            rows[self._item_key(key)] = self._reader.read(row)
-        self.counts["rows_read"] += len(page.rows)
-        self.walk.rows += len(page.rows)
-        self.walk.cursor = page.cursor
-        if page.cursor is None:
-            self.walk.phase = "items"
-        return rows
-
-    def _item_key(self, key: Key) -> bytes:
-        return item_key(*self._reader.name_of(key))
-
-    def _walk_items(self, limit: int) -> dict[bytes, SeenRow]:
-        if not self.walk.after and self._pending:
-            return {}  # What is judged first need not be read twice.
-        rows = self._reference.walk(self.walk.after, limit)
-        if not rows:
-            self.walk.phase = "settling"
-            return {}
-        self.walk.after = rows[-1][0]
-        self.walk.items += len(rows)
-        mine = {
-            key: item
-            for key, item in rows
-            if self._reader.key_of(item.context_type, item.subject) is not None
-            and any(history.current is not None for history in item.fields.values())
-        }
-        seen = self._reference.seen(self._number, mine)
-        # Rows that were met while walking through the store are not read twice.
-        left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != self.walk.number]
-        return self._fetch(left) if left else {}
 
     # -- judging ---------------------------------------------------------------------------------
 
@@ -398,7 +323,7 @@ class StoreChecker:
             pause = self.settings.recheck_seconds
             self.suspects.again(suspect, now, pause_seconds=pause)
             return
-        name = (item.context_type, item.subject) if item is not None else _name(key)
+        name = (item.context_type, item.subject) if item is not None else name_of(key)
         self._reporter.confirmed(
             Confirmed(key, name, item, row, found, before.agreed, suspect.by_offset, now), now
         )
@@ -442,18 +367,18 @@ class StoreChecker:
         )
 
     @property
+    def rows_read(self) -> int:
+        """How many rows were read."""
+        return self._source.rows_read
+
+    @property
     def grade(self) -> str:
         """How well a look proves: by the row's own offset, or by what it had time to apply."""
         return "exact" if self._reader.is_exact else "bracketed"
 
     def close(self) -> None:
         """Close the store."""
-        self._store.close()
-
-
-def _name(key: bytes) -> tuple[str, str]:
-    context_type, _, subject = key.partition(b"\0")
-    return context_type.decode(errors="replace"), subject.decode(errors="replace")
+        self._source.close()
 
 
 def _mark(row: SeenRow) -> int:

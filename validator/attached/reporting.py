@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -26,12 +26,10 @@ from validator.attached.restores import (
     fits,
 )
 from validator.attached.row_mapping import RowReader
+from validator.attached.store_settings import StoreSettings
 from validator.attached.strays import Strays
 from validator.attached.walk import Walk
 from validator.finding import Since, timestamp
-
-if TYPE_CHECKING:
-    from validator.attached.checker import StoreSettings
 
 FEW_REVERSALS = 3
 HOLD_SECONDS = 30.0

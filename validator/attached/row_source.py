@@ -1,0 +1,86 @@
+"""Reads a store's rows as items: those of some keys, and all of them in a walk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from validator.attached.comparison import NOTHING_SEEN
+from validator.attached.reference import KeyedReference, item_key
+from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.walk import Walk
+from validator.stores.port import ForeignStore, Key
+
+
+class RowSource:
+    """One store through its mapping.
+
+    Parameters
+    ----------
+    store, number: The store, and the number under which its memory is kept.
+    reader: How its rows are to be understood.
+    reference: Says which items there are.
+    """
+
+    def __init__(
+        self, store: ForeignStore, number: int, reader: RowReader, reference: KeyedReference
+    ) -> None:
+        self.rows_read = 0
+        self._store = store
+        self._number = number
+        self._reader = reader
+        self._reference = reference
+
+    def fetch(self, keys: Sequence[bytes]) -> dict[bytes, SeenRow]:
+        """Return what the store has of these items as of now."""
+        items = self._reference.items(keys)
+        places: dict[Key, bytes] = {}
+        for key in keys:
+            item = items.get(key)
+            name = name_of(key) if item is None else (item.context_type, item.subject)
+            place = self._reader.key_of(*name)
+            if place is not None:
+                places[place] = key
+        found = self._store.fetch(places)
+        self.rows_read += len(places)
+        return {key: self._reader.read(found.get(place)) for place, key in places.items()}
+
+    def walk_rows(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
+        """Return the store's next rows; after the last one the walk goes on with items."""
+        page = self._store.scan(walk.cursor, limit)
+        rows = {
+            item_key(*self._reader.name_of(key)): self._reader.read(row) for key, row in page.rows
+        }
+        self.rows_read += len(page.rows)
+        walk.rows += len(page.rows)
+        walk.cursor = page.cursor
+        if page.cursor is None:
+            walk.phase = "items"
+        return rows
+
+    def walk_items(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
+        """Return what the store has of the next items whose rows were not met."""
+        rows = self._reference.walk(walk.after, limit)
+        if not rows:
+            walk.phase = "settling"
+            return {}
+        walk.after = rows[-1][0]
+        walk.items += len(rows)
+        mine = [
+            key
+            for key, item in rows
+            if self._reader.key_of(item.context_type, item.subject) is not None
+            and any(history.current is not None for history in item.fields.values())
+        ]
+        seen = self._reference.seen(self._number, mine)
+        left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != walk.number]
+        return self.fetch(left) if left else {}
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+
+def name_of(key: bytes) -> tuple[str, str]:
+    """Return the (context type, subject) of an item's key."""
+    context_type, _, subject = key.partition(b"\0")
+    return context_type.decode(errors="replace"), subject.decode(errors="replace")
