@@ -1,9 +1,9 @@
-"""What the port of foreign stores promises, on Redis (hashes and JSON), LMDB and HTTP."""
+"""What the port of foreign stores promises, on every adapter."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,21 @@ from urllib.parse import parse_qs, quote, unquote
 import httpx
 import lmdb
 import msgspec
+import psycopg
 import pytest
 import redis
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from tests.postgresql import schema_name
 from tests.redis import redis_prefix
-from tests.servers import redis_url
+from tests.servers import postgresql_dsn, redis_url
 from validator.stores.http import HttpStore
 from validator.stores.key_template import KeyTemplate
 from validator.stores.lmdb import LmdbStore
 from validator.stores.opening import open_store
-from validator.stores.port import ForeignStore, Key, Row
+from validator.stores.port import ForeignStore, Key, Page, Row
 from validator.stores.redis import RedisStore
 
 Rows = Mapping[str, Row]
@@ -84,6 +88,50 @@ def lmdb_place(kind: str, folder: Path) -> Iterator[Place]:
 
 
 @contextmanager
+def postgresql_place(kind: str, folder: Path) -> Iterator[Place]:
+    with schema_name() as schema, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+        columns = "id text PRIMARY KEY, a bigint, b text, n bigint, f float8, t bool, s text, "
+        connection.execute(f"CREATE TABLE {schema}.rows ({columns} z text, l jsonb)".encode())
+
+        def put(user: str, row: Row) -> None:
+            named = {name: Jsonb(v) if name == "l" else v for name, v in row.items()}
+            query = sql.SQL("INSERT INTO {} (id, {}) VALUES (%s, {})").format(
+                sql.Identifier(schema, "rows"),
+                sql.SQL(", ").join(map(sql.Identifier, named)),
+                sql.SQL(", ").join([sql.Placeholder()] * len(named)),
+            )
+            connection.execute(query, [user, *named.values()])
+
+        uri = f"{postgresql_dsn()}?table={schema}.rows"
+
+        def open_it(columns: Sequence[str] | None) -> ForeignStore:
+            return Without(open_store(uri, ["id"], columns))
+
+        yield Place(put, open_it, is_typed=True)
+
+
+class Without:
+    """A store whose rows have a column for everything, without those that a test did not fill."""
+
+    def __init__(self, store: ForeignStore) -> None:
+        self.columns, self.close = store.columns, store.close
+        self.name, self.key_columns, self.is_typed = store.name, store.key_columns, store.is_typed
+        self._store = store
+
+    def scan(self, cursor: str | None, limit: int) -> Page:
+        page = self._store.scan(cursor, limit)
+        return Page([(key, self._filled(row)) for key, row in page.rows], page.cursor)
+
+    def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        return {key: self._filled(row) for key, row in self._store.fetch(keys).items()}
+
+    def _filled(self, row: Row) -> Row:
+        is_typed_row = row.get("n") is not None
+        return {n: v for n, v in row.items() if v is not None or (n == "z" and is_typed_row)}
+
+
+@contextmanager
 def http_place(kind: str, folder: Path) -> Iterator[Place]:
     rows: dict[str, Row] = {}
 
@@ -122,6 +170,7 @@ PLACES = {
     "redis-json": (redis_place, "json"),
     "lmdb-json": (lmdb_place, "json"),
     "lmdb-msgpack": (lmdb_place, "msgpack"),
+    "postgresql": (postgresql_place, ""),
     "http-cursor": (http_place, "cursor"),
     "http-page": (http_place, "page"),
 }
@@ -268,3 +317,43 @@ def test_an_lmdb_that_is_not_there_or_has_no_such_database_is_named(tmp_path: Pa
     lmdb.open(str(tmp_path / "rows")).close()
     with pytest.raises(ConfigurationError, match="no database people"):
         LmdbStore(f"lmdb://{tmp_path}/rows?database=people", ["id"])
+
+
+def test_a_postgresql_table_is_walked_and_fetched_by_keys_of_any_type() -> None:
+    with schema_name() as schema, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+        place = f"{schema}.rows"
+        connection.execute(f"CREATE TABLE {place} (day date, id int, v numeric)".encode())
+        connection.execute(
+            f"INSERT INTO {place} SELECT date '2026-01-01' + n % 3, n, n / 10.0 "
+            "FROM generate_series(8, 30) n".encode()
+        )
+        uri = f"{postgresql_dsn()}?table={place}"
+        with closing(open_store(uri, ["id"])) as store:
+            assert [key for key, _ in walk(store, 4)] == [(str(n),) for n in range(8, 31)]
+            assert store.fetch([("9",), ("no number",), ("31",)]) == {
+                ("9",): {"day": "2026-01-01", "v": 0.9}
+            }
+            connection.execute(f"INSERT INTO {place} VALUES (now(), 8, 1)".encode())
+            with pytest.raises(ConfigurationError, match="two rows with the key 8"):
+                store.scan(None, 4)
+        with closing(open_store(uri, ["day", "id"], ["v"])) as store:
+            assert len(walk(store, 5)) == 24
+            key = ("2026-01-01", "15")
+            assert store.fetch([key, ("2026-01-02", "15")]) == {key: {"v": 1.5}}
+
+
+def test_what_is_wrong_with_a_postgresql_uri_is_named_and_no_password_shown() -> None:
+    away = "postgresql://me:hunter2@127.0.0.1:1/db?table=t"
+    with closing(open_store(away, ["id"])) as store, pytest.raises(UnavailableError) as caught:
+        store.scan(None, 1)
+    assert "hunter2" not in store.name + str(caught.value)
+    with pytest.raises(ConfigurationError, match="must name one table"):
+        open_store("postgresql://host/db", ["id"])
+    for table, key, problem in (
+        ("pg_class", "oid_", "did you mean 'oid'"),
+        ("no_such_table", "id", "does not exist"),
+    ):
+        store = open_store(f"{postgresql_dsn()}?table={table}", [key])
+        with closing(store), pytest.raises(ConfigurationError, match=problem):
+            store.columns()

@@ -1,13 +1,11 @@
 """Opens a store by its URI: the scheme names the adapter, one file each.
 
-========================================================== ==========================================
+========================================================== =================================
 ``postgresql://user@host:port/db?table=[schema.]T``        a table or view; the rest is libpq's
-``sqlite:///PATH?table=T``                                 a table or view of a file
-``csv:PATH``                                               a file whose first line names the columns
 ``redis://host:port/0?match=ctx:*&key=ctx:{id}&value=hash`` hashes, or strings of JSON (``json``)
 ``lmdb:///PATH``                                           an LMDB environment
 ``http(s)://host/path``                                    pages of JSON
-========================================================== ==========================================
+========================================================== =================================
 
 Every adapter is called with the URI, the key's columns and the columns to compare. What it keeps of
 the URI for messages (`ForeignStore.name`) holds no password.
@@ -27,8 +25,6 @@ Opener = Callable[[str, Sequence[str], Sequence[str] | None], ForeignStore]
 ADAPTERS = {
     "postgresql": ("postgresql", "PostgresqlStore"),
     "postgres": ("postgresql", "PostgresqlStore"),
-    "sqlite": ("sqlite", "SqliteStore"),
-    "csv": ("csv", "CsvStore"),
     "redis": ("redis", "RedisStore"),
     "rediss": ("redis", "RedisStore"),
     "lmdb": ("lmdb", "LmdbStore"),
@@ -53,7 +49,7 @@ def open_store(
     Traceback (most recent call last):
     ...
     synchroscope.errors.ConfigurationError: no store can be opened by 'mysql:': the URI must begin \
-with csv, http, https, lmdb, postgres, postgresql, redis, rediss or sqlite and a colon
+with http, https, lmdb, postgres, postgresql, redis or rediss and a colon
     """
     scheme, colon, _ = uri.partition(":")
     found = ADAPTERS.get(scheme.lower())

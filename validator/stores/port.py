@@ -14,8 +14,8 @@ Key = tuple[str, ...]
 """The key's columns as `key_text` writes them, so that the keys of all stores compare."""
 Row = Mapping[str, Any]
 """Column -> value: None, bool, int, float, str, or lists and objects of these. What a store has
-and JSON has not is written as text: decimals that are no float as digits, moments as ISO 8601 in
-UTC, bytes in hexadecimal, UUIDs in lower case."""
+and JSON has not is written as text: decimals that no float is written like as digits, moments as
+ISO 8601 in UTC, bytes in hexadecimal, UUIDs in lower case."""
 
 
 class Page(Struct, frozen=True):

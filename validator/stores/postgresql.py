@@ -1,0 +1,255 @@
+"""Rows of a table or view in PostgreSQL.
+
+``postgresql://user@host:port/db?table=[schema.]T``: the other parameters are libpq's, and so are
+the PG* variables of the environment. A table is walked in the order of its key, page by page, so an
+index on the key keeps a page cheap.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from decimal import Decimal
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
+from validator.stores.port import Key, Page, Row, key_text
+
+CONNECT_SECONDS = 5
+ANSWER_MILLISECONDS = 60_000
+_FORM = "write postgresql://user@host:port/db?table=[schema.]table"
+_Answer = TypeVar("_Answer")
+
+
+class PostgresqlStore:
+    """The `ForeignStore` port on PostgreSQL; opens its connection when it is first needed.
+
+    Parameters
+    ----------
+    uri: See the module.
+    key_columns: What identifies a row. Two rows with one key are an error where they are seen.
+    columns: Only these; None: all but the key's.
+    """
+
+    is_typed = True
+
+    def __init__(
+        self, uri: str, key_columns: Sequence[str], columns: Sequence[str] | None = None
+    ) -> None:
+        if not key_columns:
+            raise ConfigurationError("a PostgreSQL table needs key columns")
+        try:
+            parts = urlsplit(uri)
+            options = parse_qsl(parts.query)
+            port = f":{parts.port}" if parts.port else ""
+        except ValueError:
+            # What the parser says may show a piece of the password.
+            raise ConfigurationError(f"the PostgreSQL URI cannot be read: {_FORM}") from None
+        tables = [value for name, value in options if name == "table"]
+        if len(tables) != 1:
+            raise ConfigurationError(f"the PostgreSQL URI must name one table: {_FORM}")
+        rest = [(name, value) for name, value in options if name != "table"]
+        self._dsn = urlunsplit(parts._replace(query=urlencode(rest)))
+        self._table = sql.Identifier(*tables[0].split("."))
+        self.name = f"postgresql://{parts.hostname or ''}{port}{parts.path}?table={tables[0]}"
+        self.key_columns = tuple(key_columns)
+        self._wanted = None if columns is None else list(columns)
+        self._columns: list[str] = []
+        self._key_types: list[sql.SQL] = []
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    # -- the connection --------------------------------------------------------------------------
+
+    def _do(self, act: Callable[[psycopg.Connection[tuple[Any, ...]]], _Answer]) -> _Answer:
+        """Do it on an open connection, and translate what it raises."""
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            return act(self._connection)
+        except psycopg.Error as error:
+            self.close()
+            raise self._failure(error) from error
+
+    def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
+        connection = psycopg.connect(
+            self._dsn,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            application_name="synchroscope",
+        )
+        try:
+            connection.execute("SET default_transaction_read_only = on")
+            connection.execute(f"SET statement_timeout = {ANSWER_MILLISECONDS}")
+            self._describe(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _describe(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        place = self._table.as_string(connection)
+        rows = connection.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            (place,),
+        ).fetchall()
+        types = {str(name): str(kind) for name, kind in rows}
+        for name in (*self.key_columns, *(self._wanted or ())):
+            if name not in types:
+                near = get_close_matches(name, types, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(types)}"
+                raise ConfigurationError(f"{self.name} has no column {name!r}: {hint}")
+        self._key_types = [sql.SQL(cast(Any, types[name])) for name in self.key_columns]
+        others = [name for name in types if name not in self.key_columns]
+        self._columns = others if self._wanted is None else self._wanted
+
+    def _failure(self, error: psycopg.Error) -> SynchroscopeError:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        state = error.sqlstate or ""
+        if state == "42P01" or state == "3F000":
+            return ConfigurationError(f"{self.name}: {text}: name the table as [schema.]table")
+        if state[:2] in ("28", "3D", "42", "22", "0A"):
+            return ConfigurationError(f"{self.name}: {text}: correct the URI, or the rights")
+        if not state and ("password" in text or "no pg_hba.conf entry" in text):
+            return ConfigurationError(
+                f"{self.name}: the login was refused: check user and password"
+            )
+        if not state and "does not exist" in text:
+            return ConfigurationError(f"{self.name}: the role or database does not exist")
+        return UnavailableError(
+            self.name, f"{text}: check that the server runs and the URI is right"
+        )
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def columns(self) -> list[str] | None:
+        """Return the columns beside the key."""
+        self._do(lambda connection: None)
+        return list(self._columns)
+
+    def scan(self, cursor: str | None, limit: int) -> Page:
+        """Return the next page in the order of the key; NULLs are no keys."""
+        rows = self._do(lambda connection: self._select_page(connection, cursor, limit))
+        pairs = [self._pair(row) for row in rows]
+        for (key, _), (following, _) in pairwise(pairs):
+            if key == following:
+                raise ConfigurationError(
+                    f"{self.name} has two rows with the key {', '.join(key)}: name more key columns"
+                )
+        is_last = len(pairs) < limit
+        return Page(pairs, None if is_last else json.dumps(pairs[-1][0]))
+
+    def _select_page(
+        self, connection: psycopg.Connection[tuple[Any, ...]], cursor: str | None, limit: int
+    ) -> list[tuple[Any, ...]]:
+        keys = self._names(self.key_columns)
+        parameters: list[Any] = []
+        conditions = [
+            sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", n)) for n in self.key_columns
+        ]
+        if cursor is not None:
+            after = sql.SQL(", ").join(sql.SQL("%s::{}").format(t) for t in self._key_types)
+            conditions.append(sql.SQL("({}) > ({})").format(keys, after))
+            parameters += json.loads(cursor)
+        query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {} LIMIT %s").format(
+            self._selected(), self._table, sql.SQL(" AND ").join(conditions), keys
+        )
+        return connection.execute(query, [*parameters, max(limit, 1)]).fetchall()
+
+    def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        """Return the rows of these keys as of now; what the key's type cannot hold is absent."""
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return {}
+        try:
+            return self._fetch(wanted)
+        except ConfigurationError as error:
+            if not isinstance(error.__cause__, psycopg.DataError):
+                raise
+        found: dict[Key, Row] = {}
+        for key in wanted:
+            try:
+                found.update(self._fetch([key]))
+            except ConfigurationError as error:
+                if not isinstance(error.__cause__, psycopg.DataError):
+                    raise
+        return found
+
+    def _fetch(self, keys: list[Key]) -> dict[Key, Row]:
+        def select(connection: psycopg.Connection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+            names = self._names(self.key_columns)
+            arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(t) for t in self._key_types)
+            query = sql.SQL(
+                "SELECT {} FROM {} AS t WHERE ({}) IN (SELECT * FROM unnest({}))"
+            ).format(self._selected(), self._table, names, arrays)
+            return connection.execute(
+                query, [list(part) for part in zip(*keys, strict=True)]
+            ).fetchall()
+
+        found: dict[Key, Row] = {}
+        for row in self._do(select):
+            key, values = self._pair(row)
+            if key in found:
+                raise ConfigurationError(
+                    f"{self.name} has two rows with the key {', '.join(key)}: name more key columns"
+                )
+            found[key] = values
+        return found
+
+    def _selected(self) -> sql.Composed:
+        # The key as the database writes it: what is given back is then read as the same key.
+        keys = [sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self.key_columns]
+        return sql.SQL(", ").join([*keys, *(sql.Identifier("t", n) for n in self._columns)])
+
+    @staticmethod
+    def _names(columns: Sequence[str]) -> sql.Composed:
+        return sql.SQL(", ").join([sql.Identifier("t", name) for name in columns])
+
+    def _pair(self, row: tuple[Any, ...]) -> tuple[Key, Row]:
+        size = len(self.key_columns)
+        key = tuple(key_text(value) for value in row[:size])
+        return key, dict(zip(self._columns, map(_plain, row[size:]), strict=True))
+
+    def close(self) -> None:
+        """Release the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.close()
+
+
+def _plain(value: Any) -> Any:
+    """Return a column's value as the port has it.
+
+    >>> _plain(Decimal("1.50")), _plain(Decimal("0.1")), _plain(b"\\xff")
+    (1.5, 0.1, 'ff')
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return str(value)
+        near = float(value)
+        return near if Decimal(repr(near)) == value else format(value.normalize(), "f")
+    if isinstance(value, dt.datetime):
+        return (value.astimezone(dt.UTC) if value.tzinfo else value).isoformat()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value)
