@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -36,8 +37,12 @@ Open = Callable[[Sequence[str] | None], ForeignStore]
 class Place:
     """Where rows are, and how a store on them is opened; `put` writes behind its back."""
 
-    def __init__(self, put: Callable[[str, Row], Any], open_it: Open, *, is_typed: bool) -> None:
+    def __init__(
+        self, put: Callable[[str, Row], Any], open_it: Open, *, is_typed: bool, lacks: str = ""
+    ) -> None:
         self.put, self.open, self.is_typed = put, open_it, is_typed
+        self.lacks = lacks
+        """Columns of kinds that the store does not have: booleans, lists."""
 
     def fill(self, rows: Rows) -> None:
         for user, row in rows.items():
@@ -111,6 +116,27 @@ def postgresql_place(kind: str, folder: Path) -> Iterator[Place]:
         yield Place(put, open_it, is_typed=True)
 
 
+@contextmanager
+def sqlite_place(kind: str, folder: Path) -> Iterator[Place]:
+    with closing(sqlite3.connect(folder / "rows #1.db", isolation_level=None)) as connection:
+        connection.execute(f"CREATE TABLE rows (id {kind} PRIMARY KEY, a, b, n, f, s, z)")
+
+        def put(user: str, row: Row) -> None:
+            known = {name: value for name, value in row.items() if name not in "tl"}
+            names = ", ".join(known)
+            marks = ", ".join("?" * len(known))
+            connection.execute(
+                f"INSERT INTO rows (id, {names}) VALUES (?, {marks})", [user, *known.values()]
+            )
+
+        uri = f"sqlite://{quote(str(folder / 'rows #1.db'))}?table=rows"
+
+        def open_it(columns: Sequence[str] | None) -> ForeignStore:
+            return Without(open_store(uri, ["id"], columns))
+
+        yield Place(put, open_it, is_typed=True, lacks="tl")
+
+
 class Without:
     """A store whose rows have a column for everything, without those that a test did not fill."""
 
@@ -171,6 +197,8 @@ PLACES = {
     "lmdb-json": (lmdb_place, "json"),
     "lmdb-msgpack": (lmdb_place, "msgpack"),
     "postgresql": (postgresql_place, ""),
+    "sqlite-text": (sqlite_place, "TEXT"),
+    "sqlite-untyped": (sqlite_place, ""),
     "http-cursor": (http_place, "cursor"),
     "http-page": (http_place, "page"),
 }
@@ -243,6 +271,7 @@ def test_values_keep_their_types_where_the_store_has_any(place: Place) -> None:
     row = {"n": 2**53, "f": 0.5, "t": True, "s": "5", "z": None, "l": [1, {"a": "ü"}]}
     if not place.is_typed:
         row = {"n": 5, "s": "5"}
+    row = {name: value for name, value in row.items() if name not in place.lacks}
     place.fill({"u": row})
     with closing(place.open(None)) as store:
         assert store.is_typed is place.is_typed
@@ -357,3 +386,48 @@ def test_what_is_wrong_with_a_postgresql_uri_is_named_and_no_password_shown() ->
         store = open_store(f"{postgresql_dsn()}?table={table}", [key])
         with closing(store), pytest.raises(ConfigurationError, match=problem):
             store.columns()
+
+
+def test_a_sqlite_table_is_walked_and_fetched_by_keys_of_any_type(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE rows (day TEXT, id INTEGER, v)")
+        connection.executemany(
+            "INSERT INTO rows VALUES (?, ?, ?)", [(f"d{n % 3}", n, n / 2) for n in range(8, 31)]
+        )
+        with closing(open_store(f"sqlite://{path}?table=rows", ["id"])) as store:
+            assert [key for key, _ in walk(store, 4)] == [(str(n),) for n in range(8, 31)]
+            assert store.fetch([("9",), ("no number",), ("31",), ("09",)]) == {
+                ("9",): {"day": "d0", "v": 4.5}
+            }
+            connection.execute("INSERT INTO rows VALUES ('d9', 8, 1)")
+            for act in (lambda: store.scan(None, 4), lambda: store.fetch([("8",)])):
+                with pytest.raises(ConfigurationError, match="two rows with one key"):
+                    act()
+        with closing(open_store(f"sqlite://{path}?table=rows", ["day", "id"], ["v"])) as store:
+            assert len(walk(store, 5)) == 24
+            assert store.fetch([("d0", "15"), ("d1", "15")]) == {("d0", "15"): {"v": 7.5}}
+
+
+def test_a_sqlite_key_is_found_whatever_its_type(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE rows (id, v)")
+        connection.executemany("INSERT INTO rows VALUES (?, ?)", [(5, 1), ("6", 2), ("x", 3)])
+    with closing(open_store(f"sqlite://{path}?table=rows", ["id"])) as store:
+        found = dict(walk(store, 2))
+        assert found == {("5",): {"v": 1}, ("6",): {"v": 2}, ("x",): {"v": 3}}
+        assert store.fetch(found) == found
+
+
+def test_what_is_wrong_with_a_sqlite_uri_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database at all, but long enough to be read as one" * 9)
+    sqlite3.connect(tmp_path / "empty.db").close()
+    for rest, problem in (
+        ("nothing?table=t", "no such file"),
+        ("text?table=t", "is it a SQLite file"),
+        ("empty.db?table=t", "no such table"),
+        ("empty.db", "one table"),
+    ):
+        with pytest.raises(ConfigurationError, match=problem):
+            open_store(f"sqlite://{tmp_path}/{rest}", ["id"])

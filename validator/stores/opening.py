@@ -2,6 +2,7 @@
 
 ========================================================== =================================
 ``postgresql://user@host:port/db?table=[schema.]T``        a table or view; the rest is libpq's
+``sqlite:///PATH?table=T``                                 a table or view of a file
 ``redis://host:port/0?match=ctx:*&key=ctx:{id}&value=hash`` hashes, or strings of JSON (``json``)
 ``lmdb:///PATH``                                           an LMDB environment
 ``http(s)://host/path``                                    pages of JSON
@@ -25,6 +26,7 @@ Opener = Callable[[str, Sequence[str], Sequence[str] | None], ForeignStore]
 ADAPTERS = {
     "postgresql": ("postgresql", "PostgresqlStore"),
     "postgres": ("postgresql", "PostgresqlStore"),
+    "sqlite": ("sqlite", "SqliteStore"),
     "redis": ("redis", "RedisStore"),
     "rediss": ("redis", "RedisStore"),
     "lmdb": ("lmdb", "LmdbStore"),
@@ -49,7 +51,7 @@ def open_store(
     Traceback (most recent call last):
     ...
     synchroscope.errors.ConfigurationError: no store can be opened by 'mysql:': the URI must begin \
-with http, https, lmdb, postgres, postgresql, redis or rediss and a colon
+with http, https, lmdb, postgres, postgresql, redis, rediss or sqlite and a colon
     """
     scheme, colon, _ = uri.partition(":")
     found = ADAPTERS.get(scheme.lower())

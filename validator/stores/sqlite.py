@@ -1,0 +1,160 @@
+"""Rows of a table or view in a SQLite file, which is opened for reading only.
+
+``sqlite:///PATH?table=T``. A table is walked in the order of its key, page by page, so an index on
+the key keeps a page cheap. A column has whatever type each of its values has.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.port import Key, Page, Row, key_text
+
+BUSY_SECONDS = 5.0
+KEYS_PER_QUERY = 200
+_FORM = "write sqlite:///path/to/file?table=T"
+
+
+class SqliteStore:
+    """The `ForeignStore` port on SQLite.
+
+    Parameters
+    ----------
+    uri: See the module.
+    key_columns: What identifies a row. Two rows with one key are an error where they are seen.
+    columns: Only these; None: all but the key's.
+    """
+
+    is_typed = True
+
+    def __init__(
+        self, uri: str, key_columns: Sequence[str], columns: Sequence[str] | None = None
+    ) -> None:
+        parts = urlsplit(uri)
+        options = parse_qs(parts.query)
+        if parts.netloc or set(options) != {"table"} or len(options["table"]) != 1:
+            raise ConfigurationError(f"the SQLite URI names a file and one table: {_FORM}")
+        if not key_columns:
+            raise ConfigurationError("a SQLite table needs key columns")
+        path = Path(unquote(parts.path))
+        table = options["table"][0]
+        self.name = f"sqlite://{path}?table={table}"
+        self.key_columns = tuple(key_columns)
+        self._table = _quoted(table)
+        if not path.is_file():
+            raise ConfigurationError(f"{self.name}: no such file")
+        self._connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_SECONDS
+        )
+        try:
+            self._columns = self._describe(table, columns)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self, table: str, wanted: Sequence[str] | None) -> list[str]:
+        rows = self._query("SELECT name FROM pragma_table_xinfo(?)", [table])
+        names = [str(name) for (name,) in rows]
+        if not names:
+            raise ConfigurationError(f"{self.name}: there is no such table or view")
+        for name in (*self.key_columns, *(wanted or ())):
+            if name not in names:
+                near = get_close_matches(name, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+                raise ConfigurationError(f"{self.name} has no column {name!r}: {hint}")
+        others = [name for name in names if name not in self.key_columns]
+        return others if wanted is None else list(wanted)
+
+    def _query(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise UnavailableError(self.name, f"{error}: somebody is writing") from error
+            raise ConfigurationError(f"{self.name}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigurationError(f"{self.name}: {error}: is it a SQLite file?") from error
+
+    def columns(self) -> list[str] | None:
+        """Return the columns beside the key."""
+        return list(self._columns)
+
+    def scan(self, cursor: str | None, limit: int) -> Page:
+        """Return the next page in the order of the key; NULLs are no keys."""
+        keys = [_quoted(name) for name in self.key_columns]
+        listed = ", ".join(keys)
+        conditions = [f"{key} IS NOT NULL" for key in keys]
+        parameters: list[Any] = []
+        if cursor is not None:
+            conditions.append(f"({listed}) > ({', '.join('?' * len(keys))})")
+            parameters += json.loads(cursor)
+        rows = self._query(
+            f"SELECT {self._selected()} FROM {self._table} WHERE {' AND '.join(conditions)} "
+            f"ORDER BY {listed} LIMIT ?",
+            [*parameters, max(limit, 1)],
+        )
+        pairs = [self._pair(row) for row in rows]
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise self._not_unique()
+        last = rows[-1][: len(keys)] if len(rows) >= limit else None
+        if last is not None and any(isinstance(value, bytes) for value in last):
+            raise ConfigurationError(f"{self.name}: a key column holds bytes, which are no key")
+        return Page(pairs, None if last is None else json.dumps(last))
+
+    def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        """Return the rows of these keys as of now."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[Key, Row] = {}
+        for start in range(0, len(wanted), KEYS_PER_QUERY):
+            found.update(self._fetch(wanted[start : start + KEYS_PER_QUERY]))
+        return found
+
+    def _fetch(self, keys: Sequence[Key]) -> dict[Key, Row]:
+        # A column without a type tells 5 from '5': both are looked for.
+        one = " AND ".join(f"({name} = ? OR {name} = ?)" for name in map(_quoted, self.key_columns))
+        rows = self._query(
+            f"SELECT {self._selected()} FROM {self._table} WHERE {' OR '.join([one] * len(keys))}",
+            [value for key in keys for text in key for value in (text, _number(text))],
+        )
+        found = dict(map(self._pair, rows))
+        if len(found) < len(rows):
+            raise self._not_unique()
+        return {key: row for key, row in found.items() if key in set(keys)}
+
+    def _not_unique(self) -> ConfigurationError:
+        return ConfigurationError(f"{self.name} has two rows with one key: name more key columns")
+
+    def _selected(self) -> str:
+        return ", ".join(map(_quoted, (*self.key_columns, *self._columns)))
+
+    def _pair(self, row: tuple[Any, ...]) -> tuple[Key, Row]:
+        size = len(self.key_columns)
+        values = [value.hex() if isinstance(value, bytes) else value for value in row[size:]]
+        return tuple(map(key_text, row[:size])), dict(zip(self._columns, values, strict=True))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+
+def _number(text: str) -> int | str:
+    """Return the integer that a key's text stands for, or the text where it stands for none.
+
+    >>> _number("5"), _number("05"), _number("9" * 30) == "9" * 30
+    (5, '05', True)
+    """
+    if len(text) > 19 or not text.removeprefix("-").isdecimal():
+        return text
+    number = int(text)
+    return number if str(number) == text and abs(number) < 1 << 63 else text
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
