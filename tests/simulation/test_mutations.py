@@ -109,10 +109,10 @@ MUTATIONS = {
     ),
     "the relay stores its position before the records": (
         "pipeline/relay.py",
-        "            self._log.append(records, now, consumer=self._name, positions=self._certain)",
-        "            places = {STORE_EVENTS: events[-1].position} if events else {}\n"
+        "self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)",
+        "places = {STORE_EVENTS: events[-1].position} if events else {}\n"
         "            self._log.append([], now, consumer=self._name, positions=places)\n"
-        "            self._log.append(records, now)",
+        "            self._log.append([*records, *notes], now)",
     ),
     "the relay does not look what is published already": (
         "pipeline/relay.py",
@@ -130,8 +130,9 @@ MUTATIONS = {
 DIVIDED_MUTATIONS = {
     "the relay says that all of a batch is published before it is": (
         "pipeline/relay.py",
-        "            self._log.append(records, now, consumer=self._name, positions=self._certain)",
-        "            places = {STORE_EVENTS: events[-1].position} if events else {}\n"
+        "self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)",
+        "places = {STORE_EVENTS: events[-1].position} if events else {}\n"
+        "            records += notes\n"
         "            self._log.append(records, now, consumer=self._name, positions=places)",
     ),
     "a relay that takes over believes the stored position alone": (
@@ -260,6 +261,17 @@ REPAIR_MUTATIONS = {
 @pytest.mark.parametrize("mode", ["embedded"])
 def test_the_simulator_with_repairs_notices_when(name: str, mode: str, tmp_path: Path) -> None:
     check(*REPAIR_MUTATIONS[name], mode, tmp_path, repair=True)
+
+
+def test_every_mutation_fits_the_code() -> None:
+    """Told in a second, not after all the others have run."""
+    everyone = {**MUTATIONS, **DIVIDED_MUTATIONS, **REPAIR_MUTATIONS}
+    unfit = [
+        name
+        for name, (file, before, _after) in everyone.items()
+        if (ROOT / file).read_text(encoding="utf-8").count(before) != 1
+    ]
+    assert unfit == []
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
