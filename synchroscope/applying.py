@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from synchroscope.digest import MASK, Hasher, event_hash, lanes_hex
+from synchroscope.digest import MASK, Hasher, aggregate_hash, event_hash, lanes_hex
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import PRIORITIES, WireEvent, decode_wire
 from synchroscope.ports import AggregateKey, AggregateRecord, Record, ReplicaStorage
@@ -109,7 +109,8 @@ class Applying:
             state.unsequenced += 1
         else:
             sequence = event.sequence
-        bucket = after.digest.bucket(*key)
+        hashed = aggregate_hash(*key)
+        bucket = hashed >> after.digest.shift
         late = sequence <= prior
         if late:
             if sequence not in aggregate.missing:
@@ -135,7 +136,7 @@ class Applying:
             name
             for name in names
             if self._set_field(
-                after, work, event, aggregate, name, bucket, (record.offset, sequence, prior)
+                after, work, event, aggregate, name, hashed, (record.offset, sequence, prior)
             )
         )
         if changed:
@@ -164,10 +165,11 @@ class Applying:
         event: WireEvent,
         aggregate: AggregateRecord,
         name: str,
-        bucket: int,
+        hashed: int,
         at: tuple[int, int, int],
     ) -> bool:
         update = event.context_delta.updates[name]
+        bucket = hashed >> after.digest.shift
         offset, sequence, prior = at
         kind, subject, model = event.context_type, aggregate.subject, self._view.model
         stored, stored_sequence = aggregate.fields.get(name, (None, 0))
@@ -204,9 +206,11 @@ class Applying:
                 )
         if stored_lanes is not None:
             after.digest.subtract(bucket, stored_lanes)
+            after.parts.append((hashed, -stored_lanes[0]))
         current_lanes = self._lanes(kind, subject, name, current)
         if current_lanes is not None:
             after.digest.add(bucket, current_lanes)
+            after.parts.append((hashed, current_lanes[0]))
         aggregate.fields[name] = (current, sequence)
         return True
 

@@ -114,7 +114,9 @@ class Repairing:
                     shown(mended, self._sums),
                 )
             )
-        for bucket in {after.digest.bucket(*key) for key in records}:
+        touched = {after.digest.bucket(*key) for key in records}
+        after.resummed |= touched
+        for bucket in touched:
             self._sums.sum_bucket(message.partition, after, bucket, records)
         return records
 

@@ -45,6 +45,15 @@ from synchroscope.report import (
     Request,
     StoredAggregate,
 )
+from synchroscope.sketch import (
+    BELOW_BUCKET_BITS,
+    MAXIMUM_SKETCH_BITS,
+    SIZES,
+    Part,
+    Sketches,
+    to_bytes,
+    unpack_numbers,
+)
 from synchroscope.summing import FactSums
 from synchroscope.view import View
 
@@ -52,6 +61,8 @@ __all__ = ["DEFAULT_MARKER_INTERVAL", "MAXIMUM_MISMATCHES", "Change", "Partition
 
 DEFAULT_MARKER_INTERVAL = 1_024
 JOURNAL_OFFSETS = 65_536
+BUILT_PER_ANSWER = 20_000
+"""Of how many facts, at least, sketches are built for one answer; the rest at the next."""
 MAXIMUM_MISMATCHES = 4_096
 _CONTAINERS = frozenset({list, dict})
 
@@ -185,6 +196,7 @@ class Replica:
         after.state.table = after.digest.table()
         after.stored = msgspec.msgpack.encode(after.state)
         self._storage.commit(records, number, after.stored, chunk, floor)
+        after.settle()
         self._partitions[number] = after
 
     def _partition(self, number: int) -> Partition:
@@ -197,8 +209,10 @@ class Replica:
         digest = Digest(self.bits)
         if state.table:
             digest = Digest.from_table(state.table)
-        self._partitions[number] = Partition(state, digest, [], data)
-        return self._partitions[number]
+        partition = self._partitions[number] = Partition(state, digest, [], data)
+        if self.bits <= MAXIMUM_SKETCH_BITS:
+            partition.sketches = Sketches(self.bits)
+        return partition
 
     def _check_life(self) -> None:
         """Raise if the storage was emptied, or is an older copy: this name stands for another."""
@@ -231,7 +245,9 @@ class Replica:
         number = request.partition
         if request.scrub:
             self.scrub(number, range(1 << self.bits))
+        sketches = self._sketches(number, request)
         known = self._partition(number)
+        note = known.note(number)
         entries: list[Entry] = []
         mismatches: list[Mismatch] = []
         repairs: list[Repaired] = []
@@ -246,12 +262,16 @@ class Replica:
             if 0 <= bucket < 1 << self.bits
             for record in self._storage.scan(number, bucket, self.bits)
         ]
+        numbers = self._numbers(request)
+        for one in numbers:
+            records = self._storage.scan(number, one, self.bits + BELOW_BUCKET_BITS)
+            aggregates.extend(map(self._show, records))
         return Explanation(
             replica=self.name,
             incarnation=self.incarnation,
             request_id=request.request_id,
-            note=known.note(number),
-            table=known.digest.table(),
+            note=note,
+            table=b"" if note.state == request.known_state else known.digest.table(),
             journal_from=known.state.journal_from,
             entries=entries,
             mismatches=mismatches[:MAXIMUM_MISMATCHES],
@@ -259,7 +279,39 @@ class Replica:
             aggregates=aggregates,
             scrubbed=request.scrub,
             repairs=repairs + known.state.repairs,
+            sketches=sketches,
+            named=bool(request.numbers),
+            compact=request.compact,
         )
+
+    def _numbers(self, request: Request) -> list[int]:
+        """Return which single aggregates are asked for, beside those of whole buckets."""
+        try:
+            numbers = unpack_numbers(request.numbers, self.bits)
+        except ValueError:
+            return []
+        whole = set(request.buckets)
+        return [number for number in numbers if number >> BELOW_BUCKET_BITS not in whole]
+
+    def _sketches(self, number: int, request: Request) -> list[bytes | None]:
+        """Return the sketches that are asked for; some may have to be asked for again."""
+        built = 0
+        answers: list[bytes | None] = []
+        for wanted in request.sketches if self.bits <= MAXIMUM_SKETCH_BITS else []:
+            buckets = [bucket for bucket in wanted.buckets if 0 <= bucket < 1 << self.bits]
+            for bucket in buckets:
+                sketches = self._partition(number).sketches
+                if sketches is None or sketches.is_built(bucket) or built >= BUILT_PER_ANSWER:
+                    continue
+                self.scrub(number, [bucket])
+                built += self._partition(number).digest.counts[bucket]
+            sketches = self._partition(number).sketches
+            is_ready = sketches is not None and all(map(sketches.is_built, buckets))
+            if sketches is None or not is_ready or wanted.cells not in SIZES:
+                answers.append(None)
+            else:
+                answers.append(to_bytes(sketches.cells(buckets, wanted.cells)))
+        return answers
 
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:
         """Sum buckets again from storage; return how many were not what the digest said.
@@ -267,7 +319,14 @@ class Replica:
         The digest then says what storage holds, so that the validator sees it at the next report.
         """
         after = self._partition(partition).copy()
-        wrong = sum(not self._sums.sum_bucket(partition, after, bucket, {}) for bucket in buckets)
+        wrong = 0
+        for bucket in buckets:
+            parts: list[Part] = []
+            is_right = self._sums.sum_bucket(partition, after, bucket, {}, parts)
+            wrong += not is_right
+            if after.sketches and not (is_right and after.sketches.is_built(bucket)):
+                after.sketches.build(bucket, parts)
+                after.resummed.discard(bucket)
         if wrong:
             self._store(partition, after, {}, None, after.state.journal_from)
         return wrong

@@ -10,6 +10,7 @@ from synchroscope.errors import StorageError
 from synchroscope.event import WireEvent
 from synchroscope.ports import AggregateKey, AggregateRecord
 from synchroscope.report import Entry, Mismatch, Note, Repaired
+from synchroscope.sketch import Part, Sketches
 
 
 class PartitionState(Struct, array_like=True):
@@ -49,9 +50,22 @@ class Change(Struct, frozen=True):
 
 
 class Partition:
-    """A partition while it is worked on: the stored state with its digest unpacked."""
+    """A partition while it is worked on: the stored state with its digest unpacked.
 
-    __slots__ = ("digest", "is_reported", "notes", "state", "stored")
+    ``sketches`` are shared by all copies and of what is stored; ``parts`` is what they miss of what
+    this copy has changed, and ``resummed`` the buckets of which only the sum is known.
+    """
+
+    __slots__ = (
+        "digest",
+        "is_reported",
+        "notes",
+        "parts",
+        "resummed",
+        "sketches",
+        "state",
+        "stored",
+    )
 
     def __init__(
         self, state: PartitionState, digest: Digest, notes: list[Note], stored: bytes | None
@@ -62,6 +76,16 @@ class Partition:
         self.stored = stored
         """The state as the storage holds it."""
         self.is_reported = False
+        self.parts: list[Part] = []
+        self.resummed: set[int] = set()
+        self.sketches: Sketches | None = None
+
+    def settle(self) -> None:
+        """Have the sketches take what was changed and is stored now."""
+        if self.sketches is not None:
+            self.sketches.change(self.parts)
+            self.sketches.forget(self.resummed)
+        self.parts, self.resummed = [], set()
 
     def copy(self) -> Partition:
         """Return an independent copy."""
@@ -69,6 +93,7 @@ class Partition:
         state.repairs = self.state.repairs[:]
         twin = Partition(state, self.digest.copy(), self.notes[:], self.stored)
         twin.is_reported = self.is_reported
+        twin.sketches = self.sketches
         return twin
 
     def note(self, number: int, marker: int | None = None) -> Note:

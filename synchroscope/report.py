@@ -6,12 +6,17 @@ Every number is a total since the incarnation began, so that a lost message lose
 
 from __future__ import annotations
 
+import zlib
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 FORMAT = 1
+WORTH_DEFLATING_BYTES = 2_048
+MAXIMUM_INFLATED_BYTES = 64 * 2**20
+"""A message that would be larger is taken for no message."""
+_DEFLATED = b"\x78"
 
 Hex128 = Annotated[str, Meta(pattern="^[0-9a-f]+$", min_length=32, max_length=32)]
 Index = Annotated[int, Meta(ge=0)]
@@ -115,7 +120,9 @@ class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
 
     ``table`` is the digest's bucket table; ``entries`` and ``mismatches`` what was applied since
     ``journal_from``, and ``repairs`` what was repaired; ``aggregates`` what is stored in the
-    buckets that were asked for.
+    buckets that were asked for, and under the numbers that were asked for: ``named`` says that it
+    looked for these. ``sketches`` are those that were asked for, in that order; None: not yet.
+    ``compact``: it goes deflated over the log.
     """
 
     replica: str
@@ -130,13 +137,25 @@ class Explanation(Struct, frozen=True, rename="camel", tag="explanation"):
     aggregates: list[StoredAggregate]
     scrubbed: bool = False
     repairs: list[Repaired] = []
+    sketches: list[bytes | None] = []
+    named: bool = False
+    compact: bool = False
 
 
-class Request(Struct, frozen=True, rename="camel", tag="request"):
+class Sketched(Struct, frozen=True, array_like=True):
+    """Buckets of which one sketch is wanted, and in how many cells."""
+
+    cells: int
+    buckets: list[int]
+
+
+class Request(Struct, frozen=True, rename="camel", tag="request", omit_defaults=True):
     """The validator asks one replica to explain one partition.
 
     ``since`` is the position from which entries are wanted; ``buckets`` those whose stored facts
-    are to be shown; ``scrub`` asks to sum every bucket again from storage first.
+    are to be shown; ``scrub`` asks to sum every bucket again from storage first. ``numbers`` are
+    those of single aggregates to be shown (`synchroscope.sketch.pack_numbers`). A digest of
+    ``known_state`` needs no table in the answer. ``compact``: it may come deflated.
     """
 
     request_id: str
@@ -145,6 +164,10 @@ class Request(Struct, frozen=True, rename="camel", tag="request"):
     since: int
     buckets: list[int] = []
     scrub: bool = False
+    sketches: list[Sketched] = []
+    numbers: bytes = b""
+    known_state: str = ""
+    compact: bool = False
 
 
 class Check(Struct, frozen=True, rename="camel", tag="check"):
@@ -205,15 +228,23 @@ _decoder = msgspec.json.Decoder(Message)
 
 
 def encode_message(message: Message) -> bytes:
-    """Return the message as JSON."""
-    return _encoder.encode(message)
+    """Return the message as JSON; an answer to who can inflate it, and is long, deflated."""
+    data = _encoder.encode(message)
+    if isinstance(message, Explanation) and message.compact and len(data) >= WORTH_DEFLATING_BYTES:
+        return min(data, zlib.compress(data), key=len)
+    return data
 
 
 def decode_message(data: bytes) -> Message | None:
     """Return the message, or None where the bytes are no message of this format."""
     try:
+        if data[:1] == _DEFLATED:
+            inflating = zlib.decompressobj()
+            data = inflating.decompress(data, MAXIMUM_INFLATED_BYTES)
+            if not inflating.eof:
+                return None
         message: Message = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, zlib.error):
         return None
     if isinstance(message, Report) and message.format != FORMAT:
         return None

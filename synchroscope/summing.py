@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from synchroscope.digest import Hasher, Lanes
+from synchroscope.digest import Hasher, Lanes, aggregate_hash
 from synchroscope.ports import AggregateKey, AggregateRecord, ReplicaStorage
 from synchroscope.replica_state import Partition
+from synchroscope.sketch import Part
 
 
 class FactSums:
@@ -41,21 +42,28 @@ class FactSums:
         after: Partition,
         bucket: int,
         overlay: dict[AggregateKey, AggregateRecord],
+        parts: list[Part] | None = None,
     ) -> bool:
         """Take the bucket's sum from storage; say whether it was what the digest said.
 
-        `overlay` are aggregates that are changed and not yet stored.
+        `overlay` are aggregates that are changed and not yet stored. What the bucket's sketch is
+        made of is added to `parts`.
         """
         lanes: list[Lanes] = []
         seen = set()
         for stored in self._storage.scan(number, bucket, self._bits):
             key = (stored.context_type, stored.subject)
             seen.add(key)
-            lanes.extend(self.lanes_of(overlay.get(key, stored)))
+            found = self.lanes_of(overlay.get(key, stored))
+            lanes.extend(found)
+            if parts is not None:
+                hashed = aggregate_hash(*key)
+                parts.extend([(hashed, lane) for lane, _ in found])
         for key, record in overlay.items():
             if key not in seen and after.digest.bucket(*key) == bucket:
                 lanes.extend(self.lanes_of(record))
         if after.digest.replace(bucket, lanes):
             return True
         after.state.anomalies += 1
+        after.resummed.add(bucket)
         return False

@@ -36,6 +36,7 @@ Lane = NDArray[np.uint64]
 Whole = NDArray[np.intp]
 Item = TypeVar("Item")
 
+_NONE: Lane = np.empty(0, np.uint64)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError, InvalidEventError)
 _NUMBERS = [encode(number) for number in range(1_024)]
 _LOW_BYTES = [bytes([number]) for number in range(256)]
@@ -44,7 +45,8 @@ _LOW_BYTES = [bytes([number]) for number in range(256)]
 class Change(Struct, frozen=True, gc=False):
     """What a stretch of records changes in one view.
 
-    ``lane0``, ``lane1`` and ``counts`` are what is to be added to each of the ``buckets``.
+    ``lane0``, ``lane1`` and ``counts`` are what is to be added to each of the ``buckets``. For
+    sketches there are the ``hashes`` of the facts' aggregates and their ``parts``, lanes 0.
     """
 
     buckets: list[int]
@@ -53,14 +55,17 @@ class Change(Struct, frozen=True, gc=False):
     counts: list[int]
     audit: Lanes
     applied: int
+    hashes: Lane
+    parts: Lane
 
 
 class Applied(Struct, frozen=True, gc=False):
-    """A row for each record: its lanes in the audit, bucket, and group of views that it is of."""
+    """A row for each record: its lanes in the audit, its aggregate's hash, and the group of views
+    that it is of."""
 
     lane0: Lane
     lane1: Lane
-    buckets: Whole
+    hashes: Lane
     groups: Whole
 
 
@@ -105,9 +110,11 @@ class Ordinary:
         applied: Applied,
         facts: Facts,
         groups: Groups,
+        shift: np.uint64,
         store_positions: list[int],
         marks: list[int],
     ) -> None:
+        self._shift = shift
         self.store_positions = store_positions
         self.marks = marks
         self._applied = applied
@@ -117,19 +124,21 @@ class Ordinary:
     def changes(self, first: int, end: int) -> dict[str, Change]:
         """Return model -> what the records from place `first` up to `end` change in its view."""
         low, high = np.searchsorted(self._facts.places, (first, end)).tolist()
-        places = self._facts.places[low:high]
-        buckets, rows = np.unique(self._applied.buckets[places], return_inverse=True)
+        hashes = self._applied.hashes[self._facts.places[low:high]]
+        buckets, rows = np.unique((hashes >> self._shift).astype(np.intp), return_inverse=True)
         tables = self._tables(low, high, rows, len(buckets))
+        parts = self._parts(low, high, hashes)
         touched = buckets.tolist()
         nothing: list[int] = []
         changes = {}
         for model, (audit, count) in self._audits(first, end).items():
             table = tables.get(model)
             if table is None:
-                changes[model] = Change(nothing, nothing, nothing, nothing, audit, count)
+                none = _NONE, _NONE
+                changes[model] = Change(nothing, nothing, nothing, nothing, audit, count, *none)
             else:
                 columns = (table.lane0.tolist(), table.lane1.tolist(), table.counts.tolist())
-                changes[model] = Change(touched, *columns, audit, count)
+                changes[model] = Change(touched, *columns, audit, count, *parts[model])
         return changes
 
     def _tables(self, low: int, high: int, rows: Whole, size: int) -> dict[str, _Table]:
@@ -148,6 +157,26 @@ class Ordinary:
             for model in self._models[number]:
                 tables.setdefault(model, _Table(size)).add(table)
         return tables
+
+    def _parts(self, low: int, high: int, hashes: Lane) -> dict[str, tuple[Lane, Lane]]:
+        """Return model -> hashes and lanes 0 of the facts that enter and leave its view."""
+        groups = self._facts.groups[low:high].ravel()
+        hashes, lanes = hashes.repeat(2), self._facts.lane0[low:high].ravel()
+        of_groups = {
+            number: (hashes[mine], lanes[mine])
+            for number in set(groups.tolist()) - {NOWHERE}
+            if (mine := groups == number).any()
+        }
+        of_models: dict[str, list[tuple[Lane, Lane]]] = {}
+        for number, columns in of_groups.items():
+            for model in self._models[number]:
+                of_models.setdefault(model, []).append(columns)
+        return {
+            model: found[0]
+            if len(found) == 1
+            else (np.concatenate([h for h, _ in found]), np.concatenate([n for _, n in found]))
+            for model, found in of_models.items()
+        }
 
     def _audits(self, first: int, end: int) -> dict[str, tuple[Lanes, int]]:
         groups = self._applied.groups[first:end]
@@ -205,9 +234,10 @@ class BatchFold:
         offsets = [record.offset for record in records]
         lanes = self._lanes(self._applied(offsets, identities, sequences))
         applied = Applied(
-            *lanes, self._buckets(kinds, subjects), np.array([kind.group for kind in kinds])
+            *lanes, self._hashes(kinds, subjects), np.array([kind.group for kind in kinds])
         )
-        return Ordinary(applied, facts, self._plan.groups, store_positions, marks)
+        groups = self._plan.groups
+        return Ordinary(applied, facts, groups, self._shift, store_positions, marks)
 
     def _subjects(self, events: list[WireEvent]) -> list[bytes]:
         """Return the subjects' canonical bytes."""
@@ -217,10 +247,9 @@ class BatchFold:
             return [encode(event.subject) for event in events]
         return [heads[len(user)] + user for user in map(str.encode, users)]
 
-    def _buckets(self, kinds: list[Kind], subjects: list[bytes]) -> Whole:
+    def _hashes(self, kinds: list[Kind], subjects: list[bytes]) -> Lane:
         aggregates = [kind.head + subject for kind, subject in zip(kinds, subjects, strict=True)]
-        hashes = np.frombuffer(b"".join(map(xxh3_64_digest, aggregates)), ">u8")
-        return (hashes >> self._shift).astype(np.intp)
+        return np.frombuffer(b"".join(map(xxh3_64_digest, aggregates)), ">u8").astype(np.uint64)
 
     def _applied(
         self, offsets: list[int], identities: list[bytes], sequences: list[int]

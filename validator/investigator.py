@@ -5,25 +5,26 @@ The questions go out with the validator's next checkpoint; the answers come back
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from synchroscope.digest import Digest, aggregate_hash
+from synchroscope.digest import Digest, aggregate_hash, lanes_hex
 from synchroscope.ports import AggregateKey, Log, Record
 from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
+from synchroscope.sketch import Part, pack_numbers
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
 from validator.finding import Finding, Position, Since, finding_id, timestamp
 from validator.ledger import Ledger
 from validator.locate import Contradiction, Located, Locator
+from validator.pinpoint import MAXIMUM_BUCKETS, MAXIMUM_ROUNDS, WHOLE_FACTS, Pinpoint, Wish
 from validator.reference import Fold, Reference
 from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaWatch, compare
 
-MAXIMUM_BAD_BUCKETS = 64
 MAXIMUM_HELD = 2_000
 LAST_MOMENT = 253_402_300_799.0
 
@@ -43,6 +44,15 @@ class Conclusion(Struct, frozen=True):
     answer: Explanation
     point: Fold
     differing: list[int]
+    numbers: Collection[int] = ()
+    """The aggregates that are shown beside those of whole buckets."""
+
+
+def _state_of(table: bytes) -> str:
+    if not table:
+        return ""
+    root = Digest.from_table(table).root()
+    return lanes_hex((root.lane0, root.lane1))
 
 
 def _always(finding: Finding) -> bool:
@@ -59,6 +69,7 @@ class Investigator:
     reference, locator, ledger: What must be; who deviates; where findings go.
     bits: The digest's size.
     request_timeout_seconds: After this a question is put again, later each time.
+    whole_facts: See `Pinpoint`.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class Investigator:
         ledger: Ledger,
         bits: int,
         request_timeout_seconds: float,
+        whole_facts: int = WHOLE_FACTS,
     ) -> None:
         self._log = log
         self._views = views
@@ -78,6 +90,7 @@ class Investigator:
         self._ledger = ledger
         self._bits = bits
         self._request_timeout_seconds = request_timeout_seconds
+        self._pinpoint = Pinpoint(reference, bits, whole_facts)
         self.requests: list[Request] = []
         self.requests_total = 0
         self.is_dirty = False
@@ -105,6 +118,7 @@ class Investigator:
                     investigation.attempts + 1,
                     investigation.request_id,
                     investigation.keep,
+                    earlier=investigation,
                 )
             return None
         if answer.note.position > self._reference.position(number):
@@ -129,26 +143,50 @@ class Investigator:
         attempts: int = 1,
         request_id: str = "",
         keep: Sequence[int] = (),
+        *,
+        kept_numbers: Sequence[int] = (),
+        earlier: Investigation | None = None,
+        wish: Wish | None = None,
     ) -> None:
         """Put a question to a replica: everything since the settled position, and these buckets.
 
         Put again it keeps its ID, so that a slow answer to the first time counts as well. The
-        buckets to `keep` are shown whether they differ or not.
+        buckets and aggregates to keep are shown whether they differ or not. What was found out by
+        an `earlier` question is not lost, and the `wish` is asked for beside the buckets.
         """
         buckets = sorted({*buckets, *keep}) if keep else buckets
         self.requests_total += 1
-        request = Request(
-            request_id or f"{self.requests_total}-{watch.incarnation}",
-            watch.name,
-            number,
-            part.settled,
-            buckets,
-            scrub,
+        request_id = request_id or f"{self.requests_total}-{watch.incarnation}"
+        asked = Investigation(
+            request_id, part.settled, buckets, scrub, now, attempts, keep=list(keep)
         )
-        part.investigation = Investigation(
-            request.request_id, part.settled, buckets, scrub, now, attempts, keep=list(keep)
+        before = part.investigation
+        if before is not None:
+            asked.table = before.table if before.answer is None else before.answer.table
+        if earlier is None:
+            asked.kept_numbers = asked.numbers = list(kept_numbers)
+        else:
+            asked.kept_numbers, asked.rounds = earlier.kept_numbers, earlier.rounds
+            asked.named, asked.tries = earlier.named, earlier.tries
+            asked.sketched, asked.numbers = earlier.sketched, earlier.numbers
+        if wish is not None:
+            asked.sketched, asked.rounds = wish.sketches, asked.rounds + 1
+            asked.numbers = list(dict.fromkeys([*wish.numbers, *asked.kept_numbers]))
+        part.investigation = asked
+        self.requests.append(
+            Request(
+                request_id,
+                watch.name,
+                number,
+                part.settled,
+                buckets,
+                scrub,
+                asked.sketched,
+                pack_numbers(asked.numbers, self._bits),
+                _state_of(asked.table),
+                compact=True,
+            )
         )
-        self.requests.append(request)
 
     def _evaluate(
         self,
@@ -160,7 +198,11 @@ class Investigator:
         point: Fold,
         now: float,
     ) -> Conclusion | None:
-        bad = point.views[watch.model].digest.differing(Digest.from_table(answer.table))
+        table = Digest.from_table(answer.table)
+        bad = point.views[watch.model].digest.differing(table)
+        is_plain = self._pinpoint.is_plain(watch.name)
+        if not is_plain and self._pinpoint.is_wanted(investigation, bad, table):
+            return self._pin_down(watch, part, investigation, answer, point, bad, now)
         asked = self._next_buckets(watch, number, bad)
         if not set(investigation.buckets) <= set(answer.buckets):
             # Not what was asked for: no answer, and no reason to ask again at once.
@@ -172,6 +214,49 @@ class Investigator:
                 part.scrubbed_position = answer.note.position
             return None
         return self._conclude(watch, part, investigation, answer, point, bad, now)
+
+    def _pin_down(
+        self,
+        watch: ReplicaWatch,
+        part: PartitionWatch,
+        investigation: Investigation,
+        answer: Explanation,
+        point: Fold,
+        bad: list[int],
+        now: float,
+    ) -> Conclusion | None:
+        """Go on by sketches, until all that differs is shown."""
+        view, number = self._views[watch.model], answer.note.partition
+
+        def parts_of(bucket: int) -> list[Part]:
+            return self._locator.parts_of(view, number, bucket, point)
+
+        if not self._pinpoint.take(watch.model, investigation, answer, point, parts_of):
+            return None
+        if self._pinpoint.is_plain(watch.name):
+            self.ask(watch, number, part, [], False, now, keep=investigation.keep)
+            return None
+        wish = self._pinpoint.wish(investigation, bad, Digest.from_table(answer.table))
+        is_shown = set(wish.numbers) <= set(investigation.numbers) and (
+            answer.named or not investigation.numbers
+        )
+        is_known = not wish.sketches and is_shown and set(wish.buckets) <= set(answer.buckets)
+        if is_known or investigation.rounds >= MAXIMUM_ROUNDS:
+            return self._conclude(watch, part, investigation, answer, point, bad, now)
+        if answer.scrubbed:
+            part.scrubbed_position = answer.note.position
+        self.ask(
+            watch,
+            number,
+            part,
+            wish.buckets,
+            False,
+            now,
+            keep=investigation.keep,
+            earlier=investigation,
+            wish=wish,
+        )
+        return None
 
     def _conclude(
         self,
@@ -186,6 +271,15 @@ class Investigator:
         note, view = answer.note, self._views[watch.model]
         known = part.known.repaired
         answer = replace(answer, repairs=[r for r in answer.repairs if r.serial > known])
+        whole = set(answer.buckets)
+        numbers = set(investigation.numbers) if answer.named else set()
+        named = {
+            bucket: investigation.named[bucket]
+            for bucket in bad
+            if bucket not in whole
+            and bucket in investigation.named
+            and numbers.issuperset(investigation.named[bucket])
+        }
         located = self._locator.locate(
             view,
             answer,
@@ -193,8 +287,15 @@ class Investigator:
             part.settled_store_position,
             part.held,
             point,
-            [bucket for bucket in bad if bucket in set(answer.buckets)],
+            [bucket for bucket in bad if bucket in whole],
+            named,
+            numbers,
         )
+        if located.unexplained and investigation.rounds < MAXIMUM_ROUNDS:
+            for bucket in located.unexplained:
+                del investigation.named[bucket]
+                investigation.tries[bucket] = investigation.tries.get(bucket, 0) + 1
+            return self._pin_down(watch, part, investigation, answer, point, bad, now)
         if located.contradictions:
             point = self._correct(view, note, point, located.contradictions, now)
         delta = compare(point.views[watch.model], note)
@@ -215,7 +316,7 @@ class Investigator:
         if is_lost and not (findings or is_late or located.journal_complete):
             self._ledger.open(self._lost(watch, part, note, delta, now), self._log)
         is_cut = len(answer.mismatches) >= MAXIMUM_MISMATCHES
-        unseen = set(bad) - set(answer.buckets)
+        unseen = set(bad) - whole - (named.keys() - set(located.unexplained))
 
         def is_shown(keys: Sequence[AggregateKey]) -> bool:
             buckets = {aggregate_hash(*key) >> (64 - self._bits) for key in keys}
@@ -247,13 +348,14 @@ class Investigator:
             )
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
-            is_bulk = bool(located.overflow) or is_cut or len(bad) > MAXIMUM_BAD_BUCKETS
+            is_wide = len(bad) > MAXIMUM_BUCKETS and not named
+            is_bulk = bool(located.overflow) or is_cut or is_wide
             if is_bulk or not (is_covered or has_agreed_since):
                 self._open_unlocated(watch, part, note, bad, now)
             rest = self._next_buckets(watch, note.partition, bad)
-            if set(rest) - set(answer.buckets):
+            if unseen.intersection(rest):
                 part.news, part.news_at = True, now  # There are more: go on with the next ones.
-        return Conclusion(answer, point, bad)
+        return Conclusion(answer, point, bad, numbers)
 
     def _next_buckets(self, watch: ReplicaWatch, number: int, bad: Sequence[int]) -> list[int]:
         """Return the differing buckets to look into: first those of no open finding."""
@@ -263,7 +365,7 @@ class Investigator:
             for key in finding.keys
         }
         fresh = [bucket for bucket in bad if bucket not in covered]
-        return (fresh + [b for b in bad if b in covered])[:MAXIMUM_BAD_BUCKETS]
+        return (fresh + [b for b in bad if b in covered])[:MAXIMUM_BUCKETS]
 
     @staticmethod
     def _lost(
@@ -381,7 +483,7 @@ class Investigator:
         return Finding(
             id=finding_id(watch.name, note.partition, "bulk", note.position),
             state="open",
-            kind="bulk" if len(bad) > MAXIMUM_BAD_BUCKETS else "unlocated",
+            kind="bulk" if len(bad) > MAXIMUM_BUCKETS else "unlocated",
             replica=watch.name,
             context_type=None,
             subjects=[],
@@ -392,7 +494,7 @@ class Investigator:
             evidence={
                 "reason": f"{len(bad)} buckets ({share:.0%}) differ; location UNKNOWN. "
                 "A rebuild of the replica is cheaper than a repair from about a tenth on",
-                "buckets": list(bad[:MAXIMUM_BAD_BUCKETS]),
+                "buckets": list(bad[:MAXIMUM_BUCKETS]),
             },
             partition=note.partition,
         )

@@ -7,16 +7,26 @@ that stands last before the position; nothing is read of aggregates that nothing
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from synchroscope.digest import Lanes, aggregate_hash, event_hash, lanes_hex
+from synchroscope.digest import (
+    MASK,
+    Digest,
+    Lanes,
+    aggregate_hash,
+    event_hash,
+    lanes_from_hex,
+    lanes_hex,
+    sum_lanes,
+)
 from synchroscope.event import ContextEvent, WireEvent
-from synchroscope.ports import AggregateKey
+from synchroscope.ports import AggregateKey, Record
 from synchroscope.report import Entry, Explanation, Mismatch, Repaired, StoredAggregate
+from synchroscope.sketch import BELOW_BUCKET_BITS, Part, number_of
 from synchroscope.view import View
 from validator.judgement import Case, Judgement, Version, judge
 from validator.reference import Fold, Reference
@@ -93,6 +103,8 @@ class Located(Struct, frozen=True):
     """What the replica applied and no event of the log stands for."""
     overflow: int
     """How many suspects were left out because there were too many."""
+    unexplained: list[int]
+    """Buckets in which the aggregates that were shown do not make up the difference."""
 
 
 class Locator:
@@ -102,6 +114,7 @@ class Locator:
         self._reference = reference
         self._history = history
         self._partition_of = partition_of
+        self._probes: dict[tuple[int, int], Record | None] = {}
 
     def locate(
         self,
@@ -112,8 +125,15 @@ class Locator:
         known: Mapping[AggregateKey, Held],
         point: Fold,
         bad_buckets: Sequence[int],
+        named: Mapping[int, Sequence[int]],
+        numbers: Collection[int],
     ) -> Located:
-        """Judge every aggregate that the explanation casts suspicion on."""
+        """Judge every aggregate that the explanation casts suspicion on.
+
+        `bad_buckets` are those that differ and are shown whole; of those in `named` the aggregates
+        of these numbers are shown. `numbers` are all of which aggregates are shown.
+        """
+        self._probes.clear()
         partition, position = explanation.note.partition, explanation.note.position
         complete = explanation.journal_from <= since
         expected = self._expected(view, partition, since, position, since_store_position)
@@ -142,9 +162,11 @@ class Locator:
                 facts_held = {f.field: f.hash for f in stored.facts if f.hash} if stored else {}
                 if facts_held != found.get(key, {}):
                     suspects.setdefault(key)
+        unexplained = self._look_into(view, partition, named, shown, explanation, point, suspects)
         keys_judged = list(suspects)[:MAXIMUM_SUSPECTS]
         by_key: dict[AggregateKey, list[Entry]] = {key: [] for key in keys_judged}
         key_of = {e.mark: e.key for e in expected}
+        whole = set(explanation.buckets)
         versions_of = {
             key: self._versions(view, key, point.store_position, expected) for key in keys_judged
         }
@@ -162,7 +184,8 @@ class Locator:
         judgements = []
         for key in keys_judged:
             versions, positions = versions_of[key]
-            bucket_shown = self._bucket(key, bits) in explanation.buckets
+            hashed = aggregate_hash(*key)
+            bucket_shown = hashed >> (64 - bits) in whole or number_of(hashed, bits) in numbers
             before = sum(place <= since_store_position for place in positions)
             held = known.get(key)
             held_before = 0 if held is None else sum(p <= held.store_position for p in positions)
@@ -190,7 +213,63 @@ class Locator:
             complete,
             strangers,
             len(suspects) - len(keys_judged),
+            unexplained,
         )
+
+    def _look_into(
+        self,
+        view: View,
+        partition: int,
+        named: Mapping[int, Sequence[int]],
+        shown: Mapping[AggregateKey, StoredAggregate],
+        explanation: Explanation,
+        point: Fold,
+        suspects: dict[AggregateKey, None],
+    ) -> list[int]:
+        """Suspect the named aggregates that deviate; return buckets where that is not all."""
+        if not named:
+            return []
+        bits = point.views[view.model].digest.bits
+        width = bits + BELOW_BUCKET_BITS
+        by_bucket: dict[int, list[AggregateKey]] = {bucket: [] for bucket in named}
+        for key in shown:
+            if (bucket := self._bucket(key, bits)) in by_bucket:
+                by_bucket[bucket].append(key)
+        must, table = point.views[view.model].digest, Digest.from_table(explanation.table)
+        unexplained = []
+        for bucket, numbers in named.items():
+            known = [key for number in numbers for key in self._history.aggregates(number, width)]
+            keys = [
+                key
+                for key in dict.fromkeys([*known, *by_bucket[bucket]])
+                if key[0] in view.fields and self._partition_of(*key) == partition
+            ]
+            found, facts = self._true_facts(view, keys, point)
+            held: list[Lanes] = []
+            for key in dict.fromkeys([*keys, *by_bucket[bucket]]):
+                stored = shown.get(key)
+                facts_held = {f.field: f.hash for f in stored.facts if f.hash} if stored else {}
+                held += map(lanes_from_hex, facts_held.values())
+                if facts_held != found.get(key, {}):
+                    suspects.setdefault(key)
+            is_all = _minus(sum_lanes(facts), sum_lanes(held)) == _minus(
+                must.sum_of(bucket), table.sum_of(bucket)
+            )
+            counted = len(facts) - len(held)
+            if not is_all or (must.counts[bucket] - table.counts[bucket] - counted) & MASK:
+                unexplained.append(bucket)
+        return unexplained
+
+    def parts_of(self, view: View, partition: int, bucket: int, point: Fold) -> list[Part]:
+        """Return what the sketch of a bucket is made of, from the aggregates' histories."""
+        bits = point.views[view.model].digest.bits
+        parts = []
+        for key in self._history.aggregates(bucket, bits):
+            if key[0] in view.fields and self._partition_of(*key) == partition:
+                _, facts = self._true_facts(view, [key], point)
+                hashed = aggregate_hash(*key)
+                parts += [(hashed, lane) for lane, _ in facts]
+        return parts
 
     def last_written(self, judgement: Judgement, partition: int) -> int | None:
         """Return the offset of the event that wrote what the first fault's fields had to be."""
@@ -210,7 +289,10 @@ class Locator:
             middle = (low + high) // 2
             if not self._reference.knows_repeats(partition, middle):
                 return None
-            record = self._reference.record_from(partition, middle)
+            place = partition, middle
+            if place not in self._probes:
+                self._probes[place] = self._reference.record_from(*place)
+            record = self._probes[place]
             if record is None or record.offset >= high:
                 high = middle
                 continue
@@ -391,6 +473,10 @@ def _producer_of(value: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "?"
     return f"{source.model_id}/{source.instance_id}"
+
+
+def _minus(one: Lanes, other: Lanes) -> Lanes:
+    return (one[0] - other[0]) & MASK, (one[1] - other[1]) & MASK
 
 
 def _key_of(aggregate: StoredAggregate) -> AggregateKey:

@@ -17,10 +17,19 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from synchroscope.digest import DEFAULT_BITS, MASK, Digest, Hasher, Lanes, event_hash
+from synchroscope.digest import (
+    DEFAULT_BITS,
+    MASK,
+    Digest,
+    Hasher,
+    Lanes,
+    aggregate_hash,
+    event_hash,
+)
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, decode_wire
 from synchroscope.ports import EVENTS, Log, Record
+from synchroscope.sketch import MAXIMUM_SKETCH_BITS, Numbers, Part, Sketches
 from synchroscope.view import View
 from validator.batch_fold import BatchFold, Change, Ordinary
 from validator.repeats import RecentMarks, store_position
@@ -30,6 +39,8 @@ REPEAT_RUNS = 256
 """How many of the newest runs of records that were published again are remembered."""
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 65_536
+MAXIMUM_SKETCH_REPLAY = 20_000
+"""Offsets behind the newest fold up to which sketches can be told."""
 READ_RECORDS = 1_000
 BATCH_RECORDS = 16
 """Fewer records are folded one by one: looking at them as a batch would cost more."""
@@ -37,11 +48,15 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class ViewSum(Struct, array_like=True):
-    """One view of one partition: its digest, the audit over its events, how many they were."""
+    """One view of one partition: its digest, the audit over its events, how many they were.
+
+    The newest fold alone has ``sketches``; copies have none.
+    """
 
     digest: Digest
     audit: Lanes
     applied: int
+    sketches: Sketches | None = None
 
     def add(self, change: Change) -> None:
         """Take what a stretch of records changes."""
@@ -49,6 +64,8 @@ class ViewSum(Struct, array_like=True):
         lane0, lane1 = self.audit[0] + change.audit[0], self.audit[1] + change.audit[1]
         self.audit = (lane0 & MASK, lane1 & MASK)
         self.applied += change.applied
+        if self.sketches is not None:
+            self.sketches.add(change.hashes, change.parts)
 
     def copy(self) -> ViewSum:
         """Return an independent copy."""
@@ -152,7 +169,7 @@ class Reference:
         hashes = (f"{model}:{view.hash()}" for model, view in sorted(self._views.items()))
         self._made_of = "/".join((self._hasher.algorithm, str(bits), *hashes))
         mine = range(log.partitions(EVENTS)) if partitions is None else partitions
-        self._folds = {number: self._empty() for number in mine}
+        self._folds = {number: self._empty(is_empty=True) for number in mine}
         self._points: dict[int, OrderedDict[int, Fold]] = {n: OrderedDict() for n in mine}
         self._recent = {n: RecentMarks(repeat_window) for n in mine}
         self._batches = BatchFold(self._views.values(), bits, self._hasher)
@@ -162,8 +179,16 @@ class Reference:
         for number in mine:
             self._keep(number, self._folds[number])
 
-    def _empty(self) -> Fold:
-        return Fold({model: ViewSum(Digest(self._bits), (0, 0), 0) for model in self._views})
+    def _empty(self, *, is_empty: bool = False) -> Fold:
+        """Return a fold of nothing; `is_empty`: so that its sketches are known."""
+
+        def sketches() -> Sketches | None:
+            has_any = self._bits <= MAXIMUM_SKETCH_BITS
+            return Sketches(self._bits, is_empty=is_empty) if has_any else None
+
+        return Fold(
+            {model: ViewSum(Digest(self._bits), (0, 0), 0, sketches()) for model in self._views}
+        )
 
     @property
     def partitions(self) -> Sequence[int]:
@@ -281,7 +306,8 @@ class Reference:
         if not concerned:
             return
         lane0, lane1 = self._hasher.applied(record.offset, event.event_id, event.sequence - 1)
-        bucket = concerned[0][2].digest.bucket(kind, subject)
+        hashed = aggregate_hash(kind, subject)
+        bucket = hashed >> concerned[0][2].digest.shift
         for _, _, total in concerned:
             total.audit = ((total.audit[0] + lane0) & MASK, (total.audit[1] + lane1) & MASK)
             total.applied += 1
@@ -290,18 +316,21 @@ class Reference:
             old_targets = update.previous_targets
             if old_targets == targets and _is_same(update.previous, update.current):
                 continue
-            views = [
-                (m, total.digest) for m, wanted, total in concerned if not wanted or name in wanted
-            ]
+            views = [(m, total) for m, wanted, total in concerned if not wanted or name in wanted]
             if not views:
                 continue
             before = self.lanes(kind, subject, name, update.previous)
             after = self.lanes(kind, subject, name, update.current)
-            for model, digest in views:
+            for model, total in views:
+                parts: list[Part] = []
                 if before is not None and (old_targets is None or model in old_targets):
-                    digest.subtract(bucket, before)
+                    total.digest.subtract(bucket, before)
+                    parts.append((hashed, -before[0]))
                 if after is not None and (targets is None or model in targets):
-                    digest.add(bucket, after)
+                    total.digest.add(bucket, after)
+                    parts.append((hashed, after[0]))
+                if total.sketches is not None:
+                    total.sketches.change(parts)
 
     def lanes(self, kind: str, subject: str, field: str, value: object) -> Lanes | None:
         """Return a fact's lanes; None where there is no fact."""
@@ -336,6 +365,54 @@ class Reference:
         twin.position = position
         self._keep(partition, twin)
         return twin
+
+    # -- sketches ----------------------------------------------------------------------------
+
+    def since(self, partition: int, point: Fold) -> Fold | None:
+        """Return what the records from a kept point up to the newest fold have changed.
+
+        None where that lies too far back; its sketches are what counts.
+        """
+        newest = self._folds[partition]
+        change = self._empty(is_empty=True)
+        if self._bits > MAXIMUM_SKETCH_BITS or point.unproven:
+            return None
+        if newest.position - point.position > MAXIMUM_SKETCH_REPLAY:
+            return None
+        repeats = self._repeats[partition]
+        if len(repeats) == self._repeat_window and repeats[0] > point.position:
+            return None
+        change.store_position = point.store_position
+        for record in self.records(partition, point.position, newest.position):
+            if _is_published(change, record) or record.offset in repeats:
+                continue
+            event = self._decode(change, partition, record)
+            if event is not None:
+                self._fold_event(change, record, event)
+        return None if change.unproven else change
+
+    def unbuilt(self, partition: int, model: str, buckets: Iterable[int]) -> list[int]:
+        """Return the buckets whose sketches are not known, and have to be built."""
+        sketches = self._folds[partition].views[model].sketches
+        return [b for b in buckets if sketches is None or not sketches.is_built(b)]
+
+    def build(
+        self, partition: int, model: str, bucket: int, parts: Sequence[Part], change: Fold
+    ) -> None:
+        """Set a bucket's sketch from all its facts at the point that `change` begins at."""
+        sketches, later = self._folds[partition].views[model].sketches, change.views[model].sketches
+        if sketches is not None and later is not None:
+            sketches.build(bucket, parts)
+            sketches.add_all(later, [bucket])
+
+    def cells(
+        self, partition: int, model: str, buckets: Sequence[int], size: int, change: Fold
+    ) -> Numbers | None:
+        """Return the buckets' sketch at the point that `change` begins at; None: not built."""
+        newest, later = self._folds[partition].views[model].sketches, change.views[model].sketches
+        if newest is None or later is None or not all(map(newest.is_built, buckets)):
+            return None
+        return newest.cells(buckets, size) - later.cells(buckets, size)
 
     def records(self, partition: int, start: int, end: int) -> Iterable[Record]:
         """Yield the log's records from offset `start` up to, not including, `end`."""
@@ -398,7 +475,10 @@ class Reference:
         held = at.views[model].digest
         truth = Digest(self._bits)
         truth.replace(bucket, facts)
-        current = self._folds[partition].views[model].digest
+        newest = self._folds[partition].views[model]
+        if newest.sketches is not None:
+            newest.sketches.forget([bucket])
+        current = newest.digest
         current.lane0[bucket] += truth.lane0[bucket] - held.lane0[bucket]
         current.lane1[bucket] += truth.lane1[bucket] - held.lane1[bucket]
         current.counts[bucket] += truth.counts[bucket] - held.counts[bucket]
@@ -435,7 +515,8 @@ class Reference:
             fold.position, fold.store_position = part.position, part.store_position
             fold.unproven = part.unproven
             for model, (table, audit, applied) in part.views.items():
-                fold.views[model] = ViewSum(Digest.from_table(table), audit, applied)
+                sketches = fold.views[model].sketches
+                fold.views[model] = ViewSum(Digest.from_table(table), audit, applied, sketches)
             self._folds[number] = fold
             self._recent[number] = RecentMarks(self._repeat_window, part.recent)
             self._runs[number] = _Runs(part.runs, part.runs_from)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
@@ -36,6 +37,7 @@ from validator.finding import Finding
 from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
+from validator.pinpoint import WHOLE_FACTS
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
 from validator.repairing import Repairer, RepairLimits
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
@@ -95,6 +97,8 @@ class Validator:
     worker: Name of the process; if given, each checkpoint publishes how things stand, so that a
         board can tell who validates what.
     repair_limits: How much is repaired at once.
+    whole_facts: Buckets that differ and hold more facts than that together are looked into by
+        sketches; the others are shown whole, which takes a question less.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Validator:
         partitions: Sequence[int] | None = None,
         worker: str = "",
         repair_limits: RepairLimits = DEFAULT_REPAIR_LIMITS,
+        whole_facts: int = WHOLE_FACTS,
     ) -> None:
         self._log = log
         self._worker = worker
@@ -146,6 +151,7 @@ class Validator:
             self._ledger,
             bits,
             request_timeout_seconds,
+            whole_facts,
         )
         self._repairer = Repairer(
             self._views,
@@ -261,6 +267,8 @@ class Validator:
             return
         investigation = part.investigation
         is_asked = investigation is not None and investigation.request_id == explanation.request_id
+        if investigation is not None and is_asked and not explanation.table:
+            explanation = replace(explanation, table=investigation.table)
         if flaw_of_explanation(explanation, self._heads, self._bits):
             self.checks["unknown"] += 1
             part.news = part.news or is_asked

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from synchroscope.digest import MASK, Lanes, lanes_from_hex
 from synchroscope.ports import AggregateKey
-from synchroscope.report import Explanation, Note
+from synchroscope.report import Explanation, Note, Sketched
 from synchroscope.view import View
 from validator.judgement import Actual
 from validator.reference import ViewSum
@@ -80,6 +80,18 @@ class Investigation(Struct):
     answer: Explanation | None = None
     keep: list[int] = []
     """Buckets that are to be shown whether they differ or not."""
+    kept_numbers: list[int] = []
+    """Aggregates that are to be shown whether they differ or not."""
+    sketched: list[Sketched] = []
+    numbers: list[int] = []
+    """The aggregates that the question is about, beside whole buckets."""
+    named: dict[int, list[int]] = {}
+    """Bucket that differs -> the aggregates in it that do, as sketches told."""
+    tries: dict[int, int] = {}
+    """Bucket -> how often sketches could not tell."""
+    rounds: int = 0
+    table: bytes = b""
+    """The digest's table of an earlier answer, which need not be sent again."""
 
 
 class Held(Struct, frozen=True, array_like=True):

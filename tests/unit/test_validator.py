@@ -245,7 +245,7 @@ def test_evidence_shows_values_of_public_fields_only() -> None:
 
 
 def test_bulk_damage_is_one_bulk_finding_and_every_key_is_named_in_slices() -> None:
-    w = World(bits=8)
+    w = World(bits=8, whole_facts=1_000)
     for number in range(300):
         w.write(str(number), limit=number)
     w.run()
