@@ -14,6 +14,7 @@ from chaos.faults import KINDS, FaultSpec
 from pipeline.partitioner import PARTITIONERS
 from synchroscope.event import ContextDelta, ContextEvent, PropagationRules, Source, Update
 from synchroscope.view import View
+from validator.pinpoint import WHOLE_FACTS
 
 FIELDS = {"behavioural": ("page", "basket"), "financial": ("spend", "limit"), "geographic": ("at",)}
 MODELS = ("alpha", "beta", "gamma")
@@ -101,6 +102,14 @@ def draw_mode(seed: int) -> str:
 def draw_repair(seed: int) -> bool:
     """Draw whether a seed's world has an operator, from a stream of its own."""
     return random.Random(f"repair of {seed}").random() < 0.5
+
+
+def draw_whole_facts(seed: int) -> int:
+    """Draw up to how many facts buckets are shown whole, from a stream of its own.
+
+    With 0 every difference is looked into by sketches, though the worlds are small.
+    """
+    return random.Random(f"whole facts of {seed}").choice([0, 0, 20, WHOLE_FACTS])
 
 
 def draw_hazards(rng: random.Random) -> Hazards:

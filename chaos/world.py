@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from chaos.crashing import CrashingStorage, CrashPoint, SimulatedCrash
-from chaos.drawing import Settings, draw_event
+from chaos.drawing import Settings, draw_event, draw_whole_facts
 from chaos.faults import Dice, FaultJournal, FaultSpec, Injected
 from chaos.link import FaultyLink
 from pipeline.commands import CommandSide
@@ -60,6 +60,7 @@ class World(ABC):
         self.store = MemoryEventStore()
         self.journal = FaultJournal()
         self.dice = Dice(seed)
+        self.whole_facts = draw_whole_facts(seed)
         self.good_links = False
         self.more_faults: tuple[FaultSpec, ...] = ()
         self.strikes: Counter[str] = Counter()
@@ -206,6 +207,7 @@ class World(ABC):
             partitions=partitions,
             worker=worker,
             repeat_window=self.repeat_window,
+            whole_facts=self.whole_facts,
         )
 
     def make_relay(self, log: Log) -> Relay:
