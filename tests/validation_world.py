@@ -38,6 +38,7 @@ from synchroscope.report import Message, Request, decode_message, encode_message
 from synchroscope.view import View
 from validator.finding import Finding
 from validator.ledger import FindingsReader
+from validator.pinpoint import WHOLE_FACTS
 from validator.validator import ExpectedReplica, Validator
 
 START = dt.datetime(2026, 3, 1, tzinfo=dt.UTC).timestamp()
@@ -69,6 +70,8 @@ class TamperedLog:
 
 class World:
     """One log, one event store, replicas of one view, a validator, and a clock set by hand."""
+
+    whole_facts = WHOLE_FACTS
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class World:
             "views": [self.view],
             "bits": self.bits,
             "marker_interval": self.marker_interval,
+            "whole_facts": self.whole_facts,
             **self.more,
             **other,
         }

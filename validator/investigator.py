@@ -15,7 +15,7 @@ from synchroscope.digest import Digest, aggregate_hash, lanes_hex
 from synchroscope.ports import AggregateKey, Log, Record
 from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
-from synchroscope.sketch import Part, pack_numbers
+from synchroscope.sketch import Part, number_of, pack_numbers
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
 from validator.finding import Finding, Position, Since, finding_id, timestamp
@@ -26,6 +26,8 @@ from validator.reference import Fold, Reference
 from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaWatch, compare
 
 MAXIMUM_HELD = 2_000
+KEPT_BUCKETS = 32
+KEPT_NUMBERS = 500
 LAST_MOMENT = 253_402_300_799.0
 
 
@@ -188,6 +190,25 @@ class Investigator:
             )
         )
 
+    def ask_about(
+        self,
+        watch: ReplicaWatch,
+        number: int,
+        part: PartitionWatch,
+        keys: Sequence[AggregateKey],
+        now: float,
+    ) -> None:
+        """Put a question whose answer shows these aggregates, or the first of them."""
+        hashes = [aggregate_hash(*key) for key in keys]
+        if self._pinpoint.is_plain(watch.name):
+            buckets = dict.fromkeys(hashed >> (64 - self._bits) for hashed in hashes)
+            kept = list(buckets)[:KEPT_BUCKETS]
+            self.ask(watch, number, part, [], False, now, keep=kept)
+            return
+        numbers = dict.fromkeys(number_of(hashed, self._bits) for hashed in hashes)
+        kept_numbers = list(numbers)[:KEPT_NUMBERS]
+        self.ask(watch, number, part, [], False, now, kept_numbers=kept_numbers)
+
     def _evaluate(
         self,
         watch: ReplicaWatch,
@@ -198,6 +219,9 @@ class Investigator:
         point: Fold,
         now: float,
     ) -> Conclusion | None:
+        if self._pinpoint.is_answered_plainly(investigation, answer):
+            part.investigation, part.news = None, True
+            return None
         table = Digest.from_table(answer.table)
         bad = point.views[watch.model].digest.differing(table)
         is_plain = self._pinpoint.is_plain(watch.name)
@@ -209,7 +233,16 @@ class Investigator:
             investigation.answer, investigation.asked_at = None, now
             return None
         if not set(asked) <= set(answer.buckets):
-            self.ask(watch, number, part, asked, False, now, keep=investigation.keep)
+            self.ask(
+                watch,
+                number,
+                part,
+                asked,
+                False,
+                now,
+                keep=investigation.keep,
+                kept_numbers=investigation.kept_numbers,
+            )
             if answer.scrubbed:
                 part.scrubbed_position = answer.note.position
             return None
@@ -232,9 +265,6 @@ class Investigator:
             return self._locator.parts_of(view, number, bucket, point)
 
         if not self._pinpoint.take(watch.model, investigation, answer, point, parts_of):
-            return None
-        if self._pinpoint.is_plain(watch.name):
-            self.ask(watch, number, part, [], False, now, keep=investigation.keep)
             return None
         wish = self._pinpoint.wish(investigation, bad, Digest.from_table(answer.table))
         is_shown = set(wish.numbers) <= set(investigation.numbers) and (

@@ -70,6 +70,14 @@ class Pinpoint:
         """Say whether a replica is known to answer by whole buckets only."""
         return replica in self._plain or self._bits > MAXIMUM_SKETCH_BITS
 
+    def is_answered_plainly(self, investigation: Investigation, answer: Explanation) -> bool:
+        """Say, and remember, whether a replica passes over all but whole buckets."""
+        is_plain = bool(investigation.sketched) and not answer.sketches
+        if is_plain or (investigation.numbers and not answer.named):
+            self._plain.add(answer.replica)
+            return True
+        return False
+
     def is_wanted(self, investigation: Investigation, bad: Collection[int], table: Digest) -> bool:
         """Say whether sketches are the way to look into these buckets."""
         if investigation.tries or investigation.named or investigation.sketched:
@@ -86,12 +94,6 @@ class Pinpoint:
     ) -> bool:
         """Take the sketches of an answer; False: call again, there is more to be worked out."""
         partition = answer.note.partition
-        if (investigation.sketched and not answer.sketches) or (
-            investigation.numbers and not answer.named
-        ):
-            self._plain.add(answer.replica)
-            investigation.named.clear()
-            return True
         todo = [
             (wanted, data)
             for wanted, data in zip(investigation.sketched, answer.sketches, strict=False)

@@ -15,6 +15,7 @@ from synchroscope.report import (
     StoredAggregate,
     StoredFact,
 )
+from synchroscope.sketch import BELOW_BUCKET_BITS, number_of
 from synchroscope.view import View
 from validator.authority import Truth, truth_of
 from validator.finding import Finding
@@ -92,17 +93,29 @@ def candidates(
     partition_of: PartitionOf,
     bits: int,
     differing: Collection[int],
+    numbers: Collection[int] = (),
 ) -> list[AggregateKey]:
-    """Return the keys that a finding may mean, as far as the answer shows their buckets.
+    """Return the keys that a finding may mean, as far as the answer shows them.
 
-    A finding without keys means whatever deviates in the buckets that differ.
+    It shows whole buckets, and aggregates of these `numbers`. A finding without keys means whatever
+    deviates in the buckets that differ.
     """
     shown = set(answer.buckets)
     if finding.keys:
-        return [key for key in finding.keys if bucket_of(key, bits) in shown]
+        return [
+            key
+            for key in finding.keys
+            if bucket_of(key, bits) in shown or number_of(aggregate_hash(*key), bits) in numbers
+        ]
     found: dict[AggregateKey, None] = {}
-    for bucket in shown & set(differing):
-        for key in history.aggregates(bucket, bits):
+    places = [(bucket, bits) for bucket in shown & set(differing)]
+    places += [
+        (number, bits + BELOW_BUCKET_BITS)
+        for number in numbers
+        if number >> BELOW_BUCKET_BITS in differing
+    ]
+    for place in places:
+        for key in history.aggregates(*place):
             if key[0] in view.fields and partition_of(*key) == finding.partition:
                 found[key] = None
     for stored in answer.aggregates:

@@ -29,7 +29,6 @@ from validator.reference import Reference
 from validator.repair_plan import (
     Deviation,
     aggregate_repair,
-    bucket_of,
     candidates,
     deviations,
     lack_of_authority,
@@ -40,7 +39,6 @@ from validator.watch import PartitionWatch, ReplicaWatch
 AGGREGATES_PER_MESSAGE = 100
 AGGREGATES_PER_SECOND = 500.0
 BYTES_PER_MESSAGE = 262_144
-BUCKETS_PER_QUESTION = 32
 MAXIMUM_ATTEMPTS = 8
 """After so many messages about one aggregate that still deviates the repair has failed."""
 FARTHEST_SECONDS = 60.0
@@ -161,10 +159,7 @@ class Repairer:
         keys = sorted(
             (key for finding in wanted for key in finding.keys), key=work.times.__getitem__
         )
-        buckets = list(dict.fromkeys(bucket_of(key, self._bits) for key in keys))
-        self._investigator.ask(
-            watch, number, part, [], False, now, keep=buckets[:BUCKETS_PER_QUESTION]
-        )
+        self._investigator.ask_about(watch, number, part, keys, now)
 
     def _unproven(self, number: int) -> str:
         flaw = self._reference.current(number).unproven
@@ -215,7 +210,8 @@ class Repairer:
             self._history,
             self._partition_of,
             self._bits,
-            concluded.differing,
+            set(concluded.differing),
+            concluded.numbers,
         )
         store_position = concluded.point.store_position
         found = deviations(keys, answer, view, self._history, store_position, self._hasher)

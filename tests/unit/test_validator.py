@@ -24,6 +24,13 @@ from validator.finding import Finding, public_form
 OTHER = "scorer@2"
 
 
+@pytest.fixture(autouse=True, params=["whole buckets", "sketches"])
+def _way_to_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds whichever way differing buckets are looked into."""
+    if request.param == "sketches":
+        monkeypatch.setattr(World, "whole_facts", 0)
+
+
 def world(**more: Any) -> World:
     """Return a world with two aggregates at sequence 1, all consistent."""
     made = World(**more)
@@ -330,7 +337,7 @@ def test_a_position_that_went_back_is_unknown_until_it_is_compared() -> None:
 
 
 def test_a_lost_request_is_put_again_and_a_slow_answer_to_the_first_counts() -> None:
-    w = world()
+    w = world(whole_facts=1_000)
     missed(w)
     w.now += 1
     projector = w.projectors[REPLICA]
@@ -539,7 +546,7 @@ BAD_ANSWERS: dict[str, Callable[[Explanation], Explanation]] = {
 def test_an_answer_that_cannot_be_right_is_no_answer(
     change: Callable[[Explanation], Explanation],
 ) -> None:
-    w = world()
+    w = world(whole_facts=1_000)
     answering(w, lambda _, answer: change(answer))
     missed(w)
     w.write("2", limit=9)
