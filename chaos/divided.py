@@ -36,6 +36,7 @@ MAXIMUM_PAUSED = 2
 MAXIMUM_PAUSES = 200
 """Pauses lie within pauses; without an end to them a world could last for hours."""
 OFTEN = 25
+READING_SECONDS = 1e-6
 _RANK = (Verdict.DIVERGED, Verdict.UNKNOWN, Verdict.CONSISTENT)
 
 
@@ -118,6 +119,8 @@ class DividedWorld(World):
             self._projectors[int(number)].clear()
 
     def _clock_of(self, process: int) -> float:
+        """Return what a process reads off its clock; time passes between any two readings."""
+        self.now += READING_SECONDS
         return self.now + self.hazards.clocks[process]
 
     # -- what befalls a process ------------------------------------------------------------------

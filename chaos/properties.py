@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from chaos.divided import DividedWorld
 from chaos.faults import Injected
 from chaos.oracle import all_events, facts_of_storage, facts_of_view
@@ -175,22 +177,33 @@ def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> b
     """Say whether a fault is the cause of a finding; `strictly`: it lies within its interval."""
     if finding.replica != fault.replica or finding.context_type != fault.context_type:
         return False
-    if fault.subject not in finding.subjects:
+    if fault.subject not in finding.subjects or finding.partition != fault.position["partition"]:
         return False
-    where = finding.first_bad_position
+    return any(
+        cause["subject"] == fault.subject and _is_cause(finding.kind, cause, fault, strictly)
+        for cause in _causes(finding, fault.subject)
+    )
+
+
+def _causes(finding: Finding, subject: str) -> list[dict[str, Any]]:
+    """Return the causes that a finding names: a bundle's, or its only one."""
+    if "causes" in finding.evidence:
+        causes: list[dict[str, Any]] = finding.evidence["causes"]
+        if finding.evidence["causes_total"] != len(causes):
+            raise Broken(f"a bundle of more causes than it names: {finding}")
+        return causes
+    where, since = finding.first_bad_position, finding.since
+    if where is None or since is None:
+        return []
+    return [{"subject": subject, "offset": where.offset, "after_offset": since.after_offset}]
+
+
+def _is_cause(kind: str, cause: dict[str, Any], fault: Injected, strictly: bool) -> bool:
+    offset = fault.position["offset"]
     if fault.kind == "drop":
-        return (
-            finding.kind == "missed"
-            and where is not None
-            and (where.partition, where.offset)
-            == (fault.position["partition"], fault.position["offset"])
-        )
+        return kind == "missed" and cause["offset"] == offset
     if fault.kind in ("corrupt", "stale"):
-        since, offset = finding.since, fault.position["offset"]
-        return (
-            finding.kind in ("corrupted", "stale")
-            and since is not None
-            and since.partition == fault.position["partition"]
-            and (not strictly or (since.after_offset or 0) <= offset <= since.by_offset)
+        return kind in ("corrupted", "stale") and (
+            not strictly or (cause["after_offset"] or 0) <= offset <= cause["offset"]
         )
-    return fault.kind == "reorder" and finding.kind == "reordered"
+    return fault.kind == "reorder" and kind == "reordered"

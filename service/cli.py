@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from service.cli_attach import attach
+from service.cli_compare import compare
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
@@ -152,7 +153,7 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
 
 
-for command in (*COMMANDS, registry, attach, findings, repair):
+for command in (*COMMANDS, registry, attach, compare, findings, repair):
     cli.add_command(command)
 
 

@@ -23,6 +23,9 @@ from validator.locate import Located
 
 BULK_FINDINGS = 50
 """From so many findings of one kind and context type on, an interval's findings become one."""
+MAXIMUM_CAUSES = 200
+"""So many causes of a bundle are named one by one, the first ones in the log's order."""
+SAMPLES = 10
 _KINDS: Mapping[str, Kind] = {"stale": "stale", "corrupted": "corrupted", "foreign": "foreign"}
 
 
@@ -232,12 +235,33 @@ def _bundled(scene: Scene, found: list[Finding]) -> list[Finding]:
         if len(group) < BULK_FINDINGS:
             bundled += group
             continue
+        group.sort(key=_offset_of)
         keys = list(dict.fromkeys(key for finding in group for key in finding.keys))
-        offset = min(f.first_bad_position.offset for f in group if f.first_bad_position)
         evidence = {
             "reason": f"{len(group)} causes of one kind at once: consider to rebuild the replica",
             "subjects_total": len(keys),
-            "samples": [finding.evidence for finding in group[:10]],
+            "causes_total": len(group),
+            "causes": [_cause(finding) for finding in group[:MAXIMUM_CAUSES]],
+            "samples": [finding.evidence for finding in group[:SAMPLES]],
         }
-        bundled.append(_finding(scene, kind, keys[:MAXIMUM_SUBJECTS], offset, offset, evidence))
+        first = _offset_of(group[0])
+        afters = [None if f.since is None else f.since.after_offset for f in group]
+        known = [after for after in afters if after is not None]
+        after = min(known) if len(known) == len(group) else None
+        bundled.append(_finding(scene, kind, keys[:MAXIMUM_SUBJECTS], first, after, evidence))
     return bundled
+
+
+def _offset_of(finding: Finding) -> int:
+    return -1 if finding.first_bad_position is None else finding.first_bad_position.offset
+
+
+def _cause(finding: Finding) -> dict[str, Any]:
+    """Return a cause within a bundle: whose, where, and since when at the earliest."""
+    events = finding.evidence.get("events", [])
+    return {
+        "subject": finding.subjects[0] if finding.subjects else None,
+        "offset": _offset_of(finding),
+        "after_offset": None if finding.since is None else finding.since.after_offset,
+        "event_id": events[0]["event_id"] if events else None,
+    }

@@ -376,6 +376,11 @@ class Investigator:
                 now,
                 lambda f: bool(f.keys) and not deviating & set(f.keys) and is_shown(f.keys),
             )
+            self._ledger.narrow(
+                watch.name,
+                note.partition,
+                lambda key: key in deviating or not is_shown([key]),
+            )
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
             is_wide = len(bad) > MAXIMUM_BUCKETS and not named

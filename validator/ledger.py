@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from synchroscope.ports import FINDINGS, Log, NewRecord
+from synchroscope.ports import FINDINGS, AggregateKey, Log, NewRecord
 from validator.finding import Finding, decode_finding, encode_finding, timestamp
 
 READ_RECORDS = 1_000
@@ -85,6 +85,15 @@ class Ledger:
             del self._open[finding.id]
             self._changed[finding.id] = closed
             self.resolved_total[finding.kind] += 1
+
+    def narrow(self, replica: str, partition: int, is_open: Callable[[AggregateKey], bool]) -> None:
+        """Take from findings of several keys those that are in order again."""
+        for finding in self.open_findings(replica, partition):
+            if len(finding.keys) < 2:
+                continue
+            keys = [key for key in finding.keys if is_open(key)]
+            if 0 < len(keys) < len(finding.keys):
+                self.mark(replace(finding, keys=keys))
 
     def drain(self) -> list[NewRecord]:
         """Return the records to publish for what changed since the last call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -191,6 +192,23 @@ def http_place(kind: str, folder: Path) -> Iterator[Place]:
     yield Place(lambda user, row: rows.__setitem__(user, dict(row)), open_it, is_typed=True)
 
 
+@contextmanager
+def csv_place(kind: str, folder: Path) -> Iterator[Place]:
+    rows: dict[str, Row] = {}
+    path = folder / "rows #1.csv"
+
+    def open_it(columns: Sequence[str] | None) -> ForeignStore:
+        names = list(dict.fromkeys(name for row in rows.values() for name in row))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if kind == "tab" else ",")
+            writer.writerow(["id", *names])
+            for user, row in rows.items():
+                writer.writerow([user, *(row[name] for name in names)])
+        return open_store(f"csv:{quote(str(path))}?delimiter={kind}", ["id"], columns)
+
+    yield Place(lambda user, row: rows.__setitem__(user, row), open_it, is_typed=False)
+
+
 PLACES = {
     "redis-hash": (redis_place, "hash"),
     "redis-json": (redis_place, "json"),
@@ -199,6 +217,8 @@ PLACES = {
     "postgresql": (postgresql_place, ""),
     "sqlite-text": (sqlite_place, "TEXT"),
     "sqlite-untyped": (sqlite_place, ""),
+    "csv": (csv_place, ""),
+    "csv-tab": (csv_place, "tab"),
     "http-cursor": (http_place, "cursor"),
     "http-page": (http_place, "page"),
 }
@@ -431,3 +451,34 @@ def test_what_is_wrong_with_a_sqlite_uri_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=problem):
             open_store(f"sqlite://{tmp_path}/{rest}", ["id"])
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "the header line is missing"),
+        (b"id,a,a\n", "names a twice"),
+        (b"ids,a\n1,2\n", "did you mean 'ids'"),
+        (b"id,a\n1,2\n3\n", "row 2 after the header: 1 values, the header has 2"),
+        (b'id,a\n1,"2\n', "line 2: unexpected end of data"),
+        (b"id,a\n1,\xff\n", "not UTF-8"),
+        (b"id,a\n1,2\n1,3\n", "two rows with the key 1"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file_is_named_with_its_place(
+    content: bytes, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=problem):
+        open_store(f"csv:{path}", ["id"]).scan(None, 10)
+
+
+def test_a_csv_file_that_changes_under_the_comparison_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,a\n1,2\n", encoding="utf-8")
+    store = open_store(f"csv:{path}", ["id"])
+    assert store.fetch([("1",)]) == {("1",): {"a": "2"}}
+    path.write_text("id,a\n1,2\n3,4\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="was changed"):
+        store.fetch([("1",)])

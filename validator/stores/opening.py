@@ -6,6 +6,7 @@
 ``redis://host:port/0?match=ctx:*&key=ctx:{id}&value=hash`` hashes, or strings of JSON (``json``)
 ``lmdb:///PATH``                                           an LMDB environment
 ``http(s)://host/path``                                    pages of JSON
+``csv:PATH``                                               a CSV file with a header line
 ========================================================== =================================
 
 Every adapter is called with the URI, the key's columns and the columns to compare. What it keeps of
@@ -30,6 +31,7 @@ ADAPTERS = {
     "redis": ("redis", "RedisStore"),
     "rediss": ("redis", "RedisStore"),
     "lmdb": ("lmdb", "LmdbStore"),
+    "csv": ("csv", "CsvStore"),
     "http": ("http", "HttpStore"),
     "https": ("http", "HttpStore"),
 }
@@ -51,7 +53,7 @@ def open_store(
     Traceback (most recent call last):
     ...
     synchroscope.errors.ConfigurationError: no store can be opened by 'mysql:': the URI must begin \
-with http, https, lmdb, postgres, postgresql, redis, rediss or sqlite and a colon
+with csv, http, https, lmdb, postgres, postgresql, redis, rediss or sqlite and a colon
     """
     scheme, colon, _ = uri.partition(":")
     found = ADAPTERS.get(scheme.lower())

@@ -23,6 +23,7 @@ from psycopg import sql
 
 from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
 from validator.stores.port import Key, Page, Row, key_text
+from validator.stores.postgresql_digests import PostgresqlDigests
 
 CONNECT_SECONDS = 5
 ANSWER_MILLISECONDS = 60_000
@@ -64,10 +65,41 @@ class PostgresqlStore:
         self.key_columns = tuple(key_columns)
         self._wanted = None if columns is None else list(columns)
         self._columns: list[str] = []
+        self._types: dict[str, str] = {}
+        self._is_key_complete = False
         self._key_types: list[sql.SQL] = []
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     # -- the connection --------------------------------------------------------------------------
+
+    def digests(self) -> PostgresqlDigests:
+        """Begin a snapshot in which buckets of rows are summed, on a connection of its own."""
+        self._do(lambda connection: None)
+
+        def begin(_: psycopg.Connection[tuple[Any, ...]]) -> PostgresqlDigests:
+            return PostgresqlDigests(
+                self._open(),
+                self._table,
+                self._types,
+                self.key_columns,
+                self._columns,
+                self._failure,
+            )
+
+        return self._do(begin)
+
+    def keyless(self) -> int:
+        """Return how many rows have NULL in a column of the key."""
+        missing = sql.SQL(" OR ").join(
+            sql.SQL("{} IS NULL").format(sql.Identifier("t", name)) for name in self.key_columns
+        )
+        query = sql.SQL("SELECT count(*) FROM {} AS t WHERE {}").format(self._table, missing)
+
+        def count(connection: psycopg.Connection[tuple[Any, ...]]) -> int:
+            row = None if self._is_key_complete else connection.execute(query).fetchone()
+            return 0 if row is None else int(row[0])
+
+        return self._do(count)
 
     def _do(self, act: Callable[[psycopg.Connection[tuple[Any, ...]]], _Answer]) -> _Answer:
         """Do it on an open connection, and translate what it raises."""
@@ -98,17 +130,19 @@ class PostgresqlStore:
     def _describe(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         place = self._table.as_string(connection)
         rows = connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute "
             "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (place,),
         ).fetchall()
-        types = {str(name): str(kind) for name, kind in rows}
+        types = self._types = {str(name): str(kind) for name, kind, _ in rows}
         for name in (*self.key_columns, *(self._wanted or ())):
             if name not in types:
                 near = get_close_matches(name, types, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(types)}"
                 raise ConfigurationError(f"{self.name} has no column {name!r}: {hint}")
         self._key_types = [sql.SQL(cast(Any, types[name])) for name in self.key_columns]
+        filled = {str(name) for name, _, is_filled in rows if is_filled}
+        self._is_key_complete = filled.issuperset(self.key_columns)
         others = [name for name in types if name not in self.key_columns]
         self._columns = others if self._wanted is None else self._wanted
 

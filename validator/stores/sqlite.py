@@ -82,6 +82,11 @@ class SqliteStore:
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"{self.name}: {error}: is it a SQLite file?") from error
 
+    def keyless(self) -> int:
+        """Return how many rows have NULL in a column of the key."""
+        missing = " OR ".join(f"{_quoted(name)} IS NULL" for name in self.key_columns)
+        return int(self._query(f"SELECT count(*) FROM {self._table} WHERE {missing}", [])[0][0])
+
     def columns(self) -> list[str] | None:
         """Return the columns beside the key."""
         return list(self._columns)

@@ -1,0 +1,125 @@
+"""Runs a comparison and prints it: one line a key on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from validator.compare.comparing import Comparison, Difference, Summary
+from validator.stores.opening import open_store
+from validator.stores.port import Key
+
+SECONDS_DIGITS = 2
+_SIGNS = {"missing": "-", "extra": "+", "changed": "~", "undecided": "?"}
+
+
+class CompareOptions(Struct, frozen=True):
+    """What the user asked for; see the command's help."""
+
+    left: str
+    right: str
+    key: Sequence[str]
+    columns: Sequence[str] | None
+    as_json: bool
+    show_values: bool
+    settle_seconds: float
+
+
+def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
+    """Compare, print, and return the exit code."""
+    out = sys.stdout if out is None else out
+    console = Console(stderr=True, highlight=False)
+    comparison = Comparison(
+        lambda: open_store(options.left, options.key, options.columns),
+        lambda: open_store(options.right, options.key, options.columns),
+        columns=options.columns,
+        settle_seconds=options.settle_seconds,
+    )
+    with console.status("opening both stores") as status:
+        if console.is_terminal:
+            comparison.follow(lambda what, done, total: _show(status, what, done, total))
+        for difference in comparison.run():
+            line = json_line if options.as_json else text_line
+            print(line(difference, options.show_values), file=out, flush=console.is_terminal)
+    console.print(escape(sentence(comparison.summary)), soft_wrap=True)
+    return comparison.summary.exit_code
+
+
+def _show(status: Status, what: str, done: int, total: int) -> None:
+    share = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
+    status.update(f"{what}{share}")
+
+
+def key_form(key: Key) -> str | list[str]:
+    """Return a key as JSON has it: text; of several columns a list of texts."""
+    return key[0] if len(key) == 1 else list(key)
+
+
+def json_line(difference: Difference, show_values: bool) -> str:
+    """Return one strict JSON object on one line."""
+    form: dict[str, Any] = {
+        "key": key_form(difference.key),
+        "kind": difference.kind,
+        "columns": list(difference.columns),
+    }
+    if show_values:
+        form["left"], form["right"] = _values(difference)
+    return msgspec.json.encode(form).decode()
+
+
+def text_line(difference: Difference, show_values: bool) -> str:
+    """Return a line for people: sign, kind, key and columns."""
+    key = ", ".join(difference.key)
+    line = f"{_SIGNS[difference.kind]} {difference.kind:9} {key}"
+    if not show_values:
+        return f"{line}  {', '.join(difference.columns)}".rstrip()
+    left, right = _values(difference)
+    names = difference.columns or sorted({*(left or {}), *(right or {})})
+    for name in names:
+        pair = [_written(side.get(name)) if side is not None else "-" for side in (left, right)]
+        line += f"\n    {name}: {pair[0]} | {pair[1]}"
+    return line
+
+
+def _values(difference: Difference) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    left, right = (
+        None
+        if row is None
+        else {n: row.get(n) for n in difference.columns}
+        if difference.columns
+        else dict(row)
+        for row in (difference.left, difference.right)
+    )
+    return left, right
+
+
+def _written(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def sentence(summary: Summary) -> str:
+    """Return what was done and what it came to, in a line or two."""
+    left, right = summary.rows
+    how = "read whole"
+    if summary.method == "bucket digests":
+        how = (
+            f"summed up in their databases, {summary.buckets_differing:,} of "
+            f"{summary.buckets:,} buckets differed and were read"
+        )
+    parts = [f"{summary.differing:,} keys differ"]
+    if summary.undecided:
+        parts.append(f"{summary.undecided:,} are undecided: both sides went on changing")
+    if summary.cleared:
+        parts.append(f"{summary.cleared:,} only lagged or agreed when they were read again")
+    if any(summary.keyless):
+        missing = " and ".join(f"{count:,}" for count in summary.keyless)
+        parts.append(f"{missing} rows have no key (NULL) and were not compared")
+    told = "; ".join(parts)
+    return f"{told}. {left:,} and {right:,} rows {how}; {summary.seconds:.{SECONDS_DIGITS}f} s"

@@ -1,0 +1,274 @@
+"""Two stores at rest, of any kinds: the keys that differ, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.cli import cli
+from validator.compare import spill
+from validator.compare.comparing import Comparison, Difference
+from validator.compare.narrowing import sizes
+from validator.compare.row_equality import Equality
+from validator.compare.spill import HashJoin
+from validator.stores.opening import open_store
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def sqlite(folder: Path, name: str, rows: Rows, columns: Sequence[str] = ("a", "b")) -> str:
+    path = folder / f"{name}.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"CREATE TABLE t (id PRIMARY KEY, {', '.join(columns)})")
+        marks = ", ".join("?" * (len(columns) + 1))
+        connection.executemany(
+            f"INSERT INTO t VALUES ({marks})",
+            [(key, *(row.get(column) for column in columns)) for key, row in rows.items()],
+        )
+    return f"sqlite://{path}?table=t"
+
+
+def csv_file(folder: Path, name: str, rows: Rows, columns: Sequence[str] = ("a", "b")) -> str:
+    path = folder / f"{name}.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *columns])
+        for key, row in rows.items():
+            writer.writerow([key, *(row.get(column) for column in columns)])
+    return f"csv:{path}"
+
+
+def lmdb_store(folder: Path, name: str, rows: Rows) -> str:
+    path = folder / name
+    environment = lmdb.open(str(path), map_size=1 << 28)
+    with closing(environment), environment.begin(write=True) as transaction:
+        for key, row in rows.items():
+            transaction.put(f"row:{key}".encode(), msgspec.json.encode(row))
+    return f"lmdb://{path}?key=row:{{id}}"
+
+
+MAKERS = {"sqlite": sqlite, "csv": csv_file, "lmdb": lmdb_store}
+
+
+def compare(left: str, right: str, **options: Any) -> list[Difference]:
+    comparison = Comparison(
+        lambda: open_store(left, ["id"]), lambda: open_store(right, ["id"]), **options
+    )
+    return list(comparison.run())
+
+
+def found(differences: Sequence[Difference]) -> dict[str, tuple[str, list[str]]]:
+    return {d.key[0]: (d.kind, list(d.columns)) for d in differences}
+
+
+def spoiled(rows: Rows, rng: random.Random) -> tuple[Rows, dict[str, tuple[str, list[str]]]]:
+    """Return the rows with some changed, missing and extra ones, and which they are."""
+    after = {key: dict(row) for key, row in rows.items()}
+    must: dict[str, tuple[str, list[str]]] = {}
+    for key in rng.sample(sorted(rows), min(len(rows), rng.randrange(30))):
+        if rng.random() < 0.5:
+            del after[key]
+            must[key] = ("missing", [])
+        else:
+            names = sorted(rng.sample(["a", "b"], rng.randint(1, 2)))
+            for name in names:
+                after[key][name] = f"spoiled {rng.random()}"
+            must[key] = ("changed", names)
+    for number in range(rng.randrange(10)):
+        after[f"x{number}"] = {"a": 1, "b": "more"}
+        must[f"x{number}"] = ("extra", [])
+    return after, must
+
+
+@pytest.mark.parametrize("left", MAKERS)
+@pytest.mark.parametrize("right", MAKERS)
+@pytest.mark.parametrize("seed", range(3))
+def test_two_stores_of_any_kinds_differ_where_they_were_spoiled(
+    left: str, right: str, seed: int, tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    rows = {f"k{n}": {"a": n, "b": f"text {n}"} for n in range(rng.choice([0, 1, 500, 6_000]))}
+    after, must = spoiled(rows, rng)
+
+    differences = compare(
+        MAKERS[left](tmp_path, "left", rows), MAKERS[right](tmp_path, "right", after)
+    )
+
+    assert found(differences) == must
+
+
+def test_the_sides_may_be_larger_than_memory_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spill, "BUFFERED_BYTES", 2_000)
+    rows = {f"k{n}": {"a": n, "b": "text"} for n in range(3_000)}
+    after, must = spoiled(rows, random.Random(1))
+
+    assert found(compare(sqlite(tmp_path, "l", rows), sqlite(tmp_path, "r", after))) == must
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.binary(min_size=1, max_size=2)),
+    st.dictionaries(st.text(max_size=3), st.binary(min_size=1, max_size=2)),
+)
+def test_a_join_tells_exactly_the_keys_that_differ(
+    left: dict[str, bytes], right: dict[str, bytes]
+) -> None:
+    with HashJoin("left", "right", unique=[True, True]) as join:
+        for key, digest in left.items():
+            join.left.add((key,), digest)
+        for key, digest in right.items():
+            join.right.add((key,), digest)
+        pairs = [(pair.key[0], pair.left, pair.right) for pair in join.differing()]
+
+    keys = left.keys() | right.keys()
+    must = [(k, left.get(k), right.get(k)) for k in keys if left.get(k) != right.get(k)]
+    assert sorted(pairs, key=repr) == sorted(must, key=repr)
+
+
+BLIND, TYPED = Equality(None, is_blind=True), Equality(None, is_blind=False)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_same", "is_same_where_all_is_text"),
+    [
+        (5, 5.0, True, True),
+        (5, "5", False, True),
+        (1.5, "1.50", False, True),
+        ("1.5", "1.50", False, False),
+        (True, "t", False, True),
+        (False, "false", False, True),
+        (True, "1", False, False),
+        (None, "", False, True),
+        (0, "", False, False),
+        ("2026-01-01T00:00:00+00:00", "2026-01-01 01:00:00+01", False, True),
+        ("2026-01-01T00:00:00", "2026-01-01 00:00:01", False, False),
+        ("20260101", "2026-01-01", False, False),
+        ("007", "7", False, False),
+        (2**70, 2**70, True, True),
+        (2**70, 2**70 + 1, False, False),
+        ("\ud800", "\ud800", True, True),
+        ([1, {"a": None}], [1.0, {"a": None}], True, True),
+    ],
+)
+def test_values_are_the_same_by_what_they_mean(
+    left: Any, right: Any, is_same: bool, is_same_where_all_is_text: bool
+) -> None:
+    for one, other in ((left, right), (right, left)):
+        assert TYPED.same(one, other) is is_same
+        assert BLIND.same(one, other) is is_same_where_all_is_text
+
+
+json_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+
+
+@given(json_values, json_values, st.booleans())
+def test_rows_of_equal_digests_are_the_same(left: Any, right: Any, is_blind: bool) -> None:
+    equality = Equality(["a"], is_blind=is_blind)
+    if equality.digest({"a": left}) == equality.digest({"a": right}):
+        assert equality.differing({"a": left}, {"a": right}) == []
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["compare", *arguments])
+
+
+def test_the_command_prints_one_json_line_a_key_and_nothing_else(tmp_path: Path) -> None:
+    long = "k" * 3_000
+    left = sqlite(tmp_path, "l", {"10": {"a": 1, "b": "x"}, "9": {"a": 1}, long: {"a": 2}})
+    right = sqlite(tmp_path, "r", {"10": {"a": 2, "b": "y"}, "8": {"a": 1}, long: {"a": 3}})
+
+    result = run(left, right, "--key", "id", "--output", "json", "--settle", "0")
+
+    assert result.exit_code == 1
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"key": "8", "kind": "extra", "columns": []},
+        {"key": "9", "kind": "missing", "columns": []},
+        {"key": "10", "kind": "changed", "columns": ["a", "b"]},
+        {"key": long, "kind": "changed", "columns": ["a"]},
+    ]
+    assert "4 keys differ. 3 and 3 rows read whole" in result.stderr
+
+
+def test_the_command_shows_values_where_asked_to(tmp_path: Path) -> None:
+    left = sqlite(tmp_path, "l", {"1": {"a": 1, "b": "x"}, "2": {"a": 5, "b": "y"}})
+    right = csv_file(tmp_path, "r", {"1": {"a": 2, "b": "x"}})
+    arguments = [left, right, "--key", "id", "--settle", "0", "--values"]
+
+    told = run(*arguments).stdout
+    lines = [json.loads(line) for line in run(*arguments, "--output", "json").stdout.splitlines()]
+
+    assert '~ changed   1\n    a: 1 | "2"\n' in told
+    assert lines[0]["left"] == {"a": 1}
+    assert lines[0]["right"] == {"a": "2"}
+    assert lines[1]["left"] == {"a": 5, "b": "y"}
+    assert lines[1]["right"] is None
+
+
+def test_equal_stores_are_silent_and_exit_0(tmp_path: Path) -> None:
+    rows = {str(n): {"a": n, "b": None} for n in range(100)}
+    result = run(
+        sqlite(tmp_path, "l", rows), csv_file(tmp_path, "r", rows), "--key", "id", "--settle", "1"
+    )
+
+    assert result.exit_code == 0
+    assert result.stdout == ""
+
+
+def test_rows_without_a_key_leave_the_comparison_undecided(tmp_path: Path) -> None:
+    rows: dict[Any, Any] = {"1": {"a": 1}, None: {"a": 2}}
+    result = run(sqlite(tmp_path, "l", rows), sqlite(tmp_path, "r", rows), "--key", "id")
+
+    assert result.exit_code == 3
+    assert "1 and 1 rows have no key" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("right_columns", "arguments", "problem"),
+    [
+        (["a", "c"], [], "only sqlite://"),
+        (["a", "c"], ["--columns", "a,b"], "has no column 'b'"),
+        (["a", "b"], ["--columns", "a,,b"], "no list of distinct names"),
+        (["a", "b"], ["--key", "id,id"], "no list of distinct names"),
+        (["a", "b"], ["--key", "ident"], "has no column 'ident'"),
+        (["a", "b"], ["--settle", "-1"], "not in the range"),
+    ],
+)
+def test_what_cannot_be_compared_is_a_usage_error(
+    right_columns: list[str], arguments: list[str], problem: str, tmp_path: Path
+) -> None:
+    left = sqlite(tmp_path, "l", {"1": {"a": 1}})
+    right = sqlite(tmp_path, "r", {"1": {"a": 1}}, right_columns)
+
+    result = run(left, right, "--key", "id", "--settle", "0", *arguments)
+
+    assert result.exit_code == 2 or "ConfigurationError" in type(result.exception).__name__
+    assert problem in result.stderr + str(result.exception)
+    assert result.stdout == ""
+
+
+def test_other_columns_do_not_matter_where_some_are_named(tmp_path: Path) -> None:
+    left = sqlite(tmp_path, "l", {"1": {"a": 1, "b": 2}})
+    right = sqlite(tmp_path, "r", {"1": {"a": 1, "c": 3}}, ["a", "c"])
+
+    assert run(left, right, "--key", "id", "--columns", "a", "--settle", "0").exit_code == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1_000, 10**6, 10**8, 10**12])
+def test_buckets_fit_the_rows_and_stay_few(rows: int) -> None:
+    bits, group_bits = sizes(rows)
+
+    assert 0 < group_bits < bits <= 20

@@ -1,0 +1,136 @@
+"""Joins two sides of (key, digest) pairs of any size in bounded memory, over files if need be.
+
+Each side is divided by a hash of the key (a Grace hash join): a part is small enough to be held,
+and the two parts of one number hold the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import msgspec
+from msgspec import Struct
+from xxhash import xxh3_64_intdigest
+
+from synchroscope.errors import ConfigurationError, StorageError
+from validator.stores.port import Key
+
+PARTS = 256
+BUFFERED_BYTES = 32 << 20
+_LENGTH_BYTES = 4
+
+
+class Pair(Struct, frozen=True):
+    """A key, and what each side has of it; None: nothing."""
+
+    key: Key
+    left: bytes | None
+    right: bytes | None
+
+
+class _Side:
+    """What one store has: (key, digest), written to files once there is much of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._buffers = [bytearray() for _ in range(PARTS)]
+        self._buffered_bytes = 0
+        self.count = 0
+
+    def add(self, key: Key, digest: bytes) -> None:
+        """Take a row."""
+        data = msgspec.msgpack.encode((key, digest))
+        buffer = self._buffers[
+            xxh3_64_intdigest("\x1f".join(key).encode("utf-8", "surrogatepass")) % PARTS
+        ]
+        buffer += len(data).to_bytes(_LENGTH_BYTES, "little") + data
+        self._buffered_bytes += len(data) + _LENGTH_BYTES
+        self.count += 1
+        if self._buffered_bytes >= BUFFERED_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        try:
+            for number, buffer in enumerate(self._buffers):
+                if buffer:
+                    with (self._folder / str(number)).open("ab") as file:
+                        file.write(buffer)
+                    buffer.clear()
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder}: {error.strerror}: set TMPDIR to a folder with more room"
+            ) from error
+        self._buffered_bytes = 0
+
+    def part(self, number: int) -> Iterator[tuple[Key, bytes]]:
+        """Return one part's rows, in the order in which they were taken."""
+        path = self._folder / str(number)
+        for data in (path.read_bytes() if path.exists() else b"", bytes(self._buffers[number])):
+            place = 0
+            while place < len(data):
+                size = int.from_bytes(data[place : place + _LENGTH_BYTES], "little")
+                place += _LENGTH_BYTES
+                key, digest = _DECODER.decode(data[place : place + size])
+                place += size
+                yield key, digest
+
+
+_DECODER = msgspec.msgpack.Decoder(tuple[tuple[str, ...], bytes])
+
+
+class HashJoin:
+    """Takes the rows of two sides, and tells the keys on which they differ.
+
+    Parameters
+    ----------
+    left_name, right_name: For messages.
+    unique: Whether a key that comes twice is an error, left and right; else the later row counts.
+    """
+
+    def __init__(self, left_name: str, right_name: str, *, unique: Sequence[bool]) -> None:
+        self._temporary = TemporaryDirectory(prefix="synchroscope-compare-")
+        self._names = (left_name, right_name)
+        self._unique = unique
+        self._sides = []
+        for name in ("left", "right"):
+            folder = Path(self._temporary.name) / name
+            folder.mkdir()
+            self._sides.append(_Side(folder))
+        self.left, self.right = self._sides
+
+    def differing(self) -> Iterator[Pair]:
+        """Return the keys whose digests differ, or that only one side has."""
+        for number in range(PARTS):
+            left = self._keyed(0, number)
+            right = self._keyed(1, number)
+            for key, digest in left.items():
+                other = right.pop(key, None)
+                if other != digest:
+                    yield Pair(key, digest, other)
+            for key, digest in right.items():
+                yield Pair(key, None, digest)
+
+    def _keyed(self, side: int, number: int) -> dict[Key, bytes]:
+        keyed: dict[Key, bytes] = {}
+        for key, digest in self._sides[side].part(number):
+            if self._unique[side] and key in keyed:
+                raise ConfigurationError(
+                    f"{self._names[side]} has two rows with the key {', '.join(key)}: "
+                    "name more key columns"
+                )
+            keyed[key] = digest
+        return keyed
+
+    def __enter__(self) -> HashJoin:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._temporary.cleanup()
