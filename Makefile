@@ -1,4 +1,4 @@
-# make setup | demo | test | check | sim | faults | soak | bench | bench-servers | lock
+# make setup | demo | test | check | sim | faults | soak | bench | bench-servers | bench-compare | lock
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
 
-.PHONY: setup demo test check sim faults soak bench bench-servers lock clean
+.PHONY: setup demo test check sim faults soak bench bench-servers bench-compare lock clean
 
 setup: $(VENV)/.ready
 
@@ -53,6 +53,15 @@ bench-servers: setup $(VENV)/quix/.ready
 $(VENV)/quix/.ready:
 	$(PYTHON) -m venv $(VENV)/quix
 	$(VENV)/quix/bin/python -m pip install --quiet 'quixstreams>=3.20,<4'
+	@touch $@
+
+# Starts a PostgreSQL of its own; reladiff, a peer, is installed beside.
+bench-compare: setup $(VENV)/reladiff/.ready
+	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+$(VENV)/reladiff/.ready:
+	$(PYTHON) -m venv $(VENV)/reladiff
+	$(VENV)/reladiff/bin/python -m pip install --quiet 'reladiff[postgresql]==0.6.0'
 	@touch $@
 
 # Resolve again for Python 3.11 and newer; needs uv (pip install uv).

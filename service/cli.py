@@ -1,4 +1,4 @@
-"""The `synchroscope` command."""
+"""The `synchroscope` command; the work of each one is imported when it runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from service.cli_compare import compare
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
-from service.demo import DEFAULT_DATA, DemoOptions, run_demo
-from service.simulation import run_simulation
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
@@ -51,7 +49,6 @@ def cli() -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    default=DEFAULT_DATA,
     help="Folder of invoice CSV files; default: three days that come with the package.",
 )
 @click.option(
@@ -101,7 +98,7 @@ def cli() -> None:
     help="Write the report as JSON to this file.",
 )
 def demo(
-    data: Path,
+    data: Path | None,
     speed: float | None,
     duration: float | None,
     headless: bool,
@@ -117,10 +114,12 @@ def demo(
 
     Exit code: 0 all proven, 1 a divergence is open, 2 usage, 3 undecided.
     """
+    from service.demo import DEFAULT_DATA, DemoOptions, run_demo
+
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigurationError(f"--report: there is no folder {report.absolute().parent}")
     options = DemoOptions(
-        data=data,
+        data=DEFAULT_DATA if data is None else data,
         speed=speed,
         duration_seconds=duration,
         headless=headless,
@@ -150,6 +149,8 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     Exit code: 0 every property held, 1 one did not; the seed and the command that repeats it are
     printed.
     """
+    from service.simulation import run_simulation
+
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
 
 

@@ -15,6 +15,7 @@ from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import Record
 from synchroscope.replica import Replica
 from synchroscope.report import Request
+from synchroscope.sketch import Sketches, number_of, pack_numbers, to_bytes
 from synchroscope.view import View
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "digest-vectors.json"
@@ -68,6 +69,14 @@ def scenario() -> list[dict[str, Any]]:
     return [{"offset": 2 * index, "event": event} for index, event in enumerate(order)]
 
 
+def sketch(bits: int) -> Sketches:
+    """Return the sketches of the facts."""
+    sketches = Sketches(bits, is_empty=True)
+    hasher = Hasher()
+    sketches.change((aggregate_hash(*fact[:2]), hasher.fact(*fact)[0]) for fact in FACTS)
+    return sketches
+
+
 def make() -> dict[str, Any]:
     """Return all vectors."""
     plain, keyed = Hasher(), Hasher("blake2b-128", KEY)
@@ -110,6 +119,32 @@ def make() -> dict[str, Any]:
                 (0, "123e4567-e89b-12d3-a456-426614174000", 0),
                 (70_000, "00000000-0000-4000-8000-000000000001", 41),
             ]
+        ],
+        "sketches": [
+            {
+                "bits": bits,
+                "cells": size,
+                "buckets": buckets,
+                "base64": base64.b64encode(to_bytes(sketch(bits).cells(buckets, size))).decode(),
+            }
+            for bits, size, buckets in [
+                (0, 64, [0]),
+                (0, 8, [0]),
+                (4, 32, list(range(16))),
+                (12, 16, [aggregate_hash(*fact[:2]) >> 52 for fact in FACTS[:1]]),
+            ]
+        ],
+        "numbers": [
+            {
+                "bits": bits,
+                "aggregates": [list(fact[:2]) for fact in FACTS[:2]],
+                "base64": base64.b64encode(
+                    pack_numbers(
+                        [number_of(aggregate_hash(*fact[:2]), bits) for fact in FACTS[:2]], bits
+                    )
+                ).decode(),
+            }
+            for bits in (0, 8, 12)
         ],
         "table_of_facts": {
             "bits": 4,

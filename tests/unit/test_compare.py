@@ -31,7 +31,7 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 def sqlite(folder: Path, name: str, rows: Rows, columns: Sequence[str] = ("a", "b")) -> str:
     path = folder / f"{name}.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(f"CREATE TABLE t (id PRIMARY KEY, {', '.join(columns)})")
         marks = ", ".join("?" * (len(columns) + 1))
         connection.executemany(

@@ -13,7 +13,7 @@ import xxhash
 from synchroscope.digest import Hasher
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "digest-spec.md").read_text("utf-8")
-EXAMPLE = PAGE[PAGE.index("## 7.") : PAGE.index("## 8.")]
+EXAMPLE = PAGE[PAGE.index("## 8.") : PAGE.index("## 9.")]
 OLD = cbor2.dumps(["geographic", "user:17850", "country", "United Kingdom"])
 NEW = cbor2.dumps(["geographic", "user:17850", "country", "France"])
 AGGREGATE = cbor2.dumps(["geographic", "user:17850"])

@@ -100,6 +100,39 @@ def test_a_table_is_laid_out_like_this() -> None:
     assert sum(c[2] for c in columns) == vector["facts"]
 
 
+def number_of(kind: str, subject: str, bits: int) -> int:
+    return int(xxhash.xxh3_64(canonical([kind, subject])).intdigest()) >> (40 - bits)
+
+
+@pytest.mark.parametrize("vector", VECTORS["sketches"], ids=lambda v: f"{v['bits']}-{v['cells']}")
+def test_sketches_are_made_like_this(vector: dict[str, Any]) -> None:
+    bits, size = vector["bits"], vector["cells"]
+    cells = [[0, 0] for _ in range(size)]
+    for item in VECTORS["facts"]:
+        kind, subject = item["fact"][:2]
+        if bits and bucket_of(kind, subject, bits) not in vector["buckets"]:
+            continue
+        number = number_of(kind, subject, bits)
+        lane = lanes(canonical(item["fact"]))[0]
+        for place in range(4):
+            mixed = number * 0x9E3779B97F4A7C15 % WRAP
+            cell = (mixed >> (56 - 8 * place)) % (size // 4) * 4 + place
+            cells[cell][0] += lane
+            cells[cell][1] += lane * number
+    written = b"".join((one % WRAP).to_bytes(8, "big") for cell in cells for one in cell)
+
+    assert base64.b64encode(written).decode() == vector["base64"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["numbers"], ids=lambda v: str(v["bits"]))
+def test_numbers_are_written_like_this(vector: dict[str, Any]) -> None:
+    width = -(-(vector["bits"] + 24) // 8)
+    numbers = [number_of(*aggregate, vector["bits"]) for aggregate in vector["aggregates"]]
+
+    written = b"".join(number.to_bytes(width, "big") for number in numbers)
+    assert base64.b64encode(written).decode() == vector["base64"]
+
+
 class SecondReplica:
     """A replica in forty lines, by the rules of section 5; sums are rebuilt instead of kept."""
 

@@ -24,7 +24,7 @@ WORK_MEMORY = "64MB"
 _KEPT = "synchroscope.buckets"
 _MODULUS = 2**63
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
-_TEXT = frozenset({"text", "character varying", "character", "name"})
+_TEXT = frozenset({"text", "character varying", "name"})
 _AS_IT_IS = frozenset(
     {
         "numeric",

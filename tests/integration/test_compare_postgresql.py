@@ -1,0 +1,254 @@
+"""Tables in PostgreSQL: the buckets that differ are read alone, and lag is no difference."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+
+from service.cli import cli
+from synchroscope.errors import ConfigurationError
+from tests.postgresql import schema_name
+from tests.servers import postgresql_dsn
+from validator.compare.comparing import Comparison, Difference, Summary
+from validator.stores.opening import open_store
+
+ROWS = 3_000
+COLUMNS = "v text, n numeric, at timestamptz, f float8, j jsonb, t bool, p point"
+
+
+@pytest.fixture
+def schema() -> Iterator[str]:
+    with schema_name() as name, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+        yield name
+
+
+def execute(query: str) -> None:
+    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(query.encode())
+
+
+def fill(schema: str, name: str, key: str, columns: str = COLUMNS) -> None:
+    execute(f"CREATE TABLE {schema}.{name} (id {key} PRIMARY KEY, {columns})")
+    execute(
+        f"INSERT INTO {schema}.{name} SELECT i::text::{key}, 'text ' || i, i / 7.0, "
+        "'2026-01-01'::timestamptz + i * interval '1 s', i / 3.0, jsonb_build_object('a', i), "
+        f"CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END, point(i, 1) "
+        f"FROM generate_series(2, {2 * ROWS}, 2) i"
+    )
+
+
+def uri(schema: str, table: str) -> str:
+    return f"{postgresql_dsn()}?table={schema}.{table}"
+
+
+def compare(
+    schema: str, left: str = "a", right: str = "b", key: str = "id", **options: Any
+) -> tuple[list[Difference], Summary]:
+    comparison = Comparison(
+        lambda: open_store(uri(schema, left), [key]),
+        lambda: open_store(uri(schema, right), [key]),
+        **options,
+    )
+    return list(comparison.run()), comparison.summary
+
+
+def spoil(schema: str, table: str, rng: random.Random) -> dict[str, tuple[str, list[str]]]:
+    """Change, delete and add some rows; return what was done."""
+    must: dict[str, tuple[str, list[str]]] = {}
+    numbers = rng.sample(range(2, 2 * ROWS, 2), 60)
+    changes = {
+        "v": "v || 'x'",
+        "n": "n + 0.0000000001",
+        "at": "at + interval '1 us'",
+        "f": "f + 1",
+        "j": """j || '{"b": null}'""",
+        "t": "CASE WHEN t IS NULL THEN true END",
+        "p": "point(p[0], 2)",
+    }
+    for number in numbers[:40]:
+        names = sorted(rng.sample(sorted(changes), 2), key=list(changes).index)
+        done = ", ".join(f"{name} = {changes[name]}" for name in names)
+        execute(f"UPDATE {schema}.{table} SET {done} WHERE id::text = '{number}'")
+        must[str(number)] = ("changed", names)
+    for number in numbers[40:50]:
+        execute(f"DELETE FROM {schema}.{table} WHERE id::text = '{number}'")
+        must[str(number)] = ("missing", [])
+    for number in numbers[50:]:
+        execute(
+            f"INSERT INTO {schema}.{table} SELECT (id::text::int + 1)::text::{TYPES[table]}, v, n, "
+            f"at, f, j, t, p FROM {schema}.{table} WHERE id::text = '{number}'"
+        )
+        must[str(number + 1)] = ("extra", [])
+    return must
+
+
+TYPES = {"b": "bigint", "i": "integer", "s": "text", "u": "varchar(20)"}
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "method"),
+    [
+        ("bigint", "b", "bucket digests"),
+        ("bigint", "i", "bucket digests"),
+        ("text", "s", "bucket digests"),
+        ("text", "u", "bucket digests"),
+        ("bigint", "s", "all rows"),
+    ],
+)
+def test_exactly_the_rows_that_differ_are_named(
+    left: str, right: str, method: str, schema: str
+) -> None:
+    fill(schema, "a", left)
+    fill(schema, right, TYPES[right])
+    differences, summary = compare(schema, right=right)
+    assert differences == []
+    assert summary.method == method
+    assert summary.exit_code == 0
+
+    must = spoil(schema, right, random.Random(method + right))
+    differences, summary = compare(schema, right=right)
+
+    assert {d.key[0]: (d.kind, list(d.columns)) for d in differences} == must
+    assert summary.exit_code == 1
+    assert list(summary.rows) == [ROWS, ROWS]
+    if method == "bucket digests":
+        assert 0 < summary.buckets_differing <= 60
+
+
+def test_values_that_are_written_otherwise_are_the_same(schema: str) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int, n numeric(9, 2), f float8, j jsonb, v char(9))")
+    execute(f"CREATE TABLE {schema}.b (id bigint, n numeric, f float8, j jsonb, v text)")
+    execute(f"""INSERT INTO {schema}.a VALUES (1, 1.5, '-0', '{{"a": 1.0, "b": 2}}', 'x')""")
+    execute(f"""INSERT INTO {schema}.b VALUES (1, 1.50, 0, '{{"b": 2, "a": 1}}', 'x')""")
+
+    differences, summary = compare(schema)
+    assert [(d.key, d.columns) for d in differences] == [(("1",), ["v"])]  # char(9) is padded.
+    assert summary.method == "all rows"
+
+    for table in "ab":
+        execute(f"ALTER TABLE {schema}.{table} DROP COLUMN v")
+    differences, summary = compare(schema)
+    assert differences == []
+    assert summary.method == "bucket digests"
+
+
+def test_nothing_is_written_and_the_right_to_read_is_enough(schema: str) -> None:
+    fill(schema, "a", "bigint")
+    fill(schema, "b", "bigint")
+    execute(f"CREATE ROLE {schema} LOGIN CONNECTION LIMIT 8")
+    try:
+        execute(f"GRANT USAGE ON SCHEMA {schema} TO {schema}")
+        execute(f"GRANT SELECT ON {schema}.a, {schema}.b TO {schema}")
+        execute(f"ALTER ROLE {schema} SET default_transaction_read_only = on")
+        address = psycopg.conninfo.conninfo_to_dict(postgresql_dsn())
+        host = f"postgresql://{schema}@{address['host']}:{address['port']}/{address['dbname']}"
+        result = CliRunner().invoke(
+            cli,
+            ["compare", f"{host}?table={schema}.a", f"{host}?table={schema}.b", "--key", "id"],
+        )
+        assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    finally:
+        execute(f"DROP OWNED BY {schema}")
+        execute(f"DROP ROLE {schema}")
+
+
+def test_two_rows_of_one_key_are_an_error_where_they_are_seen(schema: str) -> None:
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table} (id int NOT NULL, v int)")
+        execute(f"INSERT INTO {schema}.{table} VALUES (1, 1), (1, 2)")
+    execute(f"INSERT INTO {schema}.a VALUES (1, 3)")
+    with pytest.raises(ConfigurationError, match="two rows with the key 1"):
+        compare(schema)
+
+
+def test_rows_without_a_key_are_counted_and_leave_it_undecided(schema: str) -> None:
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table} (id int, v int)")
+        execute(f"INSERT INTO {schema}.{table} VALUES (1, 1), (NULL, 2)")
+
+    _, summary = compare(schema)
+
+    assert (summary.keyless, summary.exit_code) == ([1, 1], 3)
+
+
+class Replication:
+    """Updates a table, and does the same to another one `lag_seconds` later, until stopped."""
+
+    def __init__(self, schema: str, rate: float, lag_seconds: float, keys: int) -> None:
+        self._schema, self._rate, self._lag_seconds, self._keys = schema, rate, lag_seconds, keys
+        self._stopped = threading.Event()
+        self._done = threading.Thread(target=self._run)
+        self.updates = 0
+
+    def _run(self) -> None:
+        rng = random.Random(7)
+        waiting: deque[tuple[float, bytes]] = deque()
+        with closing(psycopg.connect(postgresql_dsn(), autocommit=True)) as connection:
+            following = time.monotonic()
+            while not self._stopped.is_set() or waiting:
+                now = time.monotonic()
+                while waiting and waiting[0][0] <= now:
+                    connection.execute(waiting.popleft()[1])
+                if self._stopped.is_set() or now < following:
+                    time.sleep(0.0005)
+                    continue
+                following += 1 / self._rate
+                self.updates += 1
+                key, value = 2 * rng.randint(1, self._keys), rng.random()
+                change = f"SET v = '{value}', n = {value} WHERE id = {key}"
+                if rng.random() < 0.1:  # It leaves, and comes back with a later update.
+                    change = ""
+                for table in "ab":
+                    query = f"UPDATE {self._schema}.{table} {change}"
+                    if not change:
+                        query = f"DELETE FROM {self._schema}.{table} WHERE id = {key}"
+                    if table == "a":
+                        connection.execute(query.encode())
+                    else:
+                        waiting.append((time.monotonic() + self._lag_seconds, query.encode()))
+
+    def __enter__(self) -> Replication:
+        self._done.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._done.join()
+
+
+def test_tables_a_second_apart_under_updates_do_not_differ_but_what_was_lost_does(
+    schema: str,
+) -> None:
+    fill(schema, "a", "bigint")
+    fill(schema, "b", "bigint")
+    execute(f"ANALYZE {schema}.a, {schema}.b")
+    arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id", "--output", "json"]
+    with Replication(schema, rate=500.0, lag_seconds=1.0, keys=ROWS * 9 // 10) as replication:
+        for _ in range(3):
+            result = CliRunner().invoke(cli, [*arguments, "--settle", "4"])
+            assert (result.stdout, result.exit_code) == ("", 0), result.stderr
+        assert "only lagged" in result.stderr
+        lost = [2 * (ROWS - number) for number in range(3)]
+        execute(f"UPDATE {schema}.b SET v = 'lost' WHERE id = {lost[0]}")
+        execute(f"DELETE FROM {schema}.b WHERE id = {lost[1]}")
+        execute(f"DELETE FROM {schema}.a WHERE id = {lost[2]}")
+        result = CliRunner().invoke(cli, [*arguments, "--settle", "4"])
+
+    assert result.exit_code == 1
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"key": str(lost[2]), "kind": "extra", "columns": []},
+        {"key": str(lost[1]), "kind": "missing", "columns": []},
+        {"key": str(lost[0]), "kind": "changed", "columns": ["v"]},
+    ]
+    assert replication.updates > 1_000
