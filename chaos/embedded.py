@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from chaos.crashing import CrashingLog
-from chaos.drawing import draw_settings
+from chaos.drawing import Settings, draw_settings
 from chaos.faults import Injected
 from chaos.saboteur import Saboteur
 from chaos.world import CALM_ROUNDS, World, topics
@@ -23,13 +23,19 @@ from validator.watch import Judged
 
 
 class EmbeddedWorld(World):
-    """One relay, one validator, and a projector and a storage for each replica."""
+    """One relay, one validator, and a projector and a storage for each replica.
+
+    Parameters
+    ----------
+    seed: Decides about everything.
+    settings: The world as a whole; by default the seed decides about that, too.
+    """
 
     mode = "embedded"
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, settings: Settings | None = None) -> None:
         rng = random.Random(seed)
-        settings = draw_settings(rng)
+        settings = draw_settings(rng) if settings is None else settings
         super().__init__(seed, rng, settings, MemoryLog(topics(settings)))
         self._durable = {name: durable for name, _, durable in settings.replicas}
         self._storages = {name: MemoryStorage() for name in self.views}
