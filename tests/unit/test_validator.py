@@ -14,8 +14,15 @@ from msgspec.structs import replace
 
 from synchroscope.digest import aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
-from synchroscope.ports import EVENTS, REPORTS, STATE, Record
-from synchroscope.report import Explanation, Note, Report, Request
+from synchroscope.ports import EVENTS, REPORTS, STATE, NewRecord, Record
+from synchroscope.report import (
+    Explanation,
+    Note,
+    Report,
+    Request,
+    decode_message,
+    encode_message,
+)
 from synchroscope.view import View
 from tests.builders import event, update
 from tests.validation_world import REPLICA, VIEW, World
@@ -651,3 +658,26 @@ def test_a_clock_that_was_set_back_takes_consistent_away_until_the_next_comparis
 
     w.run()
     assert w.verdict() == "CONSISTENT"
+
+
+@pytest.mark.parametrize(("later_seconds", "is_reset"), [(-0.5, False), (0.5, True)])
+def test_an_older_position_counts_only_if_it_was_said_after_the_newer_one(
+    later_seconds: float, is_reset: bool
+) -> None:
+    """Said before, it is late words of a process that lost its place; after, storage fell back."""
+    w = world()
+    [*_, record] = w.log.read(REPORTS, 0, 0, 10**6).records
+    old = decode_message(record.value)
+    assert isinstance(old, Report)
+    w.write("1", limit=8)
+    w.run()
+    [*_, record] = w.log.read(REPORTS, 0, 0, 10**6).records
+    new = decode_message(record.value)
+    assert isinstance(new, Report)
+    settled = w.validator.settled_total()
+    words = encode_message(replace(old, at=new.at + later_seconds))
+
+    w.log.append([NewRecord(REPORTS, 0, b"", words)], w.now)
+    w.validator.step(w.now)
+
+    assert (w.validator.settled_total() < settled) is is_reset
