@@ -203,6 +203,7 @@ def _store_report(
             for result in ("agrees", "lagging", "wrong", "unclear", "unknown")
         },
         "rows_read": checker.rows_read,
+        "rows_without_key": checker.keyless,
         "walks": walk.whole,
         "walk_rows": walk.last_rows,
         "walk_age_seconds": None if walk.finished_at is None else round(now - walk.finished_at, 3),

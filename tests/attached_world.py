@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from synchroscope.errors import UnavailableError
+from synchroscope.errors import SynchroscopeError, UnavailableError
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
 from validator.attached.port import MemoryTopic
@@ -35,6 +35,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.is_away = False
+        self.broken: SynchroscopeError | None = None
+        self.without_key = 0
         self.reads = 0
 
     def columns(self) -> list[str] | None:
@@ -56,6 +58,11 @@ class MemoryStore:
     def _ask(self) -> None:
         if self.is_away:
             raise UnavailableError("memory", "is away")
+        if self.broken is not None:
+            raise self.broken
+
+    def keyless(self) -> int:
+        return self.without_key
 
     def close(self) -> None:
         """Nothing is held."""

@@ -20,7 +20,12 @@ import redis
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from synchroscope.errors import ConfigurationError, UnavailableError
+from synchroscope.errors import (
+    ConfigurationError,
+    StorageError,
+    SynchroscopeError,
+    UnavailableError,
+)
 from tests.postgresql import schema_name
 from tests.redis import redis_prefix
 from tests.servers import postgresql_dsn, redis_url
@@ -482,3 +487,55 @@ def test_a_csv_file_that_changes_under_the_comparison_is_refused(tmp_path: Path)
     path.write_text("id,a\n1,2\n3,4\n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match="was changed"):
         store.fetch([("1",)])
+
+
+def test_an_lmdb_that_breaks_or_is_replaced_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    def fill(folder: str, value: int) -> Path:
+        environment = lmdb.open(str(tmp_path / folder), map_size=1 << 24)
+        with closing(environment), environment.begin(write=True) as transaction:
+            for number in range(2_000):
+                row = json.dumps({"a": value, "b": "x" * 100}).encode()
+                transaction.put(f"{number:05}".encode(), row)
+        return tmp_path / folder / "data.mdb"
+
+    file, other = fill("rows", 1), fill("other", 2)
+    whole = file.read_bytes()
+    with closing(LmdbStore(f"lmdb://{tmp_path}/rows", ["id"])) as store:
+        assert store.fetch([("00005",)])["00005",]["a"] == 1
+        with file.open("r+b") as opened:
+            opened.truncate(len(whole) // 2)
+        for act in (lambda: store.scan(None, 5_000), lambda: store.fetch([("01999",)])):
+            with pytest.raises(StorageError, match="cut off"):
+                act()
+        file.write_bytes(whole)
+        assert len(walk(store, 500)) == 2_000
+        file.unlink()
+        with pytest.raises(SynchroscopeError, match="rows"):
+            store.scan(None, 10)
+        other.rename(file)
+        assert store.fetch([("00005",)])["00005",]["a"] == 2
+
+
+def test_a_sqlite_file_that_breaks_or_is_replaced_while_it_is_open_is_noticed(
+    tmp_path: Path,
+) -> None:
+    def fill(name: str, value: int) -> Path:
+        with closing(sqlite3.connect(tmp_path / name)) as connection, connection:
+            connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, v)")
+            connection.executemany("INSERT INTO rows VALUES (?, ?)", [(n, value) for n in range(9)])
+        return tmp_path / name
+
+    file, other = fill("rows.db", 1), fill("other.db", 2)
+    whole = file.read_bytes()
+    with closing(open_store(f"sqlite://{file}?table=rows", ["id"])) as store:
+        assert store.fetch([("5",)]) == {("5",): {"v": 1}}
+        file.write_bytes(b"garbage " * 1_000)
+        with pytest.raises(ConfigurationError, match="is it a SQLite file"):
+            store.scan(None, 10)
+        file.write_bytes(whole)
+        assert len(walk(store)) == 9
+        file.unlink()
+        with pytest.raises(ConfigurationError, match="cannot be opened"):
+            store.scan(None, 10)
+        other.rename(file)
+        assert store.fetch([("5",)]) == {("5",): {"v": 2}}

@@ -160,11 +160,6 @@ DIVIDED_MUTATIONS = {
         "                applied.clear()",
         "                pass",
     ),
-    "the validator believes words that came late": (
-        "validator/validator.py",
-        "if report.at < watch.spoken_at.get(note.partition, report.at):",
-        "if False:",
-    ),
     "the validator never accepts an older life": (
         "validator/validator.py",
         "if abs(now - watch.reported_at) <= self._evidence_limit_seconds:",
@@ -204,6 +199,16 @@ DIVIDED_MUTATIONS = {
         "chaos/remote_log.py",
         "return self._epochs[writer] != epoch",
         "return False",
+    ),
+}
+
+
+#: Noticed where divided worlds have somebody who orders repairs.
+DIVIDED_REPAIR_MUTATIONS = {
+    "the validator believes words that came late": (
+        "validator/validator.py",
+        "if report.at < watch.spoken_at.get(note.partition, report.at):",
+        "if False:",
     ),
 }
 
@@ -260,12 +265,24 @@ REPAIR_MUTATIONS = {
 @pytest.mark.parametrize("name", REPAIR_MUTATIONS)
 @pytest.mark.parametrize("mode", ["embedded"])
 def test_the_simulator_with_repairs_notices_when(name: str, mode: str, tmp_path: Path) -> None:
-    check(*REPAIR_MUTATIONS[name], mode, tmp_path, repair=True)
+    check(*REPAIR_MUTATIONS[name], mode, tmp_path, repair=True, seeds=REPAIR_SEEDS)
+
+
+@pytest.mark.parametrize("name", DIVIDED_REPAIR_MUTATIONS)
+def test_the_simulator_of_divided_worlds_with_repairs_notices_when(
+    name: str, tmp_path: Path
+) -> None:
+    check(*DIVIDED_REPAIR_MUTATIONS[name], "divided", tmp_path, repair=True, seeds=SEEDS)
 
 
 def test_every_mutation_fits_the_code() -> None:
     """Told in a second, not after all the others have run."""
-    everyone = {**MUTATIONS, **DIVIDED_MUTATIONS, **REPAIR_MUTATIONS}
+    everyone = {
+        **MUTATIONS,
+        **DIVIDED_MUTATIONS,
+        **DIVIDED_REPAIR_MUTATIONS,
+        **REPAIR_MUTATIONS,
+    }
     unfit = [
         name
         for name, (file, before, _after) in everyone.items()
@@ -285,7 +302,14 @@ def test_the_simulator_of_divided_worlds_notices_when(name: str, tmp_path: Path)
 
 
 def check(
-    file: str, before: str, after: str, mode: str, tmp_path: Path, *, repair: bool = False
+    file: str,
+    before: str,
+    after: str,
+    mode: str,
+    tmp_path: Path,
+    *,
+    repair: bool = False,
+    seeds: int = SEEDS,
 ) -> None:
     for room in ROOMS:
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
@@ -293,7 +317,6 @@ def check(
     assert source.count(before) == 1, "the mutation no longer fits the code: mend this test"
     (tmp_path / file).write_text(source.replace(before, after), encoding="utf-8")
 
-    seeds = REPAIR_SEEDS if repair else SEEDS
     program = (
         "from chaos.simulator import simulate\n"
         f"for seed in range({seeds}): simulate(seed, {mode!r}, repair={repair})\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from synchroscope.errors import ConfigurationError
+from synchroscope.errors import ConfigurationError, StorageError, SynchroscopeError
 from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
 from validator.attached.reference import KeyedReference
@@ -124,6 +124,34 @@ def test_a_store_that_is_away_is_unknown_and_nothing_is_found(world: AttachedWor
     assert world.news == []
     world.store.is_away = False
     world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+@pytest.mark.parametrize("error", [StorageError("broken"), ConfigurationError("no such table")])
+def test_a_store_that_breaks_later_is_unknown_and_one_that_never_worked_is_an_error(
+    world: AttachedWorld, tmp_path: Path, error: SynchroscopeError
+) -> None:
+    world.run(20.0)
+    world.store.broken = error
+    world.run(20.0)
+    assert world.verdict() == ("UNKNOWN", str(error))
+    assert world.news == []
+    world.store.broken = None
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+    world = AttachedWorld(tmp_path / "another")
+    world.store.broken = error
+    with pytest.raises(type(error), match=str(error)):
+        world.run(20.0)
+
+
+def test_rows_that_no_key_tells_leave_a_store_unknown(world: AttachedWorld) -> None:
+    world.store.without_key = 2
+    world.run(20.0)
+    assert world.verdict() == ("UNKNOWN", "2 rows have no key (NULL)")
+    world.store.without_key = 0
+    world.run(40.0)
     assert world.verdict()[0] == "CONSISTENT"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from synchroscope.errors import UnavailableError
+from synchroscope.errors import SynchroscopeError, UnavailableError
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
@@ -78,6 +78,8 @@ class StoreChecker:
         self.counts: Counter[str] = Counter()
         self.frontier: dict[int, tuple[int, float]] = {}
         self.unavailable = ""
+        self.keyless = 0
+        """Rows of the store that no key tells, when the last walk ended."""
         self._number = number
         self._source = RowSource(store, number, reader, reference)
         self._reader = reader
@@ -90,6 +92,7 @@ class StoreChecker:
         self._away_until = 0.0
         self._committed: deque[tuple[float, Positions]] = deque(maxlen=1_000)
         self._is_recalled = False
+        self._is_read = False
         self._sampled_at = float("-inf")
         self._recent: deque[bytes] = deque(maxlen=SAMPLE_KEYS)
 
@@ -115,7 +118,10 @@ class StoreChecker:
             self._ask_group(log, now)
             done += self._read(log, lower, limit, now)
             self.unavailable = ""
-        except UnavailableError as error:
+        except SynchroscopeError as error:
+            # A wrong setting shows at the first look; what comes later is damage, and may pass.
+            if not (self._is_read or isinstance(error, UnavailableError)):
+                raise
             self.unavailable = str(error)
             self._away_until = now + AWAY_SECONDS
             self.walk.is_whole = False
@@ -147,13 +153,14 @@ class StoreChecker:
             if keys:
                 rows = self._source.fetch(list(keys))
             walked = self._walk_on(max(limit - len(keys), 1), now)
-        except UnavailableError:
+        except SynchroscopeError:
             self.schedule.drop(due)
             for key in suspects:
                 suspect = self.suspects.get(key)
                 if suspect is not None:
                     self.suspects.again(suspect, now)
             raise
+        self._is_read = True
         self._tokens -= len(keys) + len(walked)
         if not rows and not walked:
             return 0
@@ -207,6 +214,7 @@ class StoreChecker:
             return {}  # What is judged first need not be read twice, and belongs to the walk.
         if walk.phase == "items":
             return self._source.walk_items(walk, limit)
+        self.keyless = self._source.keyless()
         walk.end()
         self._reporter.walked(walk, now)
         return {}

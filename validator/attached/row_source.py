@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from validator.attached.comparison import NOTHING_SEEN
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.walk import Walk
+from validator.stores.digesting import Keyless
 from validator.stores.port import ForeignStore, Key
 
 
@@ -74,6 +76,12 @@ class RowSource:
         seen = self._reference.seen(self._number, mine)
         left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != walk.number]
         return self.fetch(left) if left else {}
+
+    def keyless(self) -> int:
+        """Return how many rows cannot be met, because a column of their key is NULL."""
+        if not hasattr(self._store, "keyless"):
+            return 0
+        return cast(Keyless, self._store).keyless()
 
     def close(self) -> None:
         """Close the store."""

@@ -208,6 +208,9 @@ class AttachedValidator:
         age = now - walk.finished_at
         if age > settings.walk_limit_seconds:
             return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
+        # 6. There is what cannot be looked at.
+        if checker.keyless:
+            return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
         return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import lmdb
 import msgspec
 
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
+from validator.stores.file_identity import FileIdentity
 from validator.stores.key_template import KeyTemplate
 from validator.stores.port import Key, Page, Row
 
@@ -65,21 +66,37 @@ class LmdbStore:
         self._wanted = None if columns is None else list(columns)
         if not path.exists():
             raise ConfigurationError(f"{self.name}: there is no such file or folder")
+        self._path = path
+        self._database_name = options.get("database")
+        self._open()
+
+    def _open(self) -> None:
+        path = self._path
         try:
+            self._file = FileIdentity(path / "data.mdb" if path.is_dir() else path)
             self._environment = lmdb.open(
                 str(path), readonly=True, subdir=path.is_dir(), max_dbs=16, create=False
             )
         except (lmdb.Error, OSError) as error:
             raise self._failure(error) from error
         try:
-            name = options["database"].encode() if "database" in options else None
+            name = None if self._database_name is None else self._database_name.encode()
             self._database = self._environment.open_db(name, create=False)
         except lmdb.NotFoundError:
             self.close()
-            raise ConfigurationError(f"{self.name} has no database {options['database']}") from None
+            raise ConfigurationError(f"{self.name} has no database {self._database_name}") from None
         except lmdb.Error as error:
             self.close()
             raise self._failure(error) from error
+
+    def _check_file(self) -> None:
+        """See that the file is there and whole: reading past its end would end the process."""
+        if not self._file.is_same():
+            self.close()
+            self._open()
+        pages = self._environment.info()["last_pgno"] + 1
+        if self._file.size_bytes() < pages * self._environment.stat()["psize"]:
+            raise StorageError(f"{self.name}: was cut off: put a whole copy in its place")
 
     def columns(self) -> list[str] | None:
         """Return the columns that were asked for; None: each row has its own."""
@@ -90,6 +107,7 @@ class LmdbStore:
         rows: list[tuple[Key, Row]] = []
         last = b""
         try:
+            self._check_file()
             with self._environment.begin(db=self._database) as transaction:
                 place = transaction.cursor()
                 if cursor is None:
@@ -117,6 +135,7 @@ class LmdbStore:
         """Return the rows of these keys, all of one moment."""
         rows: dict[Key, Row] = {}
         try:
+            self._check_file()
             with self._environment.begin(db=self._database) as transaction:
                 for key in keys:
                     data = transaction.get(self._name_of(key).encode())

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.file_identity import FileIdentity
 from validator.stores.port import Key, Page, Row, key_text
 
 BUSY_SECONDS = 5.0
@@ -50,14 +51,22 @@ class SqliteStore:
         self._table = _quoted(table)
         if not path.is_file():
             raise ConfigurationError(f"{self.name}: no such file")
-        self._connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_SECONDS
-        )
+        self._path = path
+        self._connect()
         try:
             self._columns = self._describe(table, columns)
         except BaseException:
             self.close()
             raise
+
+    def _connect(self) -> None:
+        try:
+            self._file = FileIdentity(self._path)
+            self._connection = sqlite3.connect(
+                f"file:{quote(str(self._path))}?mode=ro", uri=True, timeout=BUSY_SECONDS
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(f"{self.name}: cannot be opened ({error})") from error
 
     def _describe(self, table: str, wanted: Sequence[str] | None) -> list[str]:
         rows = self._query("SELECT name FROM pragma_table_xinfo(?)", [table])
@@ -73,6 +82,9 @@ class SqliteStore:
         return others if wanted is None else list(wanted)
 
     def _query(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if not self._file.is_same():  # Another file has its name, or none.
+            self.close()
+            self._connect()
         try:
             return self._connection.execute(query, parameters).fetchall()
         except sqlite3.OperationalError as error:
