@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 import msgspec
 from msgspec import Struct
-from rich.console import Console
-from rich.markup import escape
-from rich.status import Status
 
 from validator.compare.comparing import Comparison, Difference, Summary
 from validator.stores.opening import open_store
@@ -35,26 +33,34 @@ class CompareOptions(Struct, frozen=True):
 def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
     """Compare, print, and return the exit code."""
     out = sys.stdout if out is None else out
-    console = Console(stderr=True, highlight=False)
     comparison = Comparison(
         lambda: open_store(options.left, options.key, options.columns),
         lambda: open_store(options.right, options.key, options.columns),
         columns=options.columns,
         settle_seconds=options.settle_seconds,
     )
-    with console.status("opening both stores") as status:
-        if console.is_terminal:
-            comparison.follow(lambda what, done, total: _show(status, what, done, total))
+    line = json_line if options.as_json else text_line
+    is_watched = sys.stderr.isatty()
+    with watched(comparison) if is_watched else nullcontext():
         for difference in comparison.run():
-            line = json_line if options.as_json else text_line
-            print(line(difference, options.show_values), file=out, flush=console.is_terminal)
-    console.print(escape(sentence(comparison.summary)), soft_wrap=True)
+            print(line(difference, options.show_values), file=out, flush=is_watched)
+    print(sentence(comparison.summary), file=sys.stderr)
     return comparison.summary.exit_code
 
 
-def _show(status: Status, what: str, done: int, total: int) -> None:
-    share = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
-    status.update(f"{what}{share}")
+@contextmanager
+def watched(comparison: Comparison) -> Iterator[None]:
+    """Show on the terminal how far it is."""
+    from rich.console import Console  # A tenth of a second that who is not there need not wait.
+
+    with Console(stderr=True).status("opening both stores") as status:
+
+        def show(what: str, done: int, total: int) -> None:
+            share = f" {done:,} of {total:,}" if total else f" {done:,}" if done else ""
+            status.update(f"{what}{share}")
+
+        comparison.follow(show)
+        yield
 
 
 def key_form(key: Key) -> str | list[str]:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from service.cli import cli
 from validator.compare import spill
 from validator.compare.comparing import Comparison, Difference
-from validator.compare.narrowing import sizes
+from validator.compare.narrowing import bits_for
 from validator.compare.row_equality import Equality
 from validator.compare.spill import HashJoin
 from validator.stores.opening import open_store
@@ -268,7 +268,7 @@ def test_other_columns_do_not_matter_where_some_are_named(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1_000, 10**6, 10**8, 10**12])
-def test_buckets_fit_the_rows_and_stay_few(rows: int) -> None:
-    bits, group_bits = sizes(rows)
+def test_buckets_hold_about_as_many_rows_as_wanted(rows: int) -> None:
+    bits = bits_for(rows, 256)
 
-    assert 0 < group_bits < bits <= 20
+    assert bits == 4 or 128 <= rows >> bits < 512

@@ -85,17 +85,19 @@ class _Seat:
 
     def __init__(self, open_it: Callable[[], ForeignStore]) -> None:
         self.worker = ThreadPoolExecutor(1)
-        try:
-            self.store = self.worker.submit(open_it).result()
-        except BaseException:
-            self.worker.shutdown()
-            raise
+        self._opening = self.worker.submit(open_it)
+
+    @property
+    def store(self) -> ForeignStore:
+        """The store, once it is open."""
+        return self._opening.result()
 
     def do(self, act: Callable[[ForeignStore], _Answer]) -> _Answer:
         return self.worker.submit(act, self.store).result()
 
     def close(self) -> None:
-        self.worker.submit(self.store.close)
+        if self._opening.exception() is None:
+            self.worker.submit(self.store.close)
         self.worker.shutdown()
 
 
@@ -192,14 +194,15 @@ class Comparison:
             self._progress("summing up both tables", 0, 0)
             buckets = narrowing.differing_buckets()
             summary.rows = narrowing.rows_read
-            summary.buckets, summary.buckets_differing = narrowing.buckets_total, len(buckets)
+            summary.buckets = narrowing.buckets_total
+            summary.buckets_differing = narrowing.buckets_differing
 
             def read(number: int) -> None:
                 side = (join.left, join.right)[number]
                 for key, digest in narrowing.rows(number, buckets):
                     side.add(key, digest)
 
-            if buckets:
+            if buckets.numbers:
                 self._progress("reading the buckets that differ", 0, 0)
                 for reading in [seat.worker.submit(read, n) for n, seat in enumerate(seats)]:
                     reading.result()
@@ -314,7 +317,8 @@ def _columns(
     """Return the columns that count; None: whatever a row has. Raises where that is not clear."""
     if wanted is not None:
         return list(wanted)
-    names = [seat.do(lambda store: store.columns()) for seat in seats]
+    asked = [seat.worker.submit(seat.store.columns) for seat in seats]
+    names = [one.result() for one in asked]
     if names[0] is None or names[1] is None:
         return names[0] if names[1] is None else names[1]
     if set(names[0]) != set(names[1]):

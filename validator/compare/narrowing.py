@@ -1,35 +1,38 @@
-"""Which rows have to be read? Where both stores sum up buckets themselves: those that differ."""
+"""Which rows have to be read? Where both stores sum up buckets themselves: those that differ.
+
+One reading of each table sums up buckets of some hundred rows. Where few of them differ, their rows
+are read; where many do, those are summed up once more, in buckets of some rows each.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from validator.stores.digesting import SUM_BYTES, BucketDigests
+from validator.stores.digesting import SUM_BYTES, BucketDigests, Buckets, Sums
 from validator.stores.port import Key
 
-ROWS_PER_BUCKET = 16
-"""More of them move fewer digests and more rows."""
-MAXIMUM_BUCKET_BITS = 20
-BUCKETS_PER_GROUP_BITS = 4
-MINIMUM_GROUP_BITS = 4
-_SUM = np.dtype([("sum", ">i8"), ("rows", ">i4")])
-assert _SUM.itemsize == SUM_BYTES
-_MODULUS = np.uint64(2**63)
+ROWS_PER_BUCKET = 256
+"""Of the first reading. More of them move fewer digests then, and more rows later."""
+ROWS_PER_SMALL_BUCKET = 16
+ROWS_AT_ONCE = 20_000
+"""Where so many rows lie in buckets that differ, these are summed up in smaller ones first."""
+MINIMUM_BITS, MAXIMUM_BITS, MAXIMUM_SMALL_BITS = 4, 16, 22
+_SUM = struct.Struct(">iq")
+assert _SUM.size == SUM_BYTES
+_MODULUS = 2**63
+_Answer = TypeVar("_Answer")
 
 
-def sizes(rows: int) -> tuple[int, int]:
-    """Return bits of buckets and of groups for about so many rows.
+def bits_for(rows: int, rows_per_bucket: int) -> int:
+    """Return how many bits tell buckets of about so many rows.
 
-    >>> sizes(1_000_000), sizes(100), sizes(10**9)
-    ((16, 12), (8, 4), (20, 16))
+    >>> bits_for(1_000_000, 256), bits_for(1_000_000, 16), bits_for(10, 16)
+    (12, 16, 4)
     """
-    wanted = max(rows // ROWS_PER_BUCKET, 1).bit_length()
-    bits = min(max(wanted, MINIMUM_GROUP_BITS + BUCKETS_PER_GROUP_BITS), MAXIMUM_BUCKET_BITS)
-    return bits, bits - BUCKETS_PER_GROUP_BITS
+    return max((rows // rows_per_bucket).bit_length(), MINIMUM_BITS)
 
 
 class Narrowing:
@@ -50,34 +53,39 @@ class Narrowing:
         self.buckets_differing = 0
         self.buckets_total = 0
 
-    def _both(self, act: Callable[[BucketDigests], bytes]) -> list[NDArray[np.void]]:
+    def _both(self, act: Callable[[BucketDigests], _Answer]) -> list[_Answer]:
         asked = [
             worker.submit(act, side)
             for worker, side in zip(self._workers, self._sides, strict=True)
         ]
-        return [np.frombuffer(one.result(), _SUM) for one in asked]
+        return [one.result() for one in asked]
 
-    def differing_buckets(self) -> list[int]:
-        """Return the buckets whose digests differ, after one reading of each table."""
-        rows = max(side.estimate() for side in self._sides)
-        bucket_bits, group_bits = sizes(rows)
-        self.buckets_total = 1 << bucket_bits
-        left, right = self._both(lambda side: side.sum_up(bucket_bits, group_bits))
-        self.rows_read = [int(one["rows"].sum(dtype=np.int64)) for one in (left, right)]
-        groups = np.flatnonzero(_differ(left, right))
-        if not len(groups):
-            return []
-        asked = groups.tolist()
-        left, right = self._both(lambda side: side.buckets(asked))
-        below = np.arange(1 << (bucket_bits - group_bits))
-        numbers = ((groups[:, None] << (bucket_bits - group_bits)) + below).ravel()
-        found: list[int] = numbers[_differ(left, right)].tolist()
-        self.buckets_differing = len(found)
+    def differing_buckets(self) -> Buckets:
+        """Return the buckets whose digests differ."""
+        rows = max(self._both(lambda side: side.estimate()))
+        bits = min(bits_for(rows, ROWS_PER_BUCKET), MAXIMUM_BITS)
+        found = self._differing(Buckets(bits), bits)
+        rows = max(self.rows_read)
+        expected = rows * len(found.numbers or ()) >> bits
+        small = min(bits_for(rows, ROWS_PER_SMALL_BUCKET), MAXIMUM_SMALL_BITS)
+        if expected > ROWS_AT_ONCE and small > bits:
+            found = self._differing(found, small)
+        self.buckets_differing = len(found.numbers or ())
+        self.buckets_total = 1 << found.bits
         return found
 
-    def rows(self, side: int, buckets: Sequence[int]) -> Iterator[tuple[Key, bytes]]:
+    def _differing(self, within: Buckets, bits: int) -> Buckets:
+        left, right = self._both(lambda side: side.sums(within, bits))
+        if within.numbers is None:
+            self.rows_read = [left.rows, right.rows]
+        mine, other = _by_bucket(left), _by_bucket(right)
+        different = [number for number, total in mine.items() if other.get(number, 0) != total]
+        different += [number for number, total in other.items() if total and number not in mine]
+        return Buckets(bits, sorted(different))
+
+    def rows(self, side: int, within: Buckets) -> Iterator[tuple[Key, bytes]]:
         """Return key and digest of a side's rows in these buckets."""
-        return self._sides[side].rows(buckets)
+        return self._sides[side].rows(within)
 
     def close(self) -> None:
         """Release both snapshots."""
@@ -85,8 +93,6 @@ class Narrowing:
             side.close()
 
 
-def _differ(left: NDArray[np.void], right: NDArray[np.void]) -> NDArray[np.bool_]:
+def _by_bucket(sums: Sums) -> dict[int, int]:
     # Remainders have the sign of the sum: -1 and 2^63 - 1 are one number.
-    sums = [one["sum"].astype(np.int64).view(np.uint64) % _MODULUS for one in (left, right)]
-    different: NDArray[np.bool_] = (sums[0] != sums[1]) | (left["rows"] != right["rows"])
-    return different
+    return {number: total % _MODULUS for number, total in _SUM.iter_unpack(sums.data)}

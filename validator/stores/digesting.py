@@ -9,17 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from validator.stores.port import Key
 
 SUM_BYTES = 12
-"""A bucket's digest: 8 bytes sum of its rows' hashes, 4 bytes count of rows; big-endian."""
+"""A bucket's digest: 4 bytes its number, 8 bytes the sum of its rows' hashes; big-endian."""
+
+
+class Buckets(Struct, frozen=True):
+    """Some buckets: those whose low `bits` of the key's hash are one of `numbers`; None: all."""
+
+    bits: int
+    numbers: Sequence[int] | None = None
+
+
+class Sums(Struct, frozen=True):
+    """Digests of buckets that have rows, `SUM_BYTES` each in any order, and how many rows."""
+
+    data: bytes
+    rows: int
 
 
 class BucketDigests(Protocol):
     """Digests of one table at one moment: every answer is of the same snapshot.
 
-    A row's bucket is given by a hash of its key, its digest by a hash of all of it. The sum of the
-    rows' hashes is the bucket's, so that two rows never cancel each other.
+    A row's bucket is the low bits of a hash of its key, its digest a hash of all of it. The sum of
+    the rows' hashes (mod 2^63) is the bucket's, so that two rows never cancel each other.
     """
 
     def dialect(self) -> str:
@@ -30,18 +46,11 @@ class BucketDigests(Protocol):
         """Return about how many rows there are, without counting them."""
         ...
 
-    def sum_up(self, bucket_bits: int, group_bits: int) -> bytes:
-        """Read all rows, keep the digests of 2^bucket_bits buckets, return those of 2^group_bits.
-
-        A group is that many neighbouring buckets; `SUM_BYTES` each, in order.
-        """
+    def sums(self, within: Buckets, bits: int) -> Sums:
+        """Return the digests of all buckets of `bits` bits within some of fewer bits."""
         ...
 
-    def buckets(self, groups: Sequence[int]) -> bytes:
-        """Return the digests of all buckets of these groups, in order."""
-        ...
-
-    def rows(self, buckets: Sequence[int]) -> Iterator[tuple[Key, bytes]]:
+    def rows(self, within: Buckets) -> Iterator[tuple[Key, bytes]]:
         """Return key and digest of all rows in these buckets."""
         ...
 

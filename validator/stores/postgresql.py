@@ -73,20 +73,27 @@ class PostgresqlStore:
     # -- the connection --------------------------------------------------------------------------
 
     def digests(self) -> PostgresqlDigests:
-        """Begin a snapshot in which buckets of rows are summed, on a connection of its own."""
-        self._do(lambda connection: None)
+        """Begin a snapshot in which buckets of rows are summed; the connection goes with it."""
 
-        def begin(_: psycopg.Connection[tuple[Any, ...]]) -> PostgresqlDigests:
+        def begin(connection: psycopg.Connection[tuple[Any, ...]]) -> PostgresqlDigests:
+            self._connection = None  # Another one is opened if there is more to ask meanwhile.
             return PostgresqlDigests(
-                self._open(),
+                connection,
                 self._table,
                 self._types,
                 self.key_columns,
                 self._columns,
                 self._failure,
+                self._take_back,
             )
 
         return self._do(begin)
+
+    def _take_back(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if self._connection is None:
+            self._connection = connection
+        else:
+            connection.close()
 
     def keyless(self) -> int:
         """Return how many rows have NULL in a column of the key."""

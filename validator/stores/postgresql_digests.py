@@ -1,9 +1,9 @@
 """Digests of a PostgreSQL table, summed in the database: only buckets that differ leave it.
 
-One read-only snapshot. The buckets' digests are kept in a setting of the transaction, not in a
-table: nothing is written, so it works on a standby and without any right but SELECT. Hashes are
-PostgreSQL's own (``hash_record_extended``), which are the same on servers of the same kind only; a
-probe of known values is part of the dialect.
+In one read-only snapshot, with no right but SELECT, so that a standby will do. Hashes are
+PostgreSQL's own, which are the same on servers of the same kind only; what known values hash to is
+part of the dialect. Each column is hashed with the key's hash as its seed: values that change
+places between two rows, or between two columns, show.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import psycopg
 from psycopg import sql
 
 from synchroscope.errors import SynchroscopeError
-from validator.stores.digesting import SUM_BYTES
+from validator.stores.digesting import Buckets, Sums
 from validator.stores.port import Key, key_text
 
-ROW_SEED, KEY_SEED = 7_046_029_254, 1_181_783_497
+SEED = 1_181_783_497
 WORK_MEMORY = "64MB"
-_KEPT = "synchroscope.buckets"
 _MODULUS = 2**63
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
 _TEXT = frozenset({"text", "character varying", "name"})
@@ -40,6 +39,16 @@ _AS_IT_IS = frozenset(
         "timestamp with time zone",
     }
 )
+_FUNCTIONS = {
+    "int8": "hashint8extended",
+    "text": "hashtextextended",
+    "written": "hashtextextended",
+    "uuid": "uuid_hash_extended",
+    "numeric": "hash_numeric_extended",
+    "double precision": "hashfloat8extended",
+    "jsonb": "jsonb_hash_extended",
+}
+"""Kind -> the function that hashes it; others are hashed as a record of one column, more slowly."""
 _PROBE = """
     SELECT hash_record_extended(ROW(1::int8, 'a'::text, 1.5::numeric, 1.5::float8, true,
         'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, '\\x01'::bytea, '{"a": [1]}'::jsonb,
@@ -63,13 +72,17 @@ def _kind(declared: str) -> str:
     return full if full in _AS_IT_IS else "written"
 
 
-def _hashed(name: str, kind: str) -> sql.Composed:
-    column = sql.Identifier("t", name)
+def _hashed(name: str, kind: str, seed: sql.Composable) -> sql.Composed:
+    """Return the hash of a column with a seed; NULL where the column is NULL."""
+    column: sql.Composable = sql.Identifier("t", name)
     if kind == "int8":
-        return sql.SQL("{}::int8").format(column)
-    if kind in ("text", "written"):
-        return sql.SQL('{}::text COLLATE "C"').format(column)
-    return sql.SQL("{}").format(column)
+        column = sql.SQL("{}::int8").format(column)
+    elif kind in ("text", "written"):
+        column = sql.SQL('{}::text COLLATE "C"').format(column)
+    if kind in _FUNCTIONS:
+        return sql.SQL("{}({}, {})").format(sql.SQL(_FUNCTIONS[kind]), column, seed)
+    record = sql.SQL("hash_record_extended(ROW({0}), {1})").format(column, seed)
+    return sql.SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(column, record)
 
 
 class PostgresqlDigests:
@@ -77,10 +90,11 @@ class PostgresqlDigests:
 
     Parameters
     ----------
-    connection: Is this object's own; closed with it.
+    connection: Is this object's own until it is closed.
     table, types: The table, and column -> type as declared.
     key_columns, columns: What identifies a row, and what is compared.
     failure: What an error of the driver means.
+    release: Takes the connection back.
     """
 
     def __init__(
@@ -91,28 +105,35 @@ class PostgresqlDigests:
         key_columns: Sequence[str],
         columns: Sequence[str],
         failure: Callable[[psycopg.Error], SynchroscopeError],
+        release: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
     ) -> None:
         self._connection = connection
         self._failure = failure
+        self._release = release
         self._table = table
         self._key_columns = key_columns
         kinds = {name: _kind(types[name]) for name in (*key_columns, *columns)}
         self._kinds = kinds
-        keys = [_hashed(name, kinds[name]) for name in key_columns]
-        rest = [_hashed(name, kinds[name]) for name in columns]
-        self._key_hash = sql.SQL("hash_record_extended(ROW({}), {})").format(
-            sql.SQL(", ").join(keys), sql.Literal(KEY_SEED)
-        )
-        self._row_hash = sql.SQL("hash_record_extended(ROW({}), {})").format(
-            sql.SQL(", ").join([*keys, *rest]), sql.Literal(ROW_SEED)
-        )
+        key_hash: sql.Composable = sql.Literal(SEED)
+        for name in key_columns:
+            key_hash = _hashed(name, kinds[name], key_hash)
+        self._key_hash = key_hash
+        hashes = [key_hash]
+        for number, name in enumerate(columns, 1):
+            # The number tells the columns apart; the sum may wrap, so it is made with XOR.
+            seed = sql.SQL("({} # {})").format(key_hash, sql.Literal(number))
+            hashed = _hashed(name, kinds[name], seed)
+            hashes.append(sql.SQL("coalesce({}, {})").format(hashed, sql.Literal(number)))
+        self._row_hash = sql.SQL(" # ").join(hashes)
         self._are_keys = sql.SQL(" AND ").join(
             sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", name)) for name in key_columns
         )
-        self._bits = (0, 0)
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         for name, value in (
             ("work_mem", WORK_MEMORY),
+            ("jit", "off"),
+            # The planner takes every row for a bucket of its own, and would sort them all.
+            ("enable_sort", "off"),
             ("statement_timeout", "0"),
             ("timezone", "UTC"),
             ("datestyle", "ISO, YMD"),
@@ -127,7 +148,7 @@ class PostgresqlDigests:
         try:
             yield
         except psycopg.Error as error:
-            self.close()
+            self._connection.close()
             raise self._failure(error) from error
 
     def _row(self, query: Any, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
@@ -138,82 +159,59 @@ class PostgresqlDigests:
 
     def dialect(self) -> str:
         """Return the kinds of the columns, and what known values hash to."""
-        return repr((list(self._kinds.items()), self._row(_PROBE)))
+        try:
+            found = self._connection.execute(_PROBE).fetchone()
+        except psycopg.errors.UndefinedFunction:
+            return f"none: {self!r}"  # A server before version 14.
+        except psycopg.Error as error:
+            self._connection.close()
+            raise self._failure(error) from error
+        return repr((list(self._kinds.items()), found))
 
     def estimate(self) -> int:
         """Return the planner's count; 0 for a table that was never analyzed and is small."""
         query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} AS t").format(self._table)
         return int(self._row(query)[0][0]["Plan"]["Plan Rows"])
 
-    def sum_up(self, bucket_bits: int, group_bits: int) -> bytes:
-        """Read all rows, keep the buckets' digests in the transaction, return the groups'."""
-        self._bits = bucket_bits, group_bits
+    def sums(self, within: Buckets, bits: int) -> Sums:
+        """Return the buckets' digests, by one reading of the table."""
         query = sql.SQL("""
-            WITH hashed AS (
-                SELECT {key_hash} & {mask} AS bucket, {row_hash} AS hash
-                FROM {table} AS t WHERE {are_keys}
-            ), summed AS MATERIALIZED (
-                SELECT bucket, (sum(hash) % {modulus})::int8 AS sum, count(*) AS rows
-                FROM hashed GROUP BY bucket
-            ), dense AS MATERIALIZED (
-                SELECT n AS bucket, coalesce(sum, 0) AS sum, coalesce(rows, 0) AS rows
-                FROM generate_series(0, {mask}) AS n LEFT JOIN summed ON bucket = n
-            ), kept AS (
-                SELECT set_config({name}, encode(string_agg(
-                    int8send(sum) || int4send(rows::int4), '' ORDER BY bucket), 'hex'), true) AS all
-                FROM dense
-            ), grouped AS (
-                SELECT bucket >> {shift} AS number, (sum(sum) % {modulus})::int8 AS sum,
-                    sum(rows) AS rows
-                FROM dense GROUP BY 1
+            WITH summed AS (
+                SELECT {key_hash} & {mask} AS bucket, sum({row_hash}) AS sum, count(*) AS rows
+                FROM {table} AS t WHERE {condition} GROUP BY 1
             )
-            SELECT length((SELECT "all" FROM kept)),
-                string_agg(int8send(sum) || int4send(rows::int4), '' ORDER BY number)
-            FROM grouped
+            SELECT string_agg(int4send(bucket::int4) || int8send((sum % {modulus})::int8), ''),
+                sum(rows)::int8
+            FROM summed
         """).format(
             key_hash=self._key_hash,
             row_hash=self._row_hash,
-            mask=sql.Literal((1 << bucket_bits) - 1),
+            mask=sql.Literal((1 << bits) - 1),
             table=self._table,
-            are_keys=self._are_keys,
+            condition=self._condition(within),
             modulus=sql.Literal(_MODULUS),
-            name=sql.Literal(_KEPT),
-            shift=sql.Literal(bucket_bits - group_bits),
         )
-        return bytes(self._row(query)[1])
+        data, rows = self._row(query)
+        return Sums(bytes(data or b""), int(rows or 0))
 
-    def buckets(self, groups: Sequence[int]) -> bytes:
-        """Return the digests of all buckets of these groups, from what was kept."""
-        bucket_bits, group_bits = self._bits
-        size = SUM_BYTES << (bucket_bits - group_bits)
-        (data,) = self._row(
-            """
-            WITH kept AS MATERIALIZED (SELECT decode(current_setting(%s), 'hex') AS data)
-            SELECT string_agg(substring(data FROM number * %s + 1 FOR %s), '' ORDER BY place)
-            FROM kept, unnest(%s::int[]) WITH ORDINALITY AS asked (number, place)
-            """,
-            (_KEPT, size, size, list(groups)),
+    def _condition(self, within: Buckets) -> sql.Composable:
+        if within.numbers is None:
+            return self._are_keys
+        return sql.SQL("{} AND {} & {} IN (SELECT unnest({}::int8[]))").format(
+            self._are_keys,
+            self._key_hash,
+            sql.Literal((1 << within.bits) - 1),
+            sql.Literal(list(within.numbers)),
         )
-        return bytes(data or b"")
 
-    def rows(self, buckets: Sequence[int]) -> Iterator[tuple[Key, bytes]]:
-        """Return key and hash of all rows in these buckets, by one more reading of the table."""
-        mask = (1 << self._bits[0]) - 1
+    def rows(self, within: Buckets) -> Iterator[tuple[Key, bytes]]:
+        """Return key and hash of all rows in these buckets, by one reading of the table."""
         keys = sql.SQL(", ").join(
             sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._key_columns
         )
         query = sql.SQL(
-            "COPY (SELECT {keys}, {row_hash} FROM {table} AS t WHERE {are_keys} AND "
-            "{key_hash} & {mask} = ANY ({wanted})) TO STDOUT (FORMAT binary)"
-        ).format(
-            keys=keys,
-            row_hash=self._row_hash,
-            table=self._table,
-            are_keys=self._are_keys,
-            key_hash=self._key_hash,
-            mask=sql.Literal(mask),
-            wanted=sql.Literal(list(buckets)),
-        )
+            "COPY (SELECT {}, {} FROM {} AS t WHERE {}) TO STDOUT (FORMAT binary)"
+        ).format(keys, self._row_hash, self._table, self._condition(within))
         with self._translated(), self._connection.cursor() as cursor, cursor.copy(query) as copy:
             copy.set_types([*(["text"] * len(self._key_columns)), "int8"])
             for *parts, digest in copy.rows():
@@ -221,5 +219,10 @@ class PostgresqlDigests:
                 yield key, digest.to_bytes(8, "big", signed=True)
 
     def close(self) -> None:
-        """End the transaction and the connection."""
-        self._connection.close()
+        """End the transaction."""
+        try:
+            self._connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self._connection.close()
+            return
+        self._release(self._connection)
