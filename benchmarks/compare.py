@@ -1,9 +1,10 @@
 """`make bench-compare`: `synchroscope compare` beside reladiff on the same two PostgreSQL tables.
 
-Both are run as their users run them, one after the other, on tables at rest: 10^6 rows of about 200
-bytes with integer or text keys, with 0, 10 and 1,000 rows that differ (40 % changed, 30 % missing,
-30 % extra). Both must name exactly these keys. Server CPU is what the postmaster's children used,
-bytes are those of the loopback device. Starts a PostgreSQL of its own and stops it again.
+Both are run as their users run them, one after the other, on tables at rest in two databases: 10^6
+rows of about 200 bytes with integer or text keys, with 0, 10 and 1,000 rows that differ (40 %
+changed, 30 % missing, 30 % extra). Both must name exactly these keys. Server CPU is what the
+postmaster's children used, bytes are those of the loopback device. Starts a PostgreSQL of its own
+and stops it again. With ``--one-database`` both tables are in one, where reladiff joins them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 from msgspec import Struct
@@ -67,25 +70,34 @@ def server() -> Iterator[tuple[str, int]]:
             own.run("down", "--purge")
 
 
-def fill(address: str, rows: int) -> dict[tuple[str, int], frozenset[tuple[str, str]]]:
+def fill(left: str, right: str, rows: int) -> dict[tuple[str, int], frozenset[tuple[str, str]]]:
     """Make the tables; return (key type, differences) -> what must be found."""
     must: dict[tuple[str, int], frozenset[tuple[str, str]]] = {}
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET autovacuum = off")
-        connection.execute("SELECT pg_reload_conf()")
-        for name, declared in KEY_TYPES.items():
-            key = "i" if declared == "bigint" else "'user-' || md5(i::text)"
-            connection.execute(
-                f"CREATE TABLE {name}_a AS SELECT ({key})::{declared} AS id, {VALUE} AS val, "
-                "(i % 7)::int AS version, '2026-01-01'::timestamptz + i * interval '1 s' AS "
-                f"updated_at FROM generate_series(2, {2 * rows}, 2) i".encode()
-            )
-            connection.execute(f"ALTER TABLE {name}_a ADD PRIMARY KEY (id)".encode())
-            for count in DIFFERENCES:
-                must[name, count] = spoil(connection, name, count)
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("CHECKPOINT")
+    for address in dict.fromkeys((left, right)):
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET autovacuum = off")
+            connection.execute("SELECT pg_reload_conf()")
+            for name, declared in KEY_TYPES.items():
+                key = "i" if declared == "bigint" else "'user-' || md5(i::text)"
+                connection.execute(
+                    f"CREATE TABLE {name}_a AS SELECT ({key})::{declared} AS id, {VALUE} AS val, "
+                    "(i % 7)::int AS version, '2026-01-01'::timestamptz + i * interval '1 s' AS "
+                    f"updated_at FROM generate_series(2, {2 * rows}, 2) i".encode()
+                )
+                connection.execute(f"ALTER TABLE {name}_a ADD PRIMARY KEY (id)".encode())
+                if address == right:
+                    for count in DIFFERENCES:
+                        must[name, count] = spoil(connection, name, count)
+            connection.execute("VACUUM ANALYZE")
+            connection.execute("CHECKPOINT")
     return must
+
+
+def database(address: str, name: str) -> str:
+    """Create a database; return its address."""
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return urlsplit(address)._replace(path=f"/{name}").geturl()
 
 
 def spoil(connection: psycopg.Connection[Any], name: str, count: int) -> frozenset[tuple[str, str]]:
@@ -162,10 +174,10 @@ def measured(command: Sequence[str], postmaster: int) -> tuple[Cost, str]:
     )
 
 
-def ours(address: str, postmaster: int, left: str, right: str) -> Answer:
-    """Run `synchroscope compare`."""
+def ours(postmaster: int, *tables: tuple[str, str]) -> Answer:
+    """Run `synchroscope compare` on two tables: address and name of each."""
     program = str(Path(sys.executable).with_name("synchroscope"))
-    stores = [f"{address}?table={table}" for table in (left, right)]
+    stores = [f"{address}?table={table}" for address, table in tables]
     options = ["--key", "id", "--output", "json", "--settle", "0"]
     cost, printed = measured([program, "compare", *stores, *options], postmaster)
     signs = {"changed": "~", "missing": "-", "extra": "+"}
@@ -173,10 +185,10 @@ def ours(address: str, postmaster: int, left: str, right: str) -> Answer:
     return Answer(cost, frozenset((signs[line["kind"]], line["key"]) for line in lines))
 
 
-def theirs(address: str, postmaster: int, left: str, right: str) -> Answer:
-    """Run reladiff."""
+def theirs(postmaster: int, *tables: tuple[str, str]) -> Answer:
+    """Run reladiff likewise."""
     columns = [part for name in ("val", "version", "updated_at") for part in ("-c", name)]
-    command = [str(RELADIFF), address, left, address, right, "-k", "id", *columns, "--json"]
+    command = [str(RELADIFF), *chain(*tables), "-k", "id", *columns, "--json"]
     cost, printed = measured(command, postmaster)
     seen: dict[str, str] = {}
     # It breaks its lines at 80 characters, within strings too.
@@ -212,18 +224,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="where the JSON goes")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of each table")
     parser.add_argument("--repeats", type=int, default=3, help="how often each is run")
+    parser.add_argument(
+        "--one-database", action="store_true", help="both tables are in the same database"
+    )
     options = parser.parse_args(arguments)
     found: list[dict[str, Any]] = []
     wrong = 0
     with server() as (address, postmaster):
-        must = fill(address, options.rows)
+        left, right = address, address if options.one_database else database(address, "other")
+        must = fill(left, right, options.rows)
         print("| tables and tool | wall s | client CPU s | server CPU s | moved MB |")
         print("| --- | --- | --- | --- | --- |")
         for (name, count), keys in must.items():
             sides: dict[str, list[Cost]] = {"synchroscope": [], "reladiff": []}
             for number in range(options.repeats + 1):
                 for tool, run in (("synchroscope", ours), ("reladiff", theirs)):
-                    answer = run(address, postmaster, f"{name}_a", f"{name}_{count}")
+                    answer = run(postmaster, (left, f"{name}_a"), (right, f"{name}_{count}"))
                     if answer.keys != keys:
                         wrong += 1
                         print(f"{tool} named {len(answer.keys)} of {len(keys)}", file=sys.stderr)

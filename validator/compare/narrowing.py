@@ -16,7 +16,7 @@ from validator.stores.port import Key
 
 ROWS_PER_BUCKET = 256
 """Of the first reading. More of them move fewer digests then, and more rows later."""
-ROWS_PER_SMALL_BUCKET = 16
+ROWS_PER_SMALL_BUCKET = 8
 ROWS_AT_ONCE = 20_000
 """Where so many rows lie in buckets that differ, these are summed up in smaller ones first."""
 MINIMUM_BITS, MAXIMUM_BITS, MAXIMUM_SMALL_BITS = 4, 16, 22

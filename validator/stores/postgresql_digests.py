@@ -2,8 +2,9 @@
 
 In one read-only snapshot, with no right but SELECT, so that a standby will do. Hashes are
 PostgreSQL's own, which are the same on servers of the same kind only; what known values hash to is
-part of the dialect. Each column is hashed with the key's hash as its seed: values that change
-places between two rows, or between two columns, show.
+part of the dialect. Each column is hashed with a seed of its own, and the row's hash is the one of
+all of them with the key's hash as its seed: values that change places between two columns, or
+between two rows, show, and no expression stands in the query more often than it has to.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _FUNCTIONS = {
     "numeric": "hash_numeric_extended",
     "double precision": "hashfloat8extended",
     "jsonb": "jsonb_hash_extended",
+    "timestamp without time zone": "timestamp_hash_extended",
+    "timestamp with time zone": "timestamp_hash_extended",
 }
 """Kind -> the function that hashes it; others are hashed as a record of one column, more slowly."""
 _PROBE = """
@@ -79,6 +82,8 @@ def _hashed(name: str, kind: str, seed: sql.Composable) -> sql.Composed:
         column = sql.SQL("{}::int8").format(column)
     elif kind in ("text", "written"):
         column = sql.SQL('{}::text COLLATE "C"').format(column)
+    elif kind == "timestamp with time zone":
+        column = sql.SQL("{}::timestamp").format(column)  # In UTC, as the transaction has it.
     if kind in _FUNCTIONS:
         return sql.SQL("{}({}, {})").format(sql.SQL(_FUNCTIONS[kind]), column, seed)
     record = sql.SQL("hash_record_extended(ROW({0}), {1})").format(column, seed)
@@ -118,13 +123,15 @@ class PostgresqlDigests:
         for name in key_columns:
             key_hash = _hashed(name, kinds[name], key_hash)
         self._key_hash = key_hash
-        hashes = [key_hash]
+        hashes: list[sql.Composable] = [sql.Literal(0)]
         for number, name in enumerate(columns, 1):
-            # The number tells the columns apart; the sum may wrap, so it is made with XOR.
-            seed = sql.SQL("({} # {})").format(key_hash, sql.Literal(number))
-            hashed = _hashed(name, kinds[name], seed)
-            hashes.append(sql.SQL("coalesce({}, {})").format(hashed, sql.Literal(number)))
-        self._row_hash = sql.SQL(" # ").join(hashes)
+            seed = sql.Literal(number)
+            hashes.append(
+                sql.SQL("coalesce({}, {})").format(_hashed(name, kinds[name], seed), seed)
+            )
+        self._row_hash = sql.SQL("hashint8extended({}, {})").format(
+            sql.SQL(" # ").join(hashes), key_hash
+        )
         self._are_keys = sql.SQL(" AND ").join(
             sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", name)) for name in key_columns
         )
