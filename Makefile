@@ -1,4 +1,4 @@
-# make setup | demo | test | check | sim | faults | soak | bench | bench-servers | bench-compare | lock
+# make setup | demo | test | check | sim | faults | accuracy | soak | bench | bench-servers | bench-compare | lock
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
 
-.PHONY: setup demo test check sim faults soak bench bench-servers bench-compare lock clean
+.PHONY: setup demo test check sim faults accuracy soak bench bench-servers bench-compare lock clean
 
 setup: $(VENV)/.ready
 
@@ -37,6 +37,10 @@ sim: setup
 
 faults: setup
 	$(BIN)/python -m benchmarks.faults --seeds $(FAULT_SEEDS) $(ARGS)
+
+# Precision, recall and onset error for each kind of fault; starts servers of its own as soak does.
+accuracy: setup
+	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 # Installs and starts servers of its own (deploy/local/up) and stops them again.
 soak: setup

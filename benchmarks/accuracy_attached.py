@@ -96,12 +96,13 @@ def _run(fault: dict[str, Any], told: list[dict[str, Any]]) -> Run:
         where = right[0]["first_bad_position"]
         inside = where == {"partition": partition, "offset": offset}
         widths = [0]
-    elif right:
-        # The log does not have the moment; how far apart the looks were is all that can be said.
+    elif right and right[0]["since"] is not None:
+        # The log does not have the moment, only where it ended before and after it.
         since = right[0]["since"]
-        inside = 1
-        if since is not None and since["after_offset"] is not None:
-            widths = [since["by_offset"] - since["after_offset"]]
+        before, after = (ends[str(since["partition"])] for ends in fault["ends"])
+        low = since["after_offset"] or 0
+        inside = low <= after and since["by_offset"] >= before
+        widths = [since["by_offset"] - low]
     return Run(
         injected=1,
         masked=0,

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     kafka, postgresql = os.environ["SYNCHROSCOPE_KAFKA"], os.environ["SYNCHROSCOPE_POSTGRESQL"]
     redis_url = os.environ["SYNCHROSCOPE_REDIS"]
     print(

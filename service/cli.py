@@ -6,17 +6,15 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from service.cli_attach import attach
 from service.cli_compare import compare
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
+from service.terminal import open_console
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
-
-PLAIN_WIDTH = 120
 
 
 class Speed(click.ParamType[float | None]):
@@ -131,10 +129,7 @@ def demo(
         http_port=http_port,
         report=report,
     )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    sys.exit(run_demo(options, console))
+    sys.exit(run_demo(options, open_console()))
 
 
 @cli.command()
@@ -149,6 +144,8 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
     Exit code: 0 every property held, 1 one did not; the seed and the command that repeats it are
     printed.
     """
+    from rich.console import Console
+
     from service.simulation import run_simulation
 
     sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
+
+from service.terminal import open_console
 
 
 @click.command()
@@ -50,9 +51,6 @@ def attach(
     """
     from service.attached_command import AttachOptions, attach_and_watch
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
     options = AttachOptions(
         file=file,
         once=once,
@@ -62,4 +60,4 @@ def attach(
         http_host=http_host,
         http_port=http_port,
     )
-    sys.exit(attach_and_watch(options, os.environ, console))
+    sys.exit(attach_and_watch(options, os.environ, open_console()))

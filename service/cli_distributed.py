@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from service.cli_differs import differs
+from service.terminal import open_console
 
 if TYPE_CHECKING:
     from service.configuration import Configuration
@@ -25,11 +25,6 @@ def _load(path: Path) -> Configuration:
     from service.configuration import load_configuration
 
     return load_configuration(path, os.environ)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 @click.command()
@@ -112,7 +107,7 @@ def check_config(file: Path | None, connect: bool, output: str, print_schema: bo
     if file is None:
         raise click.UsageError("name a FILE, or give --print-schema")
     as_json = output == "json"
-    sys.exit(check_config(file, os.environ, _console(), connect=connect, as_json=as_json))
+    sys.exit(check_config(file, os.environ, open_console(), connect=connect, as_json=as_json))
 
 
 @click.command()
@@ -124,7 +119,7 @@ def prepare(config: Path) -> None:
     """
     from service.operating import prepare
 
-    sys.exit(prepare(_load(config), _console()))
+    sys.exit(prepare(_load(config), open_console()))
 
 
 @click.command()
@@ -137,7 +132,7 @@ def status(config: Path, output: str) -> None:
     """
     from service.operating import show_status
 
-    sys.exit(show_status(_load(config), _console(), as_json=output == "json"))
+    sys.exit(show_status(_load(config), open_console(), as_json=output == "json"))
 
 
 @click.command()
@@ -158,7 +153,7 @@ def prove(config: Path, timeout: float) -> None:
     """
     from service.operating import prove
 
-    sys.exit(prove(_load(config), _console(), seconds=timeout))
+    sys.exit(prove(_load(config), open_console(), seconds=timeout))
 
 
 @click.group()
@@ -174,7 +169,7 @@ def retire(name: str, config: Path, undo: bool) -> None:
     """Take a replica off the expected ones, so that its silence is no longer UNKNOWN."""
     from service.operating import retire
 
-    sys.exit(retire(_load(config), name, _console(), undo=undo))
+    sys.exit(retire(_load(config), name, open_console(), undo=undo))
 
 
 COMMANDS = (check_config, run, prepare, status, prove, replica, differs)

@@ -63,7 +63,8 @@ class PostgresqlStore:
         self._connection.commit()
 
     def apply(self, changes: Iterable[Change]) -> None:
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        connection = self._connection
+        with connection.pipeline(), connection.transaction(), connection.cursor() as cursor:
             for user, fields, offset in changes:
                 if fields is None:
                     cursor.execute(self._delete, [user])
@@ -112,6 +113,8 @@ def main() -> None:
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         max_poll_records=500,
+        fetch_min_bytes=20_000,
+        fetch_max_wait_ms=100,
     )
     while True:
         batches = consumer.poll(timeout_ms=200)

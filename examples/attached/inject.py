@@ -113,11 +113,13 @@ class PostgresqlStore:
 
 
 class Injector:
-    """Injects one fault of a kind into a store; every public method is a kind."""
+    """Injects one fault of a kind into a store; a method with a store is a kind."""
 
     def __init__(self, servers: str, topic: str, rng: random.Random, journal: TextIO) -> None:
-        self._servers, self._topic, self._rng, self._journal = servers, topic, rng, journal
+        self._topic, self._rng, self._journal = topic, rng, journal
         self._producer = open_producer(servers)
+        self._ends_of = KafkaConsumer(bootstrap_servers=servers)
+        self._before: dict[int, int] = {}
         self._free: list[str] = []
 
     def prepare(self, count: int) -> None:
@@ -155,6 +157,8 @@ class Injector:
             "users": users,
             "position": position,
             "at": time.time(),
+            # Where the topic ended before and after it: what the log can say of when it was done.
+            "ends": [self._before, self.ends()],
         }
         self._journal.write(json.dumps(row) + "\n")
         self._journal.flush()
@@ -229,17 +233,21 @@ class Injector:
 
     def stale_restore(self, store: Store, seconds: float = 5.0) -> None:
         """Put a copy of the whole store in its place, a few seconds later."""
-        position = self._ends()
+        position = self.ends()
         rows = store.copy()
         time.sleep(seconds)
         store.restore(rows)
         self._note("stale restore", store, [], position)
 
-    def _ends(self) -> dict[int, int]:
-        consumer = KafkaConsumer(bootstrap_servers=self._servers)
-        partitions = consumer.partitions_for_topic(self._topic)
-        ends = consumer.end_offsets([TopicPartition(self._topic, one) for one in partitions])
-        consumer.close()
+    def inject(self, kind: str, store: Store) -> None:
+        """Inject a fault by the name of its method."""
+        self._before = self.ends()
+        getattr(self, kind)(store)
+
+    def ends(self) -> dict[int, int]:
+        """Return where each partition of the topic ends."""
+        partitions = self._ends_of.partitions_for_topic(self._topic)
+        ends = self._ends_of.end_offsets([TopicPartition(self._topic, one) for one in partitions])
         return {place.partition: end for place, end in ends.items()}
 
 
@@ -286,7 +294,7 @@ def main() -> None:
     rng.shuffle(plan)
     injector.prepare(2 * len(plan))
     for kind, store in plan:
-        getattr(injector, kind)(store)
+        injector.inject(kind, store)
 
 
 if __name__ == "__main__":

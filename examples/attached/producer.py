@@ -33,7 +33,7 @@ def open_producer(servers: str) -> KafkaProducer:
     """Return a producer that keeps the order of each key."""
     return KafkaProducer(
         bootstrap_servers=servers,
-        linger_ms=5,
+        linger_ms=20,
         acks="all",
         key_serializer=str.encode,
         value_serializer=lambda value: None if value is None else json.dumps(value).encode(),
@@ -59,7 +59,7 @@ def main() -> None:
             is_gone = rng.random() < 0.01
             producer.send(options.topic, None if is_gone else change(rng, user), key=user)
             sent += 1
-        time.sleep(0.01)
+        time.sleep(0.02)
     producer.flush()
     print(f"{sent} events")
 
