@@ -122,7 +122,9 @@ def receive_ours(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> 
     with closing(KafkaLog(settings)) as log:
         witness = Witness(log)
         replica = Replica(f"{VIEW.model}@1", VIEW, MemoryStorage(), incarnation="benchmark")
-        projector = Projector(replica, log, events=witness, clock=witness.clock)
+        projector = Projector(
+            replica, log, events=witness, clock=witness.clock, publish=log.post
+        )
         projector.step(time.time())
         together()
         deadline = time.monotonic() + LIMIT_SECONDS
