@@ -34,7 +34,7 @@ from benchmarks.servers_world import (
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_kafka import KafkaLog
 from pipeline.projector import Projector
-from pipeline.relay import STORE_EVENTS
+from pipeline.relay import POSITION_SECONDS, STORE_EVENTS
 from service.supervision import IDLE_SECONDS
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import Batch, Log, NewRecord, Record
@@ -107,11 +107,15 @@ def send_ours(settings: KafkaSettings, records: Sequence[NewRecord], rate: float
     with closing(KafkaLog(settings, atomic=False)) as log:
         log.positions("relay")
         sent = 0
+        noted_at = time.time()
 
         def send(batch: Sequence[NewRecord]) -> None:
-            nonlocal sent
-            positions = {STORE_EVENTS: sent} if sent else {}
-            log.append(batch, time.time(), consumer="relay", positions=positions)
+            nonlocal sent, noted_at
+            now = time.time()
+            positions = {}
+            if sent and now - noted_at >= POSITION_SECONDS:  # As the relay does.
+                positions, noted_at = {STORE_EVENTS: sent}, now
+            log.append(batch, now, consumer="relay", positions=positions)
             sent += len(batch)
 
         together()
@@ -122,9 +126,7 @@ def receive_ours(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> 
     with closing(KafkaLog(settings)) as log:
         witness = Witness(log)
         replica = Replica(f"{VIEW.model}@1", VIEW, MemoryStorage(), incarnation="benchmark")
-        projector = Projector(
-            replica, log, events=witness, clock=witness.clock, publish=log.post
-        )
+        projector = Projector(replica, log, events=witness, clock=witness.clock, publish=log.post)
         projector.step(time.time())
         together()
         deadline = time.monotonic() + LIMIT_SECONDS
