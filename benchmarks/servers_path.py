@@ -17,8 +17,16 @@ from uuid import uuid4
 from benchmarks.measuring import Row, Settings
 from benchmarks.parts import VIEW, corpus
 from benchmarks.servers_bare import LIMIT_SECONDS, Stuck
-from benchmarks.servers_propagation import WARM_SECONDS, Seen, Witness, pace
-from benchmarks.servers_world import CLIENTS, World, latencies, latency_rows, processes, together
+from benchmarks.servers_propagation import WARM_SECONDS, Paced, Seen, Witness, pace
+from benchmarks.servers_world import (
+    CLIENTS,
+    World,
+    due_times,
+    latencies,
+    latency_rows,
+    processes,
+    together,
+)
 from examples.retail.views import RULES
 from pipeline.commands import Accepted, CommandSide
 from pipeline.event_store_postgresql import PostgresqlEventStore
@@ -77,7 +85,7 @@ def installation(world: World, client: str) -> Iterator[Path]:
 # -- the tasks of the three processes --------------------------------------------------------------
 
 
-def produce(path: Path, events: Sequence[bytes], rate: float) -> float:
+def produce(path: Path, events: Sequence[bytes], rate: float) -> Paced:
     configuration = load_configuration(path, os.environ)
     with closing(open_database(configuration)) as database:
         side = CommandSide(PostgresqlEventStore(database), RULES)
@@ -167,11 +175,12 @@ def path_rows(settings: Settings, world: World) -> Iterator[Row]:
                 for _ in range(settings.few_repeats):
                     with installation(world, client) as path:
                         ended = path.parent / "ended"
-                        start, _, seen = pool.run(
+                        paced, _, seen = pool.run(
                             (produce, path, events, float(rate)),
                             (relay, path, ended),
                             (project, path, numbers, ended),
                         )
-                    taken.append(latencies(seen, start, rate, WARM_SECONDS))
+                    due = due_times(paced.start, rate, len(events))
+                    taken.append(latencies(seen, due, round(rate * WARM_SECONDS)))
                 name = f"command to Redis, {client}, {rate:,}/s"
                 yield from latency_rows(name, taken, "no limit: p95 below 100 ms is wanted", [])

@@ -1,8 +1,9 @@
 """How long an event takes from the relay's send to a replica in memory, beside the bare round trip.
 
 Sender and receiver are processes of their own. Events are due at a steady rate whatever happened to
-those before (an open loop), and each counts from when it was due. Whatever both sides need to warm
-up falls on the first second, which does not count.
+those before (an open loop). Each counts twice: from its send, which is when the append that carries
+it begins, and from when it was due, which charges us with waiting behind earlier appends as well.
+Whatever both sides need to warm up falls on the first second, which does not count.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TypeVar
 
+from msgspec import Struct
+
 from benchmarks.measuring import Row, Settings
 from benchmarks.parts import VIEW
 from benchmarks.servers_bare import LIMIT_SECONDS, Stuck, consumer, producer
@@ -19,6 +22,7 @@ from benchmarks.servers_world import (
     CLIENTS,
     Processes,
     World,
+    due_times,
     latencies,
     latency_rows,
     order_of,
@@ -30,13 +34,13 @@ from benchmarks.servers_world import (
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_kafka import KafkaLog
 from pipeline.projector import Projector
-from pipeline.relay import STORE_EVENTS
+from pipeline.relay import POSITION_SECONDS, STORE_EVENTS
 from service.supervision import IDLE_SECONDS
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import Batch, Log, NewRecord, Record
 from synchroscope.replica import Replica
 
-RATES = {100: (6.0, 3), 1_000: (4.0, 7), 5_000: (3.0, 3)}
+RATES = {100: (6.0, 5), 1_000: (4.0, 15), 5_000: (3.0, 5)}
 """Events a second: for how many seconds, and how often. One pause of the machine is a p99."""
 WARM_SECONDS = 1.0
 RELAY_RECORDS = 1_000
@@ -45,20 +49,28 @@ Seen = dict[int, float]
 Item = TypeVar("Item")
 
 
+class Paced(Struct, frozen=True):
+    """When it began, and when each item was handed over to be sent, by its number."""
+
+    start: float
+    sends: list[float]
+
+
 def pace(
     items: Sequence[Item], rate: float, send: Callable[[Sequence[Item]], object], most: int
-) -> float:
-    """Send each item when it is due, and what became due meanwhile together; return the start."""
+) -> Paced:
+    """Send each item when it is due, and what became due meanwhile together."""
     start = time.monotonic()
-    sent = 0
-    while sent < len(items):
-        due = min(int((time.monotonic() - start) * rate) + 1, len(items), sent + most)
+    sends: list[float] = []
+    while (sent := len(sends)) < len(items):
+        now = time.monotonic()
+        due = min(int((now - start) * rate) + 1, len(items), sent + most)
         if due > sent:
+            sends += [now] * (due - sent)
             send(items[sent:due])
-            sent = due
         else:
             time.sleep(max(start + sent / rate - time.monotonic(), 0.0))
-    return start
+    return Paced(start, sends)
 
 
 class Witness:
@@ -91,15 +103,19 @@ class Witness:
 # -- the tasks of the two processes --------------------------------------------------------------
 
 
-def send_ours(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> float:
+def send_ours(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> Paced:
     with closing(KafkaLog(settings, atomic=False)) as log:
         log.positions("relay")
         sent = 0
+        noted_at = time.time()
 
         def send(batch: Sequence[NewRecord]) -> None:
-            nonlocal sent
-            positions = {STORE_EVENTS: sent} if sent else {}
-            log.append(batch, time.time(), consumer="relay", positions=positions)
+            nonlocal sent, noted_at
+            now = time.time()
+            positions = {}
+            if sent and now - noted_at >= POSITION_SECONDS:  # As the relay does.
+                positions, noted_at = {STORE_EVENTS: sent}, now
+            log.append(batch, now, consumer="relay", positions=positions)
             sent += len(batch)
 
         together()
@@ -110,7 +126,7 @@ def receive_ours(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> 
     with closing(KafkaLog(settings)) as log:
         witness = Witness(log)
         replica = Replica(f"{VIEW.model}@1", VIEW, MemoryStorage(), incarnation="benchmark")
-        projector = Projector(replica, log, events=witness, clock=witness.clock)
+        projector = Projector(replica, log, events=witness, clock=witness.clock, publish=log.post)
         projector.step(time.time())
         together()
         deadline = time.monotonic() + LIMIT_SECONDS
@@ -126,12 +142,12 @@ def receive_ours(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> 
     }
 
 
-def send_bare(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> float:
+def send_bare(settings: KafkaSettings, records: Sequence[NewRecord], rate: float) -> Paced:
     with producer(settings, linger=0.0) as (send, flush):
         together()
-        start = pace(records, rate, send, len(records))
+        paced = pace(records, rate, send, len(records))
         flush()
-        return start
+        return paced
 
 
 def receive_bare(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> Seen:
@@ -152,29 +168,44 @@ def receive_bare(settings: KafkaSettings, order: dict[tuple[int, int], int]) -> 
 # -- rows --------------------------------------------------------------------------------------
 
 
+class Latencies(Struct, frozen=True):
+    """Those of one repeat, sorted."""
+
+    from_send: list[float]
+    from_due: list[float]
+
+
 def measure(
     pool: Processes, settings: KafkaSettings, records: Sequence[NewRecord], rate: int, ours: bool
-) -> list[float]:
-    """Return the latencies of one repeat."""
+) -> Latencies:
+    """Run one repeat of one side."""
     send, receive = (send_ours, receive_ours) if ours else (send_bare, receive_bare)
-    start, seen = pool.run(
+    paced, seen = pool.run(
         (send, settings, records, float(rate)), (receive, settings, order_of(records))
     )
-    return latencies(seen, start, rate, WARM_SECONDS)
+    warm = round(rate * WARM_SECONDS)
+    due = due_times(paced.start, rate, len(records))
+    return Latencies(latencies(seen, paced.sends, warm), latencies(seen, due, warm))
 
 
 def propagation_rows(settings: Settings, world: World) -> Iterator[Row]:
-    """From the relay's send to applied, at three rates, with each client."""
+    """From the relay's send, and from due, to applied, at three rates, with each client."""
     known = retail_records(settings.rows)
     with processes(2) as pool:
         for client in CLIENTS:
             for rate, (seconds, repeats) in RATES.items():
                 records = known[: int(rate * (3.0 if settings.quick else seconds))]
-                sides: dict[bool, list[list[float]]] = {True: [], False: []}
-                for _ in range(1 if settings.quick else repeats):
-                    for ours in (True, False):
+                sides: dict[bool, list[Latencies]] = {True: [], False: []}
+                for number in range(3 if settings.quick else repeats):
+                    # Whoever is first meets another machine than the second does.
+                    for ours in (number % 2 == 0, number % 2 == 1):
                         with topics(world, client) as topic:
                             sides[ours].append(measure(pool, topic, records, rate, ours))
                 name = f"propagation, {client}, {rate:,}/s"
                 limit = f"bare {client}, linger 0"
-                yield from latency_rows(name, sides[True], limit, sides[False])
+                for since, taken in (
+                    ("from send", lambda one: one.from_send),
+                    ("from due", lambda one: one.from_due),
+                ):
+                    mine, other = (list(map(taken, sides[ours])) for ours in (True, False))
+                    yield from latency_rows(f"{name}, {since}", mine, limit, other)

@@ -106,20 +106,20 @@ def order_of(records: Sequence[NewRecord]) -> dict[tuple[int, int], int]:
 # -- latencies ---------------------------------------------------------------------------------
 
 
-def latencies(
-    seen: dict[int, float], start: float, rate: float, warm_seconds: float
-) -> list[float]:
-    """Return for each event, by its number, how long after it was due it was seen; sorted.
+def due_times(start: float, rate: float, count: int) -> list[float]:
+    """Return when each of so many events is due, by its number."""
+    return [start + number / rate for number in range(count)]
 
-    Those due in the first `warm_seconds` do not count.
 
-    >>> latencies({0: 10.5, 1: 10.75, 2: 11.5}, start=10.0, rate=2.0, warm_seconds=0.5)
+def latencies(seen: dict[int, float], begun: Sequence[float], warm: int) -> list[float]:
+    """Return for each event, by its number, how long after it began it was seen; sorted.
+
+    The first `warm` events do not count.
+
+    >>> latencies({0: 10.5, 1: 10.75, 2: 11.5}, due_times(10.0, 2.0, 3), warm=1)
     [0.25, 0.5]
     """
-    taken = [
-        at - (start + number / rate) for number, at in seen.items() if number / rate >= warm_seconds
-    ]
-    return sorted(taken)
+    return sorted(at - begun[number] for number, at in seen.items() if number >= warm)
 
 
 def percentile(known: Sequence[float], per_cent: float) -> float:
@@ -134,12 +134,25 @@ def percentile(known: Sequence[float], per_cent: float) -> float:
 def latency_rows(
     name: str, ours: Sequence[Sequence[float]], limit: str, theirs: Sequence[Sequence[float]]
 ) -> list[Row]:
-    """Return a row for each of `PERCENTILES`; both sides hold a sorted list for each repeat."""
+    """Return a row for each of `PERCENTILES`; both sides hold a sorted list for each repeat.
+
+    The notes tell how far the repeats' ratios lie apart, and what all repeats say taken together.
+    """
     rows = []
+    pools = [sorted(value for one in side for value in one) for side in (ours, theirs)]
     for per_cent in PERCENTILES:
         mine = [percentile(one, per_cent) for one in ours]
         other = [percentile(one, per_cent) for one in theirs]
         ratios = [a / b for a, b in zip(mine, other, strict=True)] if other else []
+        pooled = [percentile(pool, per_cent) for pool in pools if pool]
+        notes = {"events_a_repeat": float(min(map(len, ours))), "pooled_ours": pooled[0]}
+        if ratios:
+            notes |= {
+                "ratio_least": min(ratios),
+                "ratio_greatest": max(ratios),
+                "pooled_theirs": pooled[1],
+                "pooled_ratio": pooled[0] / pooled[1],
+            }
         rows.append(
             Row(
                 name=f"{name}, p{per_cent}",
@@ -149,7 +162,7 @@ def latency_rows(
                 limit=limit,
                 theirs=spread(other) if other else None,
                 ratio=spread(ratios).median if ratios else None,
-                notes={"events_a_repeat": float(min(map(len, ours)))},
+                notes=notes,
             )
         )
     return rows

@@ -81,8 +81,13 @@ class Reader(Protocol):
 class Writer(Protocol):
     """An idempotent producer that has all replicas in sync acknowledge."""
 
-    def send(self, records: Sequence[NewRecord], timestamp_milliseconds: int) -> None:
+    def send(
+        self, records: Sequence[NewRecord], timestamp_milliseconds: int, *, wait: bool = True
+    ) -> None:
         """Store the records and return when all are acknowledged.
+
+        `wait` False: return when all sent before are, and leave it to the next call to say what
+        became of these. In a transaction one always waits.
 
         With a transactional ID all are stored or none. Without one, after an error some may be
         stored, of each partition the first ones without a gap. The writer is of no use after any

@@ -66,15 +66,20 @@ class ConfluentWriter:
         if error is not None and self._failure is None:
             self._failure = error
 
-    def send(self, records: Sequence[NewRecord], timestamp_milliseconds: int) -> None:
-        """Store the records and return when all are acknowledged."""
+    def send(
+        self, records: Sequence[NewRecord], timestamp_milliseconds: int, *, wait: bool = True
+    ) -> None:
+        """Store the records and return when all are acknowledged, or those before are."""
         doing = f"sending {len(records)} records"
         try:
             if self._is_transactional:
                 self._send_transaction(records, timestamp_milliseconds)
-            else:
+            elif wait:
                 self._produce(records, timestamp_milliseconds)
                 self._flush()
+            else:
+                self._flush()
+                self._produce(records, timestamp_milliseconds)
         except KafkaException as error:
             raise self._connection.translated(self._failure or error, doing) from error
         except SystemError as error:

@@ -29,6 +29,8 @@ class PythonWriter:
     def __init__(self, connection: Connection, transactional_id: str) -> None:
         self._connection = connection
         self._is_transactional = bool(transactional_id)
+        #: Of what was handed over and is not known to be acknowledged.
+        self._sent: list[Any] = []
         settings = connection.settings
         compression = None if settings.compression == "none" else settings.compression
         options: dict[str, Any] = {
@@ -58,11 +60,13 @@ class PythonWriter:
                 self.close()
                 raise
 
-    def send(self, records: Sequence[NewRecord], timestamp_milliseconds: int) -> None:
-        """Store the records and return when all are acknowledged."""
+    def send(
+        self, records: Sequence[NewRecord], timestamp_milliseconds: int, *, wait: bool = True
+    ) -> None:
+        """Store the records and return when all are acknowledged, or those before are."""
         doing = f"sending {len(records)} records"
         if not self._is_transactional:
-            self._deliver(records, timestamp_milliseconds, doing)
+            self._deliver(records, timestamp_milliseconds, doing, wait)
             return
         self._connection.call(self._producer.begin_transaction, doing)
         try:
@@ -73,10 +77,13 @@ class PythonWriter:
                 self._connection.call_bounded(self._producer.abort_transaction, doing)
             raise
 
-    def _deliver(self, records: Sequence[NewRecord], timestamp: int, doing: str) -> None:
+    def _deliver(
+        self, records: Sequence[NewRecord], timestamp: int, doing: str, wait: bool = True
+    ) -> None:
         deadline = time.monotonic() + self._connection.timeout_seconds
-        futures = []
         try:
+            if not wait:
+                self._await_sent(deadline, doing)
             for record in records:
                 future = self._producer.send(
                     record.topic,
@@ -86,17 +93,24 @@ class PythonWriter:
                     record.partition,
                     timestamp,
                 )
-                futures.append(future)
-            self._flush(deadline, doing)
-            for future in futures:
-                if not future.succeeded():
-                    raise future.exception or KafkaTimeoutError("not acknowledged")
+                self._sent.append(future)
+            if wait:
+                self._await_sent(deadline, doing)
         except CLIENT_ERRORS as error:
             self._stop()
             raise self._connection.translated(error, doing) from error
         except SynchroscopeError:
             self._stop()
             raise
+
+    def _await_sent(self, deadline: float, doing: str) -> None:
+        if not self._sent:
+            return
+        self._flush(deadline, doing)
+        sent, self._sent = self._sent, []
+        for future in sent:
+            if not future.succeeded():
+                raise future.exception or KafkaTimeoutError("not acknowledged")
 
     def _flush(self, deadline: float, doing: str) -> None:
         while True:

@@ -82,7 +82,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     replication_factor, min_insync_replicas: Of the topics that are created. None: the broker's.
     compression: Of everything that is sent.
     linger_milliseconds: How long the first records of an append may wait for the rest of it. It
-        costs no latency, since an append ends with a flush; 0 sends many small batches.
+        costs events no latency, since an append ends with a flush; reports, which are posted, wait
+        so long. 0 sends many small batches.
     batch_bytes: Largest batch of one partition.
     message_bytes: Largest record, key and headers included; topics are created to take it.
     window_records, window_bytes: How much of each partition that is read is kept at hand, so that

@@ -110,24 +110,40 @@ class KafkaLog:
         if not records and not positions:
             return
         self._topics.check_append(records, consumer, positions)
-        self._check_usable()
         merged: dict[TopicPartition, int] = {}
         if positions:
+            self._check_usable()
             merged = {**self._known_positions(consumer), **positions}
             records = [*records, _positions_record(consumer, merged)]
+        self._send(records, now, wait=True)
+        self._unseen.update((self._names[record.topic], record.partition) for record in records)
+        if positions:
+            self._positions[consumer] = merged
+
+    def post(self, records: Sequence[NewRecord], now: float) -> None:
+        """Append records without waiting for the server, for who has something better to do.
+
+        They are stored in order, and before what is appended later; but not yet when this returns,
+        so that they may be lost with this process, and `read` may not show them. What keeps them
+        from being stored, the next `post` or `append` raises. A log that appends in transactions
+        waits all the same.
+        """
+        self._topics.check_append(records, "", {})
+        if records:
+            self._send(records, now, wait=False)
+
+    def _send(self, records: Sequence[NewRecord], now: float, *, wait: bool) -> None:
+        self._check_usable()
         self._check_sizes(records)
         if self._settings.topic_prefix:
             records = [self._renamed(record) for record in records]
         if self._writer is None:
             self._writer = self._client.writer()
         try:
-            self._writer.send(records, round(now * 1000))
+            self._writer.send(records, round(now * 1000), wait=wait)
         except SynchroscopeError as error:
             self._broken = error
             raise
-        self._unseen.update((record.topic, record.partition) for record in records)
-        if positions:
-            self._positions[consumer] = merged
 
     def _check_usable(self) -> None:
         if self._broken is None:

@@ -41,6 +41,9 @@ class Projector:
         after each answer was put together whether storage still holds what this one knows, so that
         a process which was thought dead says nothing stale.
     tally: Counts what is applied, for the audit of the hops, and is published beside reports.
+    publish: Hands reports, answers and tallies to the log and need not wait until it has them, so
+        that no event waits for that either: what is lost with this process, the next one says anew.
+        None: `log.append`. How a partition was found is appended in any case.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Projector:
         on_changes: Callable[[Sequence[Change]], None] | None = None,
         shared: bool = False,
         tally: ReplicaTally | None = None,
+        publish: Callable[[Sequence[NewRecord], float], None] | None = None,
     ) -> None:
         self.replica = replica
         self._log = log
@@ -71,6 +75,7 @@ class Projector:
         self._on_changes = on_changes
         self._shared = shared
         self._tally = tally
+        self._publish = log.append if publish is None else publish
         self._unreported = False
         self._owned: dict[int, int] = {}
         self._found: set[int] = set()
@@ -115,9 +120,11 @@ class Projector:
             messages += self._report(now)
             self._reported_at = now
             self._unreported = False
-        self._send(messages, now)
-        if self._tally is not None and (notes := self._tally.notes(now)):
-            self._log.append(notes, now)
+        records = [self._record_of(message) for message in messages]
+        if self._tally is not None:
+            records += self._tally.notes(now)
+        if records:
+            self._publish(records, now)
         return Progress(applied + len(answers))
 
     def _introduce(self, now: float) -> None:
@@ -129,7 +136,7 @@ class Projector:
         """
         ready = [n for n in self._owned if n in self._found and self.replica.refresh(n)]
         if ready:
-            self._send([self.replica.report(now, ready)], now)
+            self._log.append([self._record_of(self.replica.report(now, ready))], now)
         self._found = {n for n in self._owned if not self.replica.is_reported(n)}
 
     def _introduced(self) -> list[int]:
@@ -144,12 +151,8 @@ class Projector:
             partitions = [number for number in partitions if self.replica.refresh(number)]
         return [self.replica.report(now, partitions)] if partitions else []
 
-    def _send(self, messages: Sequence[Message], now: float) -> None:
-        if messages:
-            key = self.replica.name.encode()
-            self._log.append(
-                [NewRecord(REPORTS, 0, key, encode_message(message)) for message in messages], now
-            )
+    def _record_of(self, message: Message) -> NewRecord:
+        return NewRecord(REPORTS, 0, self.replica.name.encode(), encode_message(message))
 
     def _apply(self, partition: int) -> int:
         position = self.replica.position(partition)

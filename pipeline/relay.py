@@ -3,7 +3,9 @@
 Where the relay stands is stored in the log. With the records of a batch it stores only up to where
 the batches before it came, which are certainly published: so the log may store records and position
 in one step, or the records first, or a first part of each partition's records only. A relay that
-takes over looks at the end of each partition what is there already, and goes on after that.
+takes over looks at the end of each partition what is there already, and goes on after that. So the
+position may also be an old one, which only has more read from the store again: it is not stored
+with every batch, since with small ones it would be as much work for the log as the events.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ STORE_DEAD_LETTERS: TopicPartition = ("store.dead-letters", 0)
 STORE_POSITION = "store-position"
 MAXIMUM_POSITION_DIGITS = 18
 MAXIMUM_POSITION = 10**MAXIMUM_POSITION_DIGITS
+POSITION_SECONDS = 0.1
+"""Time between two batches with which the position is stored."""
 TAIL_RECORDS = 256
 """How many records are looked at together at the end of a partition."""
 
@@ -74,6 +78,7 @@ class Relay:
         self._events = positions.get(STORE_EVENTS, 0)
         self._letters = positions.get(STORE_DEAD_LETTERS, 0)
         self._certain: dict[TopicPartition, int] = {}
+        self._noted_at: float | None = None
         self._published = [self._last_event(number) for number in range(self._partitions)]
         self._last_published_letter = self._last_letter()
         # What all partitions have is skipped at once, not read from the store again.
@@ -120,7 +125,8 @@ class Relay:
                 records.append(_letter_record(letter))
                 self._last_published_letter = letter.position
         if records or notes:
-            self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)
+            places = self._certain if self._is_position_due(now) else {}
+            self._log.append([*records, *notes], now, consumer=self._name, positions=places)
         if events:
             self._events = self._certain[STORE_EVENTS] = events[-1].position
             if self._tally is not None:
@@ -128,6 +134,14 @@ class Relay:
         if letters:
             self._letters = self._certain[STORE_DEAD_LETTERS] = letters[-1].position
         return Progress(len(events) + len(letters))
+
+    def _is_position_due(self, now: float) -> bool:
+        age = None if self._noted_at is None else now - self._noted_at
+        if age is not None and 0 <= age < POSITION_SECONDS:  # Negative: a clock was set back since.
+            return False
+        if self._certain:
+            self._noted_at = now
+        return True
 
     # -- what is published already -----------------------------------------------------------
 

@@ -273,6 +273,7 @@ class ProjectorHost(Held):
             clock=time.time,
             shared=divided,
             tally=tally,
+            publish=self._log.post,
         )
 
     def _make_faulty(

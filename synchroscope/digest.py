@@ -32,6 +32,7 @@ MAXIMUM_RECENT_BYTES = 256
 """Values larger than this are hashed each time, so that what is remembered stays small."""
 
 _LANES = struct.Struct(">QQ")
+_ROW = struct.Struct(">QQQ")
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _pack = msgspec.msgpack.Encoder().encode
 Lanes = tuple[int, int]
@@ -120,6 +121,9 @@ class Root(Struct, frozen=True, array_like=True):
 class Digest:
     """A table of ``2**bits`` buckets, each two lanes and a count of facts.
 
+    The columns are there to be read; they are changed by its methods alone, which know what has to
+    be packed anew.
+
     >>> hasher, digest = Hasher(), Digest(bits=4)
     >>> fact = hasher.fact("geographic", "user:1", "country", "France")
     >>> digest.add(3, fact); digest.root().facts
@@ -128,7 +132,7 @@ class Digest:
     True
     """
 
-    __slots__ = ("bits", "counts", "lane0", "lane1", "shift")
+    __slots__ = ("_packed", "_stale", "bits", "counts", "lane0", "lane1", "shift")
 
     def __init__(self, bits: int = DEFAULT_BITS) -> None:
         if not 0 < bits <= MAXIMUM_BITS:
@@ -139,6 +143,10 @@ class Digest:
         self.lane0 = [0] * (1 << bits)
         self.lane1 = [0] * (1 << bits)
         self.counts = [0] * (1 << bits)
+        #: The table as it was packed last, and which buckets have changed since: a step of few
+        #: events changes few buckets. None: pack all of it.
+        self._packed: bytearray | None = None
+        self._stale: set[int] = set()
 
     def bucket(self, context_type: str, subject: str) -> int:
         """Return the bucket of an aggregate."""
@@ -149,12 +157,14 @@ class Digest:
         self.lane0[bucket] += lanes[0]
         self.lane1[bucket] += lanes[1]
         self.counts[bucket] += 1
+        self._stale.add(bucket)
 
     def subtract(self, bucket: int, lanes: Lanes) -> None:
         """Take one fact out."""
         self.lane0[bucket] -= lanes[0]
         self.lane1[bucket] -= lanes[1]
         self.counts[bucket] -= 1
+        self._stale.add(bucket)
 
     def add_sums(
         self,
@@ -164,6 +174,7 @@ class Digest:
         counts: Iterable[int],
     ) -> None:
         """Add sums of many facts, one of each column to each of the buckets."""
+        self._packed = None
         own0, own1, own_counts = self.lane0, self.lane1, self.counts
         for bucket, first, second, count in zip(buckets, lane0, lane1, counts, strict=True):
             own0[bucket] += first
@@ -180,6 +191,7 @@ class Digest:
         total = sum_lanes(facts)
         self.lane0[bucket], self.lane1[bucket] = total
         self.counts[bucket] = len(facts)
+        self._stale.add(bucket)
         return held == (*total, len(facts))
 
     def root(self) -> Root:
@@ -188,9 +200,17 @@ class Digest:
 
     def table(self) -> bytes:
         """Return all buckets: lane 0, lane 1, count of bucket 0, of bucket 1, … (big-endian)."""
-        columns = zip(self.lane0, self.lane1, self.counts, strict=True)
-        numbers = [number & MASK for column in columns for number in column]
-        return struct.pack(f">{len(numbers)}Q", *numbers)
+        packed = self._packed
+        if packed is None:
+            columns = zip(self.lane0, self.lane1, self.counts, strict=True)
+            numbers = [number & MASK for column in columns for number in column]
+            packed = self._packed = bytearray(struct.pack(f">{len(numbers)}Q", *numbers))
+        else:
+            for bucket in self._stale:
+                count = self.counts[bucket] & MASK
+                _ROW.pack_into(packed, bucket * _ROW.size, *self.sum_of(bucket), count)
+        self._stale.clear()
+        return bytes(packed)
 
     def differing(self, other: Digest) -> list[int]:
         """Return the buckets whose sums or counts differ from the other table's."""
@@ -205,8 +225,11 @@ class Digest:
 
     def copy(self) -> Digest:
         """Return an independent copy."""
-        twin = Digest(self.bits)
+        twin = Digest.__new__(Digest)
+        twin.bits, twin.shift = self.bits, self.shift
         twin.lane0, twin.lane1, twin.counts = self.lane0[:], self.lane1[:], self.counts[:]
+        twin._packed = None if self._packed is None else self._packed[:]
+        twin._stale = self._stale.copy()
         return twin
 
     @classmethod
@@ -219,6 +242,7 @@ class Digest:
         numbers = struct.unpack(f">{3 * size}Q", table)
         digest.lane0, digest.lane1 = list(numbers[0::3]), list(numbers[1::3])
         digest.counts = list(numbers[2::3])
+        digest._packed = bytearray(table)
         return digest
 
 

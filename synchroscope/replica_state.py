@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import msgspec
 from msgspec import Struct
 
@@ -89,7 +91,7 @@ class Partition:
 
     def copy(self) -> Partition:
         """Return an independent copy."""
-        state = PartitionState(*[getattr(self.state, n) for n in self.state.__struct_fields__])
+        state = copy(self.state)
         state.repairs = self.state.repairs[:]
         twin = Partition(state, self.digest.copy(), self.notes[:], self.stored)
         twin.is_reported = self.is_reported

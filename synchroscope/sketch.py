@@ -59,7 +59,7 @@ class Sketches:
     is_empty: Whether there are no facts yet, so that every bucket is built.
     """
 
-    __slots__ = ("_cells", "_is_built", "_pending", "_shift", "bits")
+    __slots__ = ("_built", "_cells", "_is_built", "_pending", "_shift", "bits")
 
     def __init__(self, bits: int, *, is_empty: bool = False) -> None:
         if bits > MAXIMUM_SKETCH_BITS:
@@ -67,6 +67,7 @@ class Sketches:
         self.bits = bits
         self._shift = np.uint64(64 - bits - BELOW_BUCKET_BITS)
         self._is_built = np.full(1 << bits, is_empty)
+        self._built = (1 << bits) if is_empty else 0
         self._cells: NDArray[np.uint64] | None = None
         self._pending: list[Part] = []
 
@@ -76,7 +77,7 @@ class Sketches:
 
     def change(self, parts: Iterable[Part]) -> None:
         """Count facts that came or went."""
-        if not self._is_built.any():
+        if not self._built:
             return
         self._pending.extend(parts)
         if len(self._pending) > MAXIMUM_PENDING:
@@ -84,13 +85,13 @@ class Sketches:
 
     def add(self, hashes: Numbers, lanes: Numbers) -> None:
         """Count facts by columns: hashes of their aggregates, and lanes 0."""
-        if not len(hashes) or not self._is_built.any():
+        if not len(hashes) or not self._built:
             return
         if self._cells is None:
             self._cells = np.zeros((2, CELLS << self.bits), np.uint64)
         numbers = hashes >> self._shift
         buckets = (numbers >> np.uint64(BELOW_BUCKET_BITS)).astype(np.intp)
-        if not self._is_built.all():
+        if self._built < len(self._is_built):
             wanted = self._is_built[buckets]
             numbers, buckets, lanes = numbers[wanted], buckets[wanted], lanes[wanted]
         mixed = numbers * np.uint64(_MIXER)
@@ -106,6 +107,7 @@ class Sketches:
         """Set a bucket to exactly these facts."""
         self.forget([bucket])
         self._is_built[bucket] = True
+        self._built += 1
         if parts:
             self.add(*_columns(parts))
 
@@ -122,6 +124,7 @@ class Sketches:
         """Take buckets for not built."""
         for bucket in buckets:
             self._flush()
+            self._built -= bool(self._is_built[bucket])
             self._is_built[bucket] = False
             if self._cells is not None:
                 self._cells[:, bucket * CELLS : (bucket + 1) * CELLS] = 0

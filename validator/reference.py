@@ -479,9 +479,12 @@ class Reference:
         if newest.sketches is not None:
             newest.sketches.forget([bucket])
         current = newest.digest
-        current.lane0[bucket] += truth.lane0[bucket] - held.lane0[bucket]
-        current.lane1[bucket] += truth.lane1[bucket] - held.lane1[bucket]
-        current.counts[bucket] += truth.counts[bucket] - held.counts[bucket]
+        current.add_sums(
+            [bucket],
+            [truth.lane0[bucket] - held.lane0[bucket]],
+            [truth.lane1[bucket] - held.lane1[bucket]],
+            [truth.counts[bucket] - held.counts[bucket]],
+        )
         self._points[partition].clear()
         self._keep(partition, self._folds[partition])
 

@@ -236,6 +236,43 @@ def test_after_a_failed_append_the_log_appends_no_more_but_reads(
     assert values(everything(log)) == ["a"]
 
 
+def test_what_is_posted_is_stored_in_order_and_before_what_is_appended_later(
+    open_log: OpenLog,
+) -> None:
+    log = open_log()
+    for number in range(5):
+        log.post([new(str(number))], 1.0)
+    log.append([new("last")], 2.0)  # Returns when all of them are acknowledged.
+    assert values(everything(log)) == ["0", "1", "2", "3", "4", "last"]
+
+
+def test_what_is_posted_arrives_without_another_call(open_log: OpenLog) -> None:
+    log, reader = open_log(), open_log()
+    log.post([new("a")], 1.0)
+    until(lambda: values(everything(reader)) == ["a"])
+
+
+def test_a_log_that_appends_in_transactions_posts_in_one(open_log: OpenLog) -> None:
+    log = open_log(writer="w")
+    log.post([new("a"), new("b")], 1.0)
+    assert values(everything(open_log())) == ["a", "b"]
+
+
+def test_what_keeps_a_posted_record_from_being_stored_the_next_call_raises(
+    kafka: KafkaSettings, open_log: OpenLog
+) -> None:
+    log = open_log(replace(kafka, request_timeout_seconds=2.0))
+    log.append([new("a")], 1.0)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.delete_topics([kafka.topic(FINDINGS)])[kafka.topic(FINDINGS)].result()
+    with pytest.raises((ConfigurationError, UnavailableError)):
+        log.post([new("b", FINDINGS)], 1.0)
+        log.post([new("c")], 1.0)
+    with pytest.raises(UnavailableError, match="open a new log"):
+        log.post([new("d")], 1.0)
+    assert values(everything(log)) == ["a"]
+
+
 # -- who reads -----------------------------------------------------------------------------------
 
 

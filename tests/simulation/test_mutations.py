@@ -109,7 +109,7 @@ MUTATIONS = {
     ),
     "the relay stores its position before the records": (
         "pipeline/relay.py",
-        "self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)",
+        "self._log.append([*records, *notes], now, consumer=self._name, positions=places)",
         "places = {STORE_EVENTS: events[-1].position} if events else {}\n"
         "            self._log.append([], now, consumer=self._name, positions=places)\n"
         "            self._log.append([*records, *notes], now)",
@@ -130,7 +130,7 @@ MUTATIONS = {
 DIVIDED_MUTATIONS = {
     "the relay says that all of a batch is published before it is": (
         "pipeline/relay.py",
-        "self._log.append([*records, *notes], now, consumer=self._name, positions=self._certain)",
+        "self._log.append([*records, *notes], now, consumer=self._name, positions=places)",
         "places = {STORE_EVENTS: events[-1].position} if events else {}\n"
         "            records += notes\n"
         "            self._log.append(records, now, consumer=self._name, positions=places)",

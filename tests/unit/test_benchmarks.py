@@ -16,6 +16,7 @@ from benchmarks.servers import main as servers_main
 from benchmarks.servers_propagation import Witness, pace
 from benchmarks.servers_validator import one_field_records, repeated_retail, with_headers
 from benchmarks.servers_world import (
+    due_times,
     latencies,
     latency_rows,
     order_of,
@@ -106,7 +107,7 @@ def test_values_are_shown_in_their_units() -> None:
 def test_percentiles_are_of_events_by_due_time_after_the_warm_up() -> None:
     seen = {number: 100.0 + number / 10 + 0.001 * number for number in range(30)}
 
-    known = latencies(seen, start=100.0, rate=10.0, warm_seconds=1.0)
+    known = latencies(seen, due_times(100.0, 10.0, 30), warm=10)
 
     assert known == pytest.approx([0.001 * number for number in range(10, 30)])
     assert [percentile(known, share) for share in (5, 50, 95, 99, 100)] == pytest.approx(
@@ -119,6 +120,8 @@ def test_the_ratio_of_latencies_is_the_median_of_the_repeats_ratios() -> None:
 
     assert [row.name for row in rows] == ["path, p50", "path, p95", "path, p99"]
     assert all(row.ratio == 1.5 and row.ours.median == 3.0 for row in rows)
+    # Of all repeats together, 8 and 2 are the greatest.
+    assert (rows[2].notes["pooled_ratio"], rows[2].notes["ratio_greatest"]) == (4.0, 4.0)
 
 
 def test_records_are_known_by_where_a_log_puts_them() -> None:
@@ -137,10 +140,13 @@ def test_records_are_known_by_where_a_log_puts_them() -> None:
 def test_nothing_is_sent_before_it_is_due_and_what_became_due_goes_together() -> None:
     sent: list[tuple[float, list[int]]] = []
 
-    start = pace(range(40), 20_000.0, lambda due: sent.append((time.monotonic(), list(due))), 7)
+    paced = pace(range(40), 20_000.0, lambda due: sent.append((time.monotonic(), list(due))), 7)
 
     assert [one for _, due in sent for one in due] == list(range(40))
-    assert all(at >= start + due[-1] / 20_000 and len(due) <= 7 for at, due in sent)
+    due_at = due_times(paced.start, 20_000.0, 40)
+    assert all(len(due) <= 7 for _, due in sent)
+    # An item's send is when the call that carried it began: not before it was due.
+    assert all(due_at[due[-1]] <= paced.sends[one] <= at for at, due in sent for one in due)
 
 
 def test_a_witness_knows_when_what_was_read_had_been_applied() -> None:

@@ -46,6 +46,29 @@ def test_the_order_of_facts_does_not_matter(facts: list[Any], random: Any) -> No
 
 
 @ANY_SPEED
+@given(FACTS, FACTS, FACTS, st.integers(0, 2**BITS - 1))
+def test_a_table_that_was_packed_before_is_what_packing_it_anew_gives(
+    first: list[Any], second: list[Any], third: list[Any], bucket: int
+) -> None:
+    digest = of(first)
+    before = digest.table()
+    twin = digest.copy()
+    for number, lanes in second:
+        twin.subtract(number, lanes)
+    for step in (
+        lambda: twin.replace(bucket, [lanes for _, lanes in third]),
+        lambda: twin.add_sums([bucket], [-1], [MASK], [3]),
+        lambda: twin.add(bucket, (1, 2)),
+    ):
+        step()
+        anew = Digest(BITS)
+        anew.add_sums(range(2**BITS), twin.lane0, twin.lane1, twin.counts)
+        assert twin.table() == anew.table()
+        assert twin.copy().table() == Digest.from_table(twin.table()).table() == anew.table()
+    assert digest.table() == before  # A copy is independent.
+
+
+@ANY_SPEED
 @given(FACTS, FACTS, st.randoms(use_true_random=False))
 def test_changing_step_by_step_is_building_anew(
     kept: list[Any], gone: list[Any], random: Any

@@ -9,7 +9,7 @@ from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
 from synchroscope.ports import CONTROL_TOPICS, EVENTS, REPORTS, REQUESTS, NewRecord
 from synchroscope.replica import Replica
-from synchroscope.report import Explanation, Request, decode_message, encode_message
+from synchroscope.report import Explanation, Report, Request, decode_message, encode_message
 from tests.builders import VIEW, record
 
 
@@ -86,3 +86,24 @@ def test_an_answer_during_which_another_process_wrote_is_not_given() -> None:
     pair.first.step(pair.now)
     given = [a.note.position for a in pair.answers() if a.request_id == "disturbed"]
     assert given == []
+
+
+def test_reports_are_published_while_how_a_partition_was_found_is_appended_first() -> None:
+    pair = Pair()
+    published: list[NewRecord] = []
+    storage = SharedStorage(pair.server, lambda: None, lambda: None)
+    projector = Projector(
+        Replica("fraud-scorer@1", VIEW, storage, incarnation="i", bits=4),
+        pair.log,
+        shared=True,
+        publish=lambda records, now: published.extend(records),
+    )
+    pair.tell()
+    pair.go(projector)
+    assert projector.replica.position(0) == 1
+    found = [decode_message(r.value) for r in pair.log.read(REPORTS, 0, 0, 9).records]
+    assert [[note.position for note in one.notes] for one in found if isinstance(one, Report)] == [
+        [0]
+    ]
+    told = [decode_message(record.value) for record in published]
+    assert [one.notes[-1].position for one in told if isinstance(one, Report)][-1] == 1

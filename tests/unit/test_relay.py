@@ -10,7 +10,7 @@ import pytest
 from pipeline.commands import CommandSide
 from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
-from pipeline.relay import STORE_POSITION, Relay
+from pipeline.relay import POSITION_SECONDS, STORE_POSITION, Relay
 from synchroscope.errors import UnavailableError
 from synchroscope.ports import DEAD_LETTERS, EVENTS, NewRecord, TopicPartition
 from tests.builders import event
@@ -97,6 +97,17 @@ def test_a_relay_that_takes_over_goes_on_where_the_log_ends_not_where_it_was_not
     assert log.positions("relay")["store.events", 0] < store.count()
     drain(Relay(store, log, batch_records=7))
     assert_whole(log, store)
+
+
+def test_the_position_is_stored_with_the_first_batch_that_has_one_and_then_from_time_to_time() -> (
+    None
+):
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    relay, stored = Relay(store, log, batch_records=5), []
+    for tenth in range(10):
+        relay.step(NOW + tenth * POSITION_SECONDS / 4)
+        stored.append(log.positions("relay").get(("store.events", 0), 0))
+    assert stored == [0, 5, 5, 5, 5, 25, 25, 25, 25, 45]
 
 
 def test_a_forged_position_makes_no_relay_pass_over_an_event() -> None:
