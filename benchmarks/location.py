@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import statistics
 import sys
 import time
@@ -33,6 +34,7 @@ from benchmarks.many_keys import (
     MadeUpStorage,
     MadeUpTruth,
     ManyKeysLog,
+    MemoryOfAll,
     SqliteTruth,
     key_of,
     number_of_key,
@@ -40,7 +42,7 @@ from benchmarks.many_keys import (
 )
 from benchmarks.measuring import Row, Settings, amount, forget
 from pipeline.projector import Projector
-from synchroscope.digest import DEFAULT_BITS
+from synchroscope.digest import DEFAULT_BITS, aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import EVENTS, FINDINGS, REPORTS, REQUESTS, AggregateRecord, Batch
 from synchroscope.replica import Replica
@@ -121,14 +123,14 @@ class Watched:
             self.truth,
             partition_of,
         )
-        self.storage = MemoryStorage() if index is None else self._restored(index)
+        self.storage = self._restored(index)
         self.replica = Replica("scorer@1", VIEW, self.storage, incarnation=INCARNATION)
         self.projector = Projector(
             self.replica, self.log, events=self.link, scrub_interval_seconds=None
         )
         self._first_check()
 
-    def _restored(self, index: HashIndex) -> MemoryStorage:
+    def _restored(self, index: HashIndex | None) -> MemoryStorage:
         """Return a storage that holds everything, with the state that a snapshot would have."""
         reference = self.validator.reference
         started = time.process_time()
@@ -149,7 +151,9 @@ class Watched:
             )
             states[number] = msgspec.msgpack.encode(state)
         life = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION).incarnation
-        return MadeUpStorage(index, states, life)
+        return MemoryOfAll(self.keys, states, life) if index is None else MadeUpStorage(
+            index, states, life
+        )
 
     def _first_check(self) -> None:
         """Step until the validator has had everything scrubbed and has judged it."""
@@ -164,10 +168,6 @@ class Watched:
             raise RuntimeError("the validator did not settle")
         self.notes["first_check_replica_seconds"] = sides[0]
         self.notes["first_check_validator_seconds"] = sides[1]
-        # Sketches are built by the rolling scrub, which comes by every bucket.
-        started = time.process_time()
-        self.scrub()
-        self.notes["scrub_seconds"] = time.process_time() - started
 
     def _step(self, sides: list[float]) -> int:
         self.now += ROUND_SECONDS
@@ -179,10 +179,13 @@ class Watched:
         sides[1] += time.process_time() - between
         return consumed
 
-    def scrub(self) -> None:
-        """Have the replica sum everything again from storage, as its rolling scrub would."""
+    def scrub(self, numbers: Iterable[int]) -> None:
+        """Have the replica's scrub come by the buckets of some keys."""
+        places = {
+            (n % PARTITIONS, aggregate_hash(*key_of(n)) >> (64 - DEFAULT_BITS)) for n in numbers
+        }
         for partition in range(PARTITIONS):
-            self.replica.scrub(partition, range(1 << DEFAULT_BITS))
+            self.replica.scrub(partition, sorted(b for p, b in places if p == partition))
 
     def chosen(self, count: int, first: int) -> list[int]:
         """Return `count` keys' numbers, spread by a fixed rule; another `first` means others."""
@@ -218,7 +221,7 @@ class Watched:
         for record in records:
             key = (record.context_type, record.subject)
             self.storage.commit({key: record}, record.partition, None)
-        self.scrub()
+        self.scrub(number_of_key(record.subject) for record in records)
         self.settle(lambda: not self.validator.open_findings())
 
     def settle(self, is_done: Callable[[], bool] = lambda: True) -> int:
@@ -297,7 +300,7 @@ class Watched:
         """Spoil so many values, have them located, and put them right again."""
         numbers = self.chosen(count, first)
         true = self.spoil(numbers)
-        self.scrub()
+        self.scrub(numbers)
         cost = self.locate("spoilt", numbers)
         self.heal(true)
         return self._beside_quiet(cost)
@@ -312,7 +315,6 @@ class Watched:
         cost = self.locate("missed", bad)
         self.add(bad)
         self.settle(lambda: not self.validator.open_findings())
-        self.scrub()
         return self._beside_quiet(cost)
 
     def _beside_quiet(self, cost: Cost) -> Cost:
@@ -408,3 +410,88 @@ def _applied(events: int, *, overwrite: bool, has_digest: bool) -> float:
     for batch in batches:
         replica.apply(0, batch.records, batch.position)
     return (time.process_time() - started) / events * 1e6
+
+
+# -- rows ----------------------------------------------------------------------------------------
+
+
+def whole_bytes(watched: Watched) -> int:
+    """Return the bytes of all facts, as they would have to be sent without digests."""
+    sample = [(key_of(n), n / 4) for n in range(0, watched.keys, max(1, watched.keys // 10_000))]
+    return len(msgspec.msgpack.encode(sample)) * watched.keys // len(sample)
+
+
+def measure(
+    keys: int, bad_keys: Sequence[int], missed_keys: Sequence[int], tell: Callable[[str], None]
+) -> tuple[Watched, list[Cost], dict[str, float]]:
+    """Measure all of it; `tell` hears of each figure as it comes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    watched = Watched(keys, in_memory=keys <= MAXIMUM_KEYS_IN_MEMORY)
+    notes = watched.notes
+    notes["build_wall_seconds"] = time.perf_counter() - wall
+    notes["build_cpu_seconds"] = time.process_time() - cpu
+    ours, theirs = watched.recheck()
+    notes["recheck_validator_seconds"], notes["recheck_replica_seconds"] = ours, theirs
+    mine, all_of_it = watched.state_bytes()
+    notes["replica_state_bytes"], notes["validator_bytes"] = mine, all_of_it
+    tell(json.dumps({name: float(f"{value:.4g}") for name, value in notes.items()}))
+    costs = []
+    for first, (kind, bad) in enumerate(
+        [("spoilt", n) for n in bad_keys] + [("missed", n) for n in missed_keys]
+    ):
+        locate = watched.spoilt if kind == "spoilt" else watched.missed
+        costs.append(locate(bad, first))
+        tell(line(costs[-1]))
+    return watched, costs, notes
+
+
+def line(cost: Cost) -> str:
+    """Return a row of the curve."""
+    return (
+        f"{cost.kind:6} {cost.bad:>6,}  named {cost.share_named:4.0%} wrongly {cost.wrongly_named}  "
+        f"{cost.due_bytes / 1e3:>8.1f} kB (requests {cost.request_bytes / 1e3:.1f}, answers "
+        f"{cost.answer_bytes / 1e3:.1f}, reports {cost.report_bytes / 1e3:.1f}; quiet "
+        f"{cost.quiet_bytes / 1e3:.1f}) in {cost.steps} steps  CPU replica "
+        f"{cost.replica_seconds * 1e3:.1f} ms, validator {cost.validator_seconds * 1e3:.1f} ms "
+        f"(quiet, both {cost.quiet_seconds * 1e3:.1f} ms)  {cost.findings}"
+    )
+
+
+def location_rows(settings: Settings) -> list[Row]:
+    """What naming bad keys among many costs, a re-check of no news, and the digest's upkeep."""
+    keys = settings.size(LOCATION_KEYS)
+    bad_keys = [bad for bad in BAD_KEYS if bad <= keys // 100]
+    watched, costs, notes = measure(keys, bad_keys, MISSED_KEYS, lambda text: None)
+    whole = whole_bytes(watched)
+    rows = []
+    for cost in costs:
+        title = f"location, {cost.bad:,} {cost.kind} of {keys:,} keys"
+        known = {
+            name: float(value)
+            for name, value in msgspec.structs.asdict(cost).items()
+            if isinstance(value, int | float)
+        }
+        rows.append(amount(f"{title}, traffic", "bytes", cost.due_bytes, "all facts", whole, known))
+        seconds = cost.replica_seconds + cost.validator_seconds
+        rows.append(amount(f"{title}, CPU", "s", seconds, "none", None))
+    recheck = notes["recheck_validator_seconds"]
+    rows.append(amount("re-check, nothing changed", "s", recheck, "none", None, notes))
+    for name, overwrite in (("overwritten", True), ("new", False)):
+        seen = upkeep(keys // 50, overwrite=overwrite, repeats=settings.repeats)
+        title = f"digest upkeep an event, {name} fact"
+        rows.append(amount(title, "s", seen["difference"] / 1e6, "none", None, seen))
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--keys", type=int, default=LOCATION_KEYS)
+    parser.add_argument("--bad", type=int, nargs="*", default=list(BAD_KEYS))
+    parser.add_argument("--missed", type=int, nargs="*", default=list(MISSED_KEYS))
+    options = parser.parse_args()
+    measure(options.keys, options.bad, options.missed, lambda text: print(text, flush=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

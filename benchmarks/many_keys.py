@@ -232,6 +232,19 @@ def _event(number: int, sequence: int) -> ContextEvent:
     return decode_event(event_bytes(number, sequence))
 
 
+class MemoryOfAll(MemoryStorage):
+    """A replica's storage in memory, filled with the first event of every key."""
+
+    def __init__(self, keys: int, states: Mapping[int, bytes], incarnation: str) -> None:
+        super().__init__()
+        self.begin(incarnation)
+        for start in range(0, keys, _ROWS_AT_ONCE):
+            records = map(_stored, range(start, min(start + _ROWS_AT_ONCE, keys)))
+            self.commit({(r.context_type, r.subject): r for r in records}, 0, None)
+        for partition, state in states.items():
+            self.commit({}, partition, state)
+
+
 class MadeUpStorage(MemoryStorage):
     """A replica's storage after the first event of every key; keeps what is changed later."""
 
