@@ -20,7 +20,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -84,21 +83,16 @@ class Cost(Struct, frozen=True):
     quiet_seconds: float
 
 
-class LossyLog:
-    """Passes over the events at some places, for the replica alone."""
+class LossyLog(ManyKeysLog):
+    """The events of a log without those at some places, as the replica gets them."""
 
     def __init__(self, log: ManyKeysLog) -> None:
         self._log = log
         self.lost: set[tuple[int, int]] = set()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
     def read(self, topic: str, partition: int, position: int, limit: int) -> Batch:
         """Return records without those that are lost."""
         batch = self._log.read(topic, partition, position, limit)
-        if topic != EVENTS or not self.lost:
-            return batch
         kept = [r for r in batch.records if (partition, r.offset) not in self.lost]
         return Batch(kept, batch.position)
 
@@ -151,8 +145,10 @@ class Watched:
             )
             states[number] = msgspec.msgpack.encode(state)
         life = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION).incarnation
-        return MemoryOfAll(self.keys, states, life) if index is None else MadeUpStorage(
-            index, states, life
+        return (
+            MemoryOfAll(self.keys, states, life)
+            if index is None
+            else MadeUpStorage(index, states, life)
         )
 
     def _first_check(self) -> None:
@@ -484,7 +480,9 @@ def location_rows(settings: Settings) -> list[Row]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--keys", type=int, default=LOCATION_KEYS)
     parser.add_argument("--bad", type=int, nargs="*", default=list(BAD_KEYS))
     parser.add_argument("--missed", type=int, nargs="*", default=list(MISSED_KEYS))

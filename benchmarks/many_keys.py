@@ -1,7 +1,7 @@
 """A replica of very many keys, whose log and truth are made up while they are read.
 
-Key ``n`` lives in partition ``n % 4``; its first event stands at offset ``n // 4`` and sets ``spend``
-to ``n / 4``. Everything that judges is the product's own: replica, projector, validator. Up to some
+Key ``n`` lives in partition ``n % 4``; its first event stands at offset ``n // 4`` and sets
+``spend`` to ``n / 4``. Everything that judges is the product's own: replica, projector, validator. Up to some
 millions of keys the truth is the SQLite event store and the facts are in `MemoryStorage`; for more
 both are made up as well, and the replica begins as if it had been restored from a snapshot.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 from uuid import UUID
 
 import numpy as np
@@ -62,10 +61,11 @@ def partition_of(kind: str, subject: str) -> int:
 def event_bytes(number: int, sequence: int = 1) -> bytes:
     """Return the `sequence`-th event of a key, as the log holds it."""
     previous = "" if sequence == 1 else f'"previous":{number / 4 + sequence - 2},'
+    update = f'{previous}"current":{number / 4 + sequence - 1}'
     return (
         f'{{"eventId":"{UUID(int=(sequence << 64) + number)}","timestamp":"2026-01-01T00:00:00Z",'
         '"eventType":"context.updated","source":{"modelId":"benchmark","instanceId":"1"},'
-        f'"contextDelta":{{"updates":{{"spend":{{{previous}"current":{number / 4 + sequence - 1}}}}},'
+        f'"contextDelta":{{"updates":{{"spend":{{{update}}}}},'
         f'"userId":"{number}"}},"contextType":"financial","sequence":{sequence}}}'
     ).encode()
 
@@ -200,7 +200,7 @@ class HashIndex:
         ends = np.array([bucket << shift, (bucket + 1 << shift) - 1], np.uint64)
         low = np.searchsorted(self._hashes, ends[0], "left")
         high = np.searchsorted(self._hashes, ends[1], "right")
-        return cast("NDArray[np.uint32]", self._numbers[low:high])
+        return self._numbers[low:high]
 
 
 class MadeUpTruth:

@@ -61,12 +61,14 @@ class MemoryStorage:
     def _put(self, key: AggregateKey, record: AggregateRecord) -> None:
         hashed = aggregate_hash(*key)
         slots, place, bits = self._slots, hashed >> (64 - _SLOT_BITS), _SLOT_BITS
-        while isinstance(slot := slots[place], list):
+        slot = slots[place]
+        while isinstance(slot, list):
             bits += _SPLIT_BITS
             slots, place = slot, (hashed >> (64 - bits)) & ((1 << _SPLIT_BITS) - 1)
+            slot = slots[place]
         slot[key] = record
         if len(slot) > _SPLIT_RECORDS and bits < _MAXIMUM_SPLIT_BITS:
-            parts: list[_Slot] = [{} for _ in range(1 << _SPLIT_BITS)]
+            parts: list[_Leaf] = [{} for _ in range(1 << _SPLIT_BITS)]
             for one, held in slot.items():
                 part = (aggregate_hash(*one) >> (64 - bits - _SPLIT_BITS)) % len(parts)
                 parts[part][one] = held

@@ -309,7 +309,10 @@ class Locator:
         They rise about evenly, so every second place that is looked at is where it would then be,
         the others halve what is left. None where it is not known any more what is repeated.
         """
-        low, high = self._reference.repeats_known_from(partition), self._reference.position(partition)
+        low, high = (
+            self._reference.repeats_known_from(partition),
+            self._reference.position(partition),
+        )
         below, above = 0, self._reference.current(partition).store_position + 1
         is_guessed = True
         while low < high:
