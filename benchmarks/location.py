@@ -444,8 +444,9 @@ def measure(
 def line(cost: Cost) -> str:
     """Return a row of the curve."""
     return (
-        f"{cost.kind:6} {cost.bad:>6,}  named {cost.share_named:4.0%} wrongly {cost.wrongly_named}  "
-        f"{cost.due_bytes / 1e3:>8.1f} kB (requests {cost.request_bytes / 1e3:.1f}, answers "
+        f"{cost.kind:6} {cost.bad:>6,}  named {cost.share_named:4.0%} "
+        f"wrongly {cost.wrongly_named}  {cost.due_bytes / 1e3:>8.1f} kB "
+        f"(requests {cost.request_bytes / 1e3:.1f}, answers "
         f"{cost.answer_bytes / 1e3:.1f}, reports {cost.report_bytes / 1e3:.1f}; quiet "
         f"{cost.quiet_bytes / 1e3:.1f}) in {cost.steps} steps  CPU replica "
         f"{cost.replica_seconds * 1e3:.1f} ms, validator {cost.validator_seconds * 1e3:.1f} ms "

@@ -1,9 +1,10 @@
 """A replica of very many keys, whose log and truth are made up while they are read.
 
 Key ``n`` lives in partition ``n % 4``; its first event stands at offset ``n // 4`` and sets
-``spend`` to ``n / 4``. Everything that judges is the product's own: replica, projector, validator. Up to some
-millions of keys the truth is the SQLite event store and the facts are in `MemoryStorage`; for more
-both are made up as well, and the replica begins as if it had been restored from a snapshot.
+``spend`` to ``n / 4``. Everything that judges is the product's own: replica, projector, validator.
+Up to some millions of keys the truth is the SQLite event store and the facts are in
+`MemoryStorage`; for more both are made up as well. The replica begins as if it had been restored
+from a snapshot.
 """
 
 from __future__ import annotations
