@@ -192,7 +192,10 @@ class Locator:
             if (owner := key_of.get(entry.event)) in by_key:
                 by_key[owner].append(entry)
         _repair_before(waiting, explanation.note.applied, by_key, repairs)
-        odd = {key: _of(explanation.mismatches, key) for key in keys_judged}
+        odd: dict[AggregateKey, dict[tuple[int, str], Mismatch]] = {}
+        for mismatch in explanation.mismatches:
+            of_key = odd.setdefault((mismatch.context_type, mismatch.subject), {})
+            of_key[mismatch.offset, mismatch.field] = mismatch
         judgements = []
         for key in keys_judged:
             versions, positions = versions_of[key]
@@ -208,7 +211,7 @@ class Locator:
                         versions,
                         before,
                         by_key[key] if complete else None,
-                        odd[key],
+                        odd.get(key, {}),
                         bucket_shown,
                         shown.get(key),
                         None if held is None else held.actual,
@@ -540,7 +543,3 @@ def _repair_before(
         repaired = waiting.popleft()
         key = _key_of(repaired.aggregate)
         repairs.setdefault(key, []).append((len(entries.get(key, ())), repaired))
-
-
-def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:
-    return {(m.offset, m.field): m for m in mismatches if (m.context_type, m.subject) == key}
