@@ -21,9 +21,10 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.location import location_rows
 from benchmarks.measuring import Row, Settings, Spread
 from benchmarks.parts import commands_rows, decode_rows, reference_rows, relay_rows, replica_rows
-from benchmarks.scale import lmdb_rows, location_rows, memory_rows
+from benchmarks.scale import lmdb_rows, memory_rows
 from benchmarks.whole import pipeline_rows
 
 GROUPS: dict[str, Callable[[Settings], list[Row]]] = {

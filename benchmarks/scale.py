@@ -1,4 +1,4 @@
-"""Rows that depend on the number of keys: validator memory, LMDB snapshots, location.
+"""Rows that depend on the number of keys: validator memory, LMDB snapshots.
 
 ``python -m benchmarks.scale reference 10000 --trace`` is what the memory rows start as a process of
 its own, so that each begins from nothing.
@@ -7,7 +7,6 @@ its own, so that each begins from nothing.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
 import gc
 import json
 import resource
@@ -20,49 +19,30 @@ import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import lmdb
 import msgspec
 
 from benchmarks.measuring import Row, Settings, Work, amount, durations, forget
 from benchmarks.parts import decode_bare, in_folder, plain
-from pipeline.commands import CommandSide
-from pipeline.event_store_sqlite import SqliteEventStore
-from pipeline.log_memory import MemoryLog
-from pipeline.partitioner import by_subject
-from pipeline.projector import Projector
-from pipeline.relay import Relay
-from pipeline.sqlite_database import SqliteDatabase
 from pipeline.storage_lmdb import LmdbStorage
 from synchroscope.digest import DEFAULT_BITS, aggregate_hash
-from synchroscope.event import ContextDelta, ContextEvent, Source, Update
-from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import (
     EVENTS,
-    REPORTS,
-    REQUESTS,
-    AggregateKey,
     AggregateRecord,
     Batch,
     NewRecord,
     Record,
     TopicPartition,
 )
-from synchroscope.replica import Replica
 from synchroscope.view import View
 from validator.reference import Reference
-from validator.validator import ExpectedReplica, Validator
 
 KIND = "financial"
 VIEW = View("scorer", {KIND: frozenset({"spend"})})
 MEMORY_KEYS = (10_000, 100_000, 1_000_000)
 LMDB_KEYS = 1_000_000
 LMDB_COMMIT_RECORDS = 20_000
-LOCATION_KEYS = 100_000
-LOCATION_PARTITIONS = 4
-LOCATION_BAD_KEYS = (1, 10, 1_000)
-MAXIMUM_ROUNDS = 200
 AT = 1_700_000_000.0
 
 
@@ -308,163 +288,6 @@ def lmdb_rows(settings: Settings) -> list[Row]:
             "snapshot_bytes": float(kept.stat().st_size),
         }
         return [msgspec.structs.replace(rows[0], notes=notes), *rows[1:]]
-
-
-# -- location ----------------------------------------------------------------------------------
-
-
-class Watched:
-    """One replica of many keys in memory, with projector and validator; all is well at first."""
-
-    def __init__(self, keys: int) -> None:
-        store = SqliteEventStore(SqliteDatabase(":memory:"))
-        commands = CommandSide(store)
-        self.keys: list[AggregateKey] = [(KIND, f"user:{number}") for number in range(keys)]
-        for start in range(0, keys, 1_000):
-            with commands.batch(AT) as batch:
-                for number in range(start, min(start + 1_000, keys)):
-                    batch.submit(_spending(number))
-        self.log = MemoryLog({EVENTS: LOCATION_PARTITIONS})
-        relay = Relay(store, self.log)
-        while relay.step(AT).consumed:
-            pass
-        self.storage = MemoryStorage()
-        self.replica = Replica("scorer@1", VIEW, self.storage, incarnation="benchmark")
-        self.projector = Projector(self.replica, self.log, scrub_interval_seconds=None)
-        self.validator = Validator(
-            self.log,
-            [VIEW],
-            [ExpectedReplica("scorer@1", VIEW.model)],
-            store,
-            lambda kind, subject: by_subject(kind, subject, LOCATION_PARTITIONS),
-        )
-        self.now = AT
-        self.settle()
-
-    def settle(self) -> None:
-        """Step until the validator has scrubbed and judged everything."""
-        for _ in range(MAXIMUM_ROUNDS):
-            self.now += 1.0
-            consumed = self.projector.step(self.now).consumed
-            self.validator.step(self.now)
-            if not consumed and self.validator.is_settled():
-                return
-            if not consumed:
-                self.validator.scrub(self.now)
-        raise RuntimeError("the validator did not settle")
-
-    def scrub(self) -> None:
-        """Have the replica sum everything again from storage, as its rolling scrub would."""
-        for partition in range(LOCATION_PARTITIONS):
-            self.replica.scrub(partition, range(1 << DEFAULT_BITS))
-
-    def spoil(self, count: int, first: int = 0) -> list[AggregateRecord]:
-        """Change `count` stored values behind the replica's back; return the true records.
-
-        The keys are evenly spread, from the `first` on: another one means other keys.
-        """
-        stride = len(self.keys) // count
-        true = []
-        for key in self.keys[first::stride][:count]:
-            held = self.storage.get(key)
-            if held is None:
-                raise RuntimeError(f"{key} is not stored")
-            true.append(held)
-            wrong = held.copy()
-            wrong.fields["spend"] = (-1, held.sequence)
-            self.storage.commit({key: wrong}, held.partition, None)
-        return true
-
-    def heal(self, records: Sequence[AggregateRecord]) -> None:
-        """Put the true records back, and wait until the findings are resolved."""
-        for record in records:
-            key = (record.context_type, record.subject)
-            self.storage.commit({key: record}, record.partition, None)
-        self.scrub()
-        for _ in range(MAXIMUM_ROUNDS):
-            self.round()
-            if not self.validator.open_findings() and not self.is_asking():
-                return
-        raise RuntimeError("the findings were not resolved")
-
-    def is_asking(self) -> bool:
-        """Say whether a request is unanswered, or an answer unread."""
-        return not self.validator.is_settled()
-
-    def round(self) -> None:
-        """Let a second pass: report, compare, ask, answer."""
-        self.now += 1.0
-        self.projector.step(self.now)
-        self.validator.step(self.now)
-
-    def message_bytes(self) -> int:
-        """Return how many bytes were ever sent, reports, answers and requests together."""
-        return sum(
-            len(record.value)
-            for topic in (REPORTS, REQUESTS)
-            for record in self.log.read(topic, 0, 0, 2**40).records
-        )
-
-    def locate(self) -> tuple[float, int, set[str]]:
-        """Go from a report to the findings; return CPU seconds, message bytes, subjects named."""
-        self.scrub()
-        forget()
-        gc.collect()
-        sent, started = self.message_bytes(), time.process_time()
-        self.round()
-        for _ in range(MAXIMUM_ROUNDS):
-            if self.validator.is_settled():
-                break
-            self.round()
-        seconds = time.process_time() - started
-        named = {s for finding in self.validator.open_findings() for s in finding.subjects}
-        return seconds, self.message_bytes() - sent, named
-
-
-def _spending(number: int) -> ContextEvent:
-    return ContextEvent(
-        event_id=UUID(int=number),
-        timestamp=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-        event_type="context.updated",
-        source=Source("benchmark", "1"),
-        context_delta=ContextDelta({"spend": Update(number / 4)}, user_id=str(number)),
-        context_type=KIND,
-    )
-
-
-def ship_everything(watched: Watched, bad: int) -> tuple[float, int]:
-    """Name the bad keys the plain way: send all facts, compare with a dictionary of them."""
-    started = time.process_time()
-    facts = [
-        (key, held.fields["spend"][0])
-        for key in watched.keys
-        if (held := watched.storage.get(key)) is not None
-    ]
-    data = msgspec.msgpack.encode(facts)
-    truth = {key: number / 4 for number, key in enumerate(watched.keys)}
-    received = msgspec.msgpack.decode(data, type=list[tuple[tuple[str, str], float]])
-    wrong = [key for key, value in received if truth[key] != value]
-    if len(wrong) != bad:
-        raise RuntimeError(f"{len(wrong)} keys differ, not {bad}")
-    return time.process_time() - started, len(data)
-
-
-def location_rows(settings: Settings) -> list[Row]:
-    """What naming bad keys among many costs, from the report to the finding."""
-    watched = Watched(settings.size(LOCATION_KEYS))
-    rows = []
-    for first, bad in enumerate(LOCATION_BAD_KEYS):
-        true = watched.spoil(bad, first)
-        whole_seconds, whole_bytes = ship_everything(watched, bad)
-        seconds, sent, named = watched.locate()
-        share = len(named & {record.subject for record in true}) / bad
-        title = f"location, {bad:,} of {len(watched.keys):,} keys"
-        notes = {"share_named": share, "wrongly_named": float(len(named) - share * bad)}
-        limit = "bare: send and compare all facts"
-        rows.append(amount(f"{title}, traffic", "bytes", sent, limit, whole_bytes, notes))
-        rows.append(amount(f"{title}, CPU", "s", seconds, limit, whole_seconds))
-        watched.heal(true)
-    return rows
 
 
 def main() -> int:

@@ -28,6 +28,8 @@ from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaW
 MAXIMUM_HELD = 2_000
 KEPT_BUCKETS = 32
 KEPT_NUMBERS = 500
+MAXIMUM_PASSED_RECORDS = 32
+"""Records that are nearer to each other are read together, with those between them."""
 LAST_MOMENT = 253_402_300_799.0
 
 
@@ -469,17 +471,16 @@ class Investigator:
                     key = (aggregate.context_type, aggregate.subject)
                     values[key, fact.field] = fact.value
         written: dict[tuple[str, str], int] = {}
-        recorded: dict[int, float] = {}
+        offsets: set[int] = set()
         for judgement in located.judgements:
-            offsets = [v.offset for v in judgement.missed if v.offset is not None]
-            offsets += [fault.offset for fault in judgement.faults]
-            for offset in offsets:
-                for record in self._reference.records(number, offset, offset + 1):
-                    recorded[offset] = _recorded(record)
+            offsets.update(v.offset for v in judgement.missed if v.offset is not None)
+            offsets.update(fault.offset for fault in judgement.faults)
             if judgement.faults:
                 last = self._locator.last_written(judgement, number)
                 if last is not None:
                     written[judgement.key] = last + 1
+        self._locator.forget()
+        recorded = self._recorded_at(number, sorted(offsets))
         return Scene(
             watch.name,
             number,
@@ -491,6 +492,21 @@ class Investigator:
             written,
             recorded,
         )
+
+    def _recorded_at(self, number: int, offsets: Sequence[int]) -> dict[int, float]:
+        """Return when the events at some offsets, in order, were accepted; in few reads."""
+        recorded: dict[int, float] = {}
+        first = 0
+        for place, offset in enumerate(offsets):
+            is_last = place + 1 == len(offsets)
+            if not is_last and offsets[place + 1] - offset <= MAXIMUM_PASSED_RECORDS:
+                continue
+            wanted = set(offsets[first : place + 1])
+            for record in self._reference.records(number, offsets[first], offset + 1):
+                if record.offset in wanted:
+                    recorded[record.offset] = _recorded(record)
+            first = place + 1
+        return recorded
 
     def _open_unlocated(
         self,

@@ -7,7 +7,7 @@ that stands last before the position; nothing is read of aggregates that nothing
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,6 +35,8 @@ from validator.watch import Held
 MAXIMUM_SUSPECTS = 2_000
 PartitionOf = Callable[[str, str], int]
 Changes = list[tuple[str, Lanes | None, Lanes | None]]
+MAXIMUM_KEPT_EVENTS = 20_000
+"""So many events of aggregates are kept from one step of a location to the next."""
 
 
 class HistoricEvent(Protocol):
@@ -61,6 +63,10 @@ class History(Protocol):
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates whose hash begins with `bucket`."""
         ...
+
+
+Seen = tuple[HistoricEvent, Changes]
+"""An event, and what one view sees of it."""
 
 
 class Expected(Struct, frozen=True):
@@ -115,6 +121,8 @@ class Locator:
         self._history = history
         self._partition_of = partition_of
         self._probes: dict[tuple[int, int], Record | None] = {}
+        self._histories: dict[AggregateKey, Sequence[Seen]] = {}
+        self._kept_events = 0
 
     def locate(
         self,
@@ -133,7 +141,7 @@ class Locator:
         `bad_buckets` are those that differ and are shown whole; of those in `named` the aggregates
         of these numbers are shown. `numbers` are all of which aggregates are shown.
         """
-        self._probes.clear()
+        self.forget()
         partition, position = explanation.note.partition, explanation.note.position
         complete = explanation.journal_from <= since
         expected = self._expected(view, partition, since, position, since_store_position)
@@ -167,8 +175,12 @@ class Locator:
         by_key: dict[AggregateKey, list[Entry]] = {key: [] for key in keys_judged}
         key_of = {e.mark: e.key for e in expected}
         whole = set(explanation.buckets)
+        offsets: dict[AggregateKey, dict[int, int]] = {}
+        for event in expected:
+            offsets.setdefault(event.key, {})[event.mark] = event.offset
         versions_of = {
-            key: self._versions(view, key, point.store_position, expected) for key in keys_judged
+            key: self._versions(view, key, point.store_position, offsets.get(key, {}))
+            for key in keys_judged
         }
         for key, (versions, _) in versions_of.items():
             key_of.update({version.mark: key for version in versions})
@@ -180,7 +192,10 @@ class Locator:
             if (owner := key_of.get(entry.event)) in by_key:
                 by_key[owner].append(entry)
         _repair_before(waiting, explanation.note.applied, by_key, repairs)
-        odd = {key: _of(explanation.mismatches, key) for key in keys_judged}
+        odd: dict[AggregateKey, dict[tuple[int, str], Mismatch]] = {}
+        for mismatch in explanation.mismatches:
+            of_key = odd.setdefault((mismatch.context_type, mismatch.subject), {})
+            of_key[mismatch.offset, mismatch.field] = mismatch
         judgements = []
         for key in keys_judged:
             versions, positions = versions_of[key]
@@ -196,7 +211,7 @@ class Locator:
                         versions,
                         before,
                         by_key[key] if complete else None,
-                        odd[key],
+                        odd.get(key, {}),
                         bucket_shown,
                         shown.get(key),
                         None if held is None else held.actual,
@@ -215,6 +230,12 @@ class Locator:
             len(suspects) - len(keys_judged),
             unexplained,
         )
+
+    def forget(self) -> None:
+        """Drop what was looked up for one location."""
+        self._probes.clear()
+        self._histories.clear()
+        self._kept_events = 0
 
     def _look_into(
         self,
@@ -266,7 +287,10 @@ class Locator:
         parts = []
         for key in self._history.aggregates(bucket, bits):
             if key[0] in view.fields and self._partition_of(*key) == partition:
-                _, facts = self._true_facts(view, [key], point)
+                # Of buckets full of aggregates nothing is kept: each is looked up once.
+                events = self._history.history(key, point.store_position)
+                present = _present(self._seen(view, historic.event) for historic in events)
+                facts = present.values()
                 hashed = aggregate_hash(*key)
                 parts += [(hashed, lane) for lane, _ in facts]
         return parts
@@ -274,21 +298,31 @@ class Locator:
     def last_written(self, judgement: Judgement, partition: int) -> int | None:
         """Return the offset of the event that wrote what the first fault's fields had to be."""
         first = min(judgement.faults, key=lambda fault: fault.offset)
+        for historic, _ in self._histories.get(judgement.key, ()):
+            if historic.event.sequence == first.wrote:
+                return self._offset_of(partition, historic.position)
         for historic in self._history.history(judgement.key):
             if historic.event.sequence == first.wrote:
                 return self._offset_of(partition, historic.position)
         return None
 
     def _offset_of(self, partition: int, store_position: int) -> int | None:
-        """Find the record of an event by bisection: without what is repeated, store positions rise.
+        """Find the record of an event: without what is repeated, store positions rise.
 
-        None where it is no longer known what is.
+        They rise about evenly, so every second place that is looked at is where it would then be,
+        the others halve what is left. None where it is not known any more what is repeated.
         """
-        low, high = 0, self._reference.position(partition)
+        low, high = (
+            self._reference.repeats_known_from(partition),
+            self._reference.position(partition),
+        )
+        below, above = 0, self._reference.current(partition).store_position + 1
+        is_guessed = True
         while low < high:
             middle = (low + high) // 2
-            if not self._reference.knows_repeats(partition, middle):
-                return None
+            if is_guessed and below < store_position < above:
+                middle = low + (high - low) * (store_position - below) // (above - below)
+            is_guessed = not is_guessed
             place = partition, middle
             if place not in self._probes:
                 self._probes[place] = self._reference.record_from(*place)
@@ -297,16 +331,14 @@ class Locator:
                 high = middle
                 continue
             stored = record.header("store-position")
-            if stored is None:
-                return None
-            if not stored.isdigit():
+            if stored is None or not stored.isdigit():
                 return None
             if int(stored) == store_position:
                 return record.offset
             if int(stored) < store_position:
-                low = record.offset + 1
+                low, below = record.offset + 1, int(stored)
             else:
-                high = middle
+                high, above = middle, int(stored)
         return None
 
     def contradicting_record(
@@ -392,38 +424,44 @@ class Locator:
                 suspects.setdefault(event.key)
         return suspects
 
+    def _known(self, view: View, key: AggregateKey, until: int) -> Sequence[Seen]:
+        """Return an aggregate's events up to the store position that this location is at."""
+        known = self._histories.get(key)
+        if known is None:
+            history = self._history.history(key, until)
+            known = [(historic, self._seen(view, historic.event)) for historic in history]
+            if self._kept_events + len(known) <= MAXIMUM_KEPT_EVENTS:
+                self._kept_events += len(known)
+                self._histories[key] = known
+        return known
+
     def _true_facts(
         self, view: View, keys: Sequence[AggregateKey], point: Fold
     ) -> tuple[dict[AggregateKey, dict[str, str]], list[Lanes]]:
         found: dict[AggregateKey, dict[str, str]] = {}
         facts: list[Lanes] = []
         for key in keys:
-            present: dict[str, Lanes] = {}
-            for historic in self._history.history(key, point.store_position):
-                for name, _, current in self._seen(view, historic.event):
-                    present.pop(name, None)
-                    if current is not None:
-                        present[name] = current
+            known = self._known(view, key, point.store_position)
+            present = _present(seen for _, seen in known)
             if present:
                 found[key] = {name: lanes_hex(lanes) for name, lanes in present.items()}
                 facts.extend(present.values())
         return found, facts
 
     def _versions(
-        self, view: View, key: AggregateKey, until: int, expected: Sequence[Expected]
+        self, view: View, key: AggregateKey, until: int, offsets: Mapping[int, int]
     ) -> tuple[list[Version], list[int]]:
         if key[0] not in view.fields:
             return [], []  # Whatever its history, this view has nothing of it.
-        offsets = {e.mark: e.offset for e in expected if e.key == key}
         versions, positions = [], []
-        for historic in self._history.history(key, until):
+        for historic, seen in self._known(view, key, until):
             event = historic.event
-            seen = list(self._seen(view, event))
-            mark = event_hash(str(event.event_id))
+            event_id = str(event.event_id)
+            mark = event_hash(event_id)
             versions.append(
                 Version(
                     event.sequence or 0,
-                    str(event.event_id),
+                    event_id,
                     mark,
                     event.correlation_id,
                     offsets.get(mark),
@@ -475,6 +513,17 @@ def _producer_of(value: bytes) -> str:
     return f"{source.model_id}/{source.instance_id}"
 
 
+def _present(changes: Iterable[Changes]) -> dict[str, Lanes]:
+    """Return field -> lanes of the facts that events leave behind."""
+    present: dict[str, Lanes] = {}
+    for seen in changes:
+        for name, _, current in seen:
+            present.pop(name, None)
+            if current is not None:
+                present[name] = current
+    return present
+
+
 def _minus(one: Lanes, other: Lanes) -> Lanes:
     return (one[0] - other[0]) & MASK, (one[1] - other[1]) & MASK
 
@@ -494,7 +543,3 @@ def _repair_before(
         repaired = waiting.popleft()
         key = _key_of(repaired.aggregate)
         repairs.setdefault(key, []).append((len(entries.get(key, ())), repaired))
-
-
-def _of(mismatches: Sequence[Mismatch], key: AggregateKey) -> dict[tuple[int, str], Mismatch]:
-    return {(m.offset, m.field): m for m in mismatches if (m.context_type, m.subject) == key}

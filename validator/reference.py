@@ -175,6 +175,7 @@ class Reference:
         self._batches = BatchFold(self._views.values(), bits, self._hasher)
         self._repeats: dict[int, deque[int]] = {n: deque(maxlen=repeat_window) for n in mine}
         self._runs = {number: _Runs() for number in mine}
+        self._stored: dict[int, StoredFold] = {}
         self.repeated = dict.fromkeys(mine, 0)
         for number in mine:
             self._keep(number, self._folds[number])
@@ -211,6 +212,7 @@ class Reference:
         batch = self._log.read(EVENTS, partition, fold.position, limit)
         if batch.position == fold.position:
             return 0
+        self._stored.pop(partition, None)
         stops = self._stops(fold.position, batch.position, wanted)
         ordinary = None
         if len(batch.records) >= BATCH_RECORDS:
@@ -426,9 +428,9 @@ class Reference:
                 return
             start = batch.position
 
-    def knows_repeats(self, partition: int, offset: int) -> bool:
-        """Say whether it is still known which records from an offset on were published before."""
-        return offset >= self._runs[partition].since
+    def repeats_known_from(self, partition: int) -> int:
+        """Return the offset from which on it is known which records were published before."""
+        return self._runs[partition].since
 
     def record_from(self, partition: int, offset: int) -> Record | None:
         """Return the first record at or after an offset that was not published before."""
@@ -472,6 +474,7 @@ class Reference:
         The same difference is added to the current fold; kept points are dropped, as they carry the
         error.
         """
+        self._stored.pop(partition, None)
         held = at.views[model].digest
         truth = Digest(self._bits)
         truth.replace(bucket, facts)
@@ -492,20 +495,23 @@ class Reference:
 
     def store(self) -> dict[int, StoredFold]:
         """Return everything needed to go on from here, by partition."""
-        return {
-            number: StoredFold(
-                fold.position,
-                fold.store_position,
-                fold.unproven,
-                self.repeated[number],
-                {m: (v.digest.table(), v.audit, v.applied) for m, v in fold.views.items()},
-                list(self._recent[number]),
-                self._made_of,
-                list(self._runs[number].known),
-                self._runs[number].since,
-            )
-            for number, fold in self._folds.items()
-        }
+        for number, fold in self._folds.items():
+            if number not in self._stored:
+                self._stored[number] = self._store(number, fold)
+        return dict(self._stored)
+
+    def _store(self, number: int, fold: Fold) -> StoredFold:
+        return StoredFold(
+            fold.position,
+            fold.store_position,
+            fold.unproven,
+            self.repeated[number],
+            {m: (v.digest.table(), v.audit, v.applied) for m, v in fold.views.items()},
+            list(self._recent[number]),
+            self._made_of,
+            list(self._runs[number].known),
+            self._runs[number].since,
+        )
 
     def restore(self, stored: Mapping[int, StoredFold]) -> None:
         """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
@@ -513,6 +519,7 @@ class Reference:
             raise ValueError("checkpoint of other partitions")
         if any(part.made_of != self._made_of for part in stored.values()):
             raise ValueError("checkpoint of other views or another digest")
+        self._stored.clear()
         for number, part in stored.items():
             fold = self._empty()
             fold.position, fold.store_position = part.position, part.store_position

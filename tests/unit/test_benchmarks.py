@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.location import Watched, upkeep
 from benchmarks.measuring import Settings
 from benchmarks.parts import NARROW_VIEW, PARTITIONS, apply_all, corpus, fold_all, replica_of
 from benchmarks.run import BASELINE, GROUPS, main, number
-from benchmarks.scale import Watched, measure_fold
+from benchmarks.scale import measure_fold
 from benchmarks.servers import main as servers_main
 from benchmarks.servers_propagation import Witness, pace
 from benchmarks.servers_validator import one_field_records, repeated_retail, with_headers
@@ -74,15 +75,23 @@ def test_the_bare_pipeline_carries_the_same_facts_as_the_watched_one() -> None:
     assert counts[0][1].count == counts[1][1].count > 0
 
 
-def test_every_spoilt_key_of_a_few_is_named_and_healed() -> None:
-    watched = Watched(200)
-    true = watched.spoil(3)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_bad_keys_of_a_few_are_named_and_healed(in_memory: bool) -> None:
+    watched = Watched(200, in_memory=in_memory)
 
-    _, sent, named = watched.locate()
-    watched.heal(true)
+    costs = [watched.spoilt(3, 0), watched.missed(2, 1)]
 
-    assert named == {record.subject for record in true}
-    assert sent > 0
+    for cost in costs:
+        assert (cost.share_named, cost.wrongly_named) == (1.0, 0)
+        assert cost.due_bytes > 0 and cost.answer_bytes > 0
+    assert [cost.findings for cost in costs] == [{"corrupted": 3}, {"missed": 2}]
+    assert not watched.validator.open_findings()
+
+
+def test_what_the_digest_adds_to_a_replica_is_what_the_same_replica_does_without_it_less() -> None:
+    seen = upkeep(40, overwrite=True, repeats=1)
+
+    assert seen["with"] > 0 and seen["without"] > 0
 
 
 @pytest.mark.parametrize("fold", ["reference", "keyed"])
