@@ -29,6 +29,7 @@ from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, check_update, decode_unchecked
 from synchroscope.ports import Record
 from synchroscope.view import View
+from validator.batch_columns import ALGORITHM, Columns, read_columns
 from validator.batch_plan import NOWHERE, Groups, Kind, Plan
 from validator.repeats import RecentMarks, store_position
 
@@ -204,6 +205,7 @@ class BatchFold:
         self._plan = Plan(tuple(views))
         self._shift = np.uint64(64 - bits)
         self._hasher = hasher
+        self._is_plain = hasher.algorithm == ALGORITHM
 
     def read(
         self, records: Sequence[Record], published: int, recent: RecentMarks
@@ -213,10 +215,13 @@ class BatchFold:
         ``published`` is the highest store position that was folded before, ``recent`` has the
         marks of the events before.
         """
+        self._plan.forget()
+        columns = read_columns(records, published, self._plan) if self._is_plain else None
+        if columns is not None:
+            return self._ordinary(columns) if recent.are_new(columns.marks) else None
         store_positions = _store_positions(records, published)
         if store_positions is None:
             return None
-        self._plan.forget()
         try:
             events = list(map(decode_unchecked, [record.value for record in records]))
             sequences = [event.sequence or 0 for event in events]
@@ -238,6 +243,12 @@ class BatchFold:
         )
         groups = self._plan.groups
         return Ordinary(applied, facts, groups, self._shift, store_positions, marks)
+
+    def _ordinary(self, columns: Columns) -> Ordinary:
+        applied = Applied(columns.applied0, columns.applied1, columns.hashes, columns.kind_groups)
+        facts = Facts(columns.places, columns.lane0, columns.lane1, columns.groups)
+        positions, marks = columns.store_positions, columns.marks
+        return Ordinary(applied, facts, self._plan.groups, self._shift, positions, marks)
 
     def _subjects(self, events: list[WireEvent]) -> list[bytes]:
         """Return the subjects' canonical bytes."""
