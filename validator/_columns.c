@@ -23,6 +23,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #define XXH_INLINE_ALL
 #include "vendor/xxhash.h"
 
@@ -335,19 +339,29 @@ static size_t escaped_character(const uint8_t *at, const uint8_t *end, uint32_t 
     return 11;
 }
 
-static inline bool is_plain(uint8_t byte)
+/* Return the first byte that is not plain: a quote, a backslash, a control character, or one of a
+ * character of several bytes; `end` where there is none. */
+static inline const uint8_t *after_plain(const uint8_t *at, const uint8_t *end)
 {
-    return byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
-}
-
-/* Say whether eight bytes are all plain (each comparison sets the upper bit of a byte). */
-static inline bool are_plain(const uint8_t *at)
-{
-    const uint64_t ones = UINT64_C(0x0101010101010101), uppers = 0x80 * ones;
-    uint64_t word;
-    memcpy(&word, at, sizeof word);
-    const uint64_t quotes = word ^ ('"' * ones), slashes = word ^ ('\\' * ones);
-    return !((word | (word - 0x20 * ones) | (quotes - ones) | (slashes - ones)) & uppers);
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+    const __m128i space = _mm_set1_epi8(' ');
+    for (; end - at >= 16; at += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+        /* Bytes are signed here: those from 0x80 on are below a space too. */
+        const __m128i others =
+            _mm_or_si128(_mm_cmplt_epi8(bytes, space),
+                         _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash)));
+        const unsigned found = (unsigned)_mm_movemask_epi8(others);
+        if (found != 0) {
+            return at + __builtin_ctz(found);
+        }
+    }
+#endif
+    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') {
+        at++;
+    }
+    return at;
 }
 
 /* Read a text; the cursor stands at its first quote. */
@@ -361,12 +375,7 @@ static Status read_text(Cursor *cursor, Text *text)
     const uint8_t *start = ++at;
     text->is_escaped = false;
     for (;;) {
-        while (end - at >= 8 && are_plain(at)) {
-            at += 8;
-        }
-        while (at < end && is_plain(*at)) {
-            at++;
-        }
+        at = after_plain(at, end);
         if (at >= end) {
             return ODD;
         }

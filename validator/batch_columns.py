@@ -53,7 +53,7 @@ class Columns(Struct, frozen=True, gc=False):
     record has headers.
     """
 
-    marks: list[int]
+    marks: Lane
     store_positions: list[int]
     applied0: Lane
     applied1: Lane
@@ -84,7 +84,7 @@ def read_columns(records: Sequence[Record], published: int, plan: Plan) -> Colum
     # Null is no fact: what it would be goes nowhere.
     groups[np.frombuffer(nulls, np.bool_).reshape(-1, 2)] = NOWHERE
     return Columns(
-        np.frombuffer(marks, np.uint64).tolist(),
+        np.frombuffer(marks, np.uint64),
         np.frombuffer(positions, np.int64).tolist(),
         np.frombuffer(applied0, np.uint64),
         np.frombuffer(applied1, np.uint64),
