@@ -47,10 +47,9 @@ def is_native() -> bool:
 class Columns(Struct, frozen=True, gc=False):
     """What was read: a row for each record, and one for each update.
 
-    ``applied0``, ``applied1``, ``hashes``, ``kind_groups``, ``marks`` and ``store_positions`` are by
-    record; ``places`` (of the record), ``lane0``, ``lane1`` and ``groups`` by update, the last three
-    with a column for what enters and one for what leaves. ``store_positions`` is empty where no
-    record has headers.
+    By record are ``marks``, ``store_positions`` (empty where no record has headers), ``applied0``,
+    ``applied1``, ``hashes`` and ``kind_groups``. By update are ``places`` (of the record), and with
+    a column for what enters and one for what leaves ``lane0``, ``lane1`` and ``groups``.
     """
 
     marks: Lane

@@ -167,9 +167,7 @@ class Ordinary:
                 changes[model] = Change(touched, *total.columns(), audit, count, *total.parts())
         return changes
 
-    def _sums(
-        self, low: int, high: int, hashes: Lane, rows: Whole, size: int
-    ) -> dict[str, _Sums]:
+    def _sums(self, low: int, high: int, hashes: Lane, rows: Whole, size: int) -> dict[str, _Sums]:
         """Return model -> the sums of the facts that enter and leave its view."""
         of_groups: dict[int, _Sums] = {}
         for side, sign in ((0, 1), (1, -1)):
