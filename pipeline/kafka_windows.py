@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from operator import attrgetter
 
 from pipeline.kafka_client import Chunk, OnWait, Reader
@@ -21,7 +22,12 @@ SLICE_SECONDS = 1.0
 #: A window is trimmed when it is over its size by this share, so that trimming is rare and cheap.
 TRIM_SHARE = 8
 
-_offset_of = attrgetter("offset")
+_offset_of, _key_of, _value_of = map(attrgetter, ("offset", "key", "value"))
+
+
+def _size(records: Sequence[Record]) -> int:
+    """Return the bytes of the records' keys and values."""
+    return sum(map(len, map(_key_of, records))) + sum(map(len, map(_value_of, records)))
 
 
 class Window:
@@ -78,7 +84,7 @@ class Window:
         if records and records[0].offset < self.end:
             records = [record for record in records if record.offset >= self.end]
         self.records += records
-        self.bytes += sum([len(record.value) + len(record.key) for record in records])
+        self.bytes += _size(records)
         self.end = max(self.end, chunk.position)
         self.is_lost = chunk.is_out_of_range
         self.error = chunk.error
@@ -90,7 +96,7 @@ class Window:
             return
         dropped = self.records[:excess]
         del self.records[:excess]
-        self.bytes -= sum([len(record.value) + len(record.key) for record in dropped])
+        self.bytes -= _size(dropped)
         self.read -= excess
         self.start = dropped[-1].offset + 1
 

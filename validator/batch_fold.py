@@ -12,7 +12,7 @@ those of numpy's 64-bit integers, which wrap as the digest asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import add
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, check_update, decode_unchecked
 from synchroscope.ports import Record
 from synchroscope.view import View
+from validator.batch_columns import ALGORITHM, Columns, read_columns
 from validator.batch_plan import NOWHERE, Groups, Kind, Plan
 from validator.repeats import RecentMarks, store_position
 
@@ -38,6 +39,8 @@ Item = TypeVar("Item")
 
 _NONE: Lane = np.empty(0, np.uint64)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError, InvalidEventError)
+MAXIMUM_SPARSENESS = 16
+"""Buckets for each row up to which a table of all buckets costs less than sorting the rows."""
 _NUMBERS = [encode(number) for number in range(1_024)]
 _LOW_BYTES = [bytes([number]) for number in range(256)]
 
@@ -82,20 +85,44 @@ class Facts(Struct, frozen=True, gc=False):
     groups: Whole
 
 
-class _Table:
-    """Sums by bucket."""
+class _Sums:
+    """Sums by bucket, with the hashes and lanes 0 of the facts that they are of."""
 
-    __slots__ = ("counts", "lane0", "lane1")
+    __slots__ = ("_counts", "_hashes", "_lane0", "_lane1", "_parts", "_size")
 
     def __init__(self, size: int) -> None:
-        self.lane0 = np.zeros(size, np.uint64)
-        self.lane1 = np.zeros(size, np.uint64)
-        self.counts = np.zeros(size, np.intp)
+        self._size = size
+        self._lane0 = np.zeros(size, np.uint64)
+        self._lane1 = np.zeros(size, np.uint64)
+        self._counts = np.zeros(size, np.intp)
+        self._hashes: list[Lane] = []
+        self._parts: list[Lane] = []
 
-    def add(self, other: _Table) -> None:
-        self.lane0 += other.lane0
-        self.lane1 += other.lane1
-        self.counts += other.counts
+    def take(self, rows: Whole, hashes: Lane, lane0: Lane, lane1: Lane, sign: int) -> None:
+        """Add facts; `rows` are the places of their buckets."""
+        np.add.at(self._lane0, rows, lane0)
+        np.add.at(self._lane1, rows, lane1)
+        self._counts += sign * np.bincount(rows, minlength=self._size)
+        self._hashes.append(hashes)
+        self._parts.append(lane0)
+
+    def plus(self, other: _Sums) -> _Sums:
+        """Return the sums of both."""
+        both = _Sums(self._size)
+        both._lane0 = self._lane0 + other._lane0
+        both._lane1 = self._lane1 + other._lane1
+        both._counts = self._counts + other._counts
+        both._hashes = self._hashes + other._hashes
+        both._parts = self._parts + other._parts
+        return both
+
+    def columns(self) -> tuple[list[int], list[int], list[int]]:
+        """Return lanes 0, lanes 1 and counts."""
+        return self._lane0.tolist(), self._lane1.tolist(), self._counts.tolist()
+
+    def parts(self) -> tuple[Lane, Lane]:
+        """Return the facts' hashes and lanes 0."""
+        return np.concatenate(self._hashes), np.concatenate(self._parts)
 
 
 class Ordinary:
@@ -110,11 +137,12 @@ class Ordinary:
         applied: Applied,
         facts: Facts,
         groups: Groups,
-        shift: np.uint64,
+        bits: int,
         store_positions: list[int],
-        marks: list[int],
+        marks: Lane,
     ) -> None:
-        self._shift = shift
+        self._shift = np.uint64(64 - bits)
+        self._size = 1 << bits
         self.store_positions = store_positions
         self.marks = marks
         self._applied = applied
@@ -125,66 +153,44 @@ class Ordinary:
         """Return model -> what the records from place `first` up to `end` change in its view."""
         low, high = np.searchsorted(self._facts.places, (first, end)).tolist()
         hashes = self._applied.hashes[self._facts.places[low:high]]
-        buckets, rows = np.unique((hashes >> self._shift).astype(np.intp), return_inverse=True)
-        tables = self._tables(low, high, rows, len(buckets))
-        parts = self._parts(low, high, hashes)
+        buckets, rows = _ranked((hashes >> self._shift).astype(np.intp), self._size)
+        sums = self._sums(low, high, hashes, rows, len(buckets))
         touched = buckets.tolist()
         nothing: list[int] = []
         changes = {}
         for model, (audit, count) in self._audits(first, end).items():
-            table = tables.get(model)
-            if table is None:
+            total = sums.get(model)
+            if total is None:
                 none = _NONE, _NONE
                 changes[model] = Change(nothing, nothing, nothing, nothing, audit, count, *none)
             else:
-                columns = (table.lane0.tolist(), table.lane1.tolist(), table.counts.tolist())
-                changes[model] = Change(touched, *columns, audit, count, *parts[model])
+                changes[model] = Change(touched, *total.columns(), audit, count, *total.parts())
         return changes
 
-    def _tables(self, low: int, high: int, rows: Whole, size: int) -> dict[str, _Table]:
-        groups = self._facts.groups[low:high].ravel()
-        lane0, lane1 = self._facts.lane0[low:high].ravel(), self._facts.lane1[low:high].ravel()
-        both = rows.repeat(2)
-        entering = np.tile(np.array([True, False]), len(rows))
-        tables: dict[str, _Table] = {}
-        for number in set(groups.tolist()) - {NOWHERE}:
-            mine = groups == number
-            table = _Table(size)
-            np.add.at(table.lane0, both[mine], lane0[mine])
-            np.add.at(table.lane1, both[mine], lane1[mine])
-            table.counts += np.bincount(both[mine & entering], minlength=size)
-            table.counts -= np.bincount(both[mine & ~entering], minlength=size)
+    def _sums(self, low: int, high: int, hashes: Lane, rows: Whole, size: int) -> dict[str, _Sums]:
+        """Return model -> the sums of the facts that enter and leave its view."""
+        of_groups: dict[int, _Sums] = {}
+        for side, sign in ((0, 1), (1, -1)):
+            groups = self._facts.groups[low:high, side]
+            lane0, lane1 = self._facts.lane0[low:high, side], self._facts.lane1[low:high, side]
+            for number, mine in _divided(groups):
+                if number not in of_groups:
+                    of_groups[number] = _Sums(size)
+                of_groups[number].take(rows[mine], hashes[mine], lane0[mine], lane1[mine], sign)
+        of_models: dict[str, _Sums] = {}
+        for number, sums in of_groups.items():
             for model in self._models[number]:
-                tables.setdefault(model, _Table(size)).add(table)
-        return tables
-
-    def _parts(self, low: int, high: int, hashes: Lane) -> dict[str, tuple[Lane, Lane]]:
-        """Return model -> hashes and lanes 0 of the facts that enter and leave its view."""
-        groups = self._facts.groups[low:high].ravel()
-        hashes, lanes = hashes.repeat(2), self._facts.lane0[low:high].ravel()
-        of_groups = {
-            number: (hashes[mine], lanes[mine])
-            for number in set(groups.tolist()) - {NOWHERE}
-            if (mine := groups == number).any()
-        }
-        of_models: dict[str, list[tuple[Lane, Lane]]] = {}
-        for number, columns in of_groups.items():
-            for model in self._models[number]:
-                of_models.setdefault(model, []).append(columns)
-        return {
-            model: found[0]
-            if len(found) == 1
-            else (np.concatenate([h for h, _ in found]), np.concatenate([n for _, n in found]))
-            for model, found in of_models.items()
-        }
+                held = of_models.get(model)
+                of_models[model] = sums if held is None else held.plus(sums)
+        return of_models
 
     def _audits(self, first: int, end: int) -> dict[str, tuple[Lanes, int]]:
         groups = self._applied.groups[first:end]
         lane0, lane1 = self._applied.lane0[first:end], self._applied.lane1[first:end]
         audits: dict[str, tuple[Lanes, int]] = {}
-        for number in set(groups.tolist()) - {NOWHERE}:
-            mine = groups == number
-            sums = int(lane0[mine].sum()), int(lane1[mine].sum()), int(mine.sum())
+        for number, mine in _divided(groups):
+            own = lane0[mine]
+            sums = int(own.sum()), int(lane1[mine].sum()), len(own)
             for model in self._models[number]:
                 (sum0, sum1), count = audits.get(model, ((0, 0), 0))
                 audits[model] = (sum0 + sums[0], sum1 + sums[1]), count + sums[2]
@@ -202,8 +208,9 @@ class BatchFold:
 
     def __init__(self, views: Iterable[View], bits: int, hasher: Hasher) -> None:
         self._plan = Plan(tuple(views))
-        self._shift = np.uint64(64 - bits)
+        self._bits = bits
         self._hasher = hasher
+        self._is_plain = hasher.algorithm == ALGORITHM
 
     def read(
         self, records: Sequence[Record], published: int, recent: RecentMarks
@@ -213,17 +220,20 @@ class BatchFold:
         ``published`` is the highest store position that was folded before, ``recent`` has the
         marks of the events before.
         """
+        self._plan.forget()
+        columns = read_columns(records, published, self._plan) if self._is_plain else None
+        if columns is not None:
+            return self._ordinary(columns) if recent.are_new(columns.marks) else None
         store_positions = _store_positions(records, published)
         if store_positions is None:
             return None
-        self._plan.forget()
         try:
             events = list(map(decode_unchecked, [record.value for record in records]))
             sequences = [event.sequence or 0 for event in events]
             if 0 in sequences:
                 return None
             identities = [event.event_id.encode() for event in events]
-            marks = list(map(xxh3_64_intdigest, identities))
+            marks = np.array(list(map(xxh3_64_intdigest, identities)), np.uint64)
             if not recent.are_new(marks):
                 return None
             kinds = [self._plan.kinds[event.context_type] for event in events]
@@ -237,7 +247,13 @@ class BatchFold:
             *lanes, self._hashes(kinds, subjects), np.array([kind.group for kind in kinds])
         )
         groups = self._plan.groups
-        return Ordinary(applied, facts, groups, self._shift, store_positions, marks)
+        return Ordinary(applied, facts, groups, self._bits, store_positions, marks)
+
+    def _ordinary(self, columns: Columns) -> Ordinary:
+        applied = Applied(columns.applied0, columns.applied1, columns.hashes, columns.kind_groups)
+        facts = Facts(columns.places, columns.lane0, columns.lane1, columns.groups)
+        positions, marks = columns.store_positions, columns.marks
+        return Ordinary(applied, facts, self._plan.groups, self._bits, positions, marks)
 
     def _subjects(self, events: list[WireEvent]) -> list[bytes]:
         """Return the subjects' canonical bytes."""
@@ -315,6 +331,27 @@ class BatchFold:
         # Null is no fact: what it would be goes nowhere.
         numbers[np.array([value is None for value in values], bool)] = NOWHERE
         return *self._lanes(map(add, heads, tails)), numbers
+
+
+def _ranked(numbers: Whole, size: int) -> tuple[Whole, Whole]:
+    """Return the distinct numbers, all below `size`, in order, and each one's place among them."""
+    if size > MAXIMUM_SPARSENESS * len(numbers):
+        distinct, places = np.unique(numbers, return_inverse=True)
+        return distinct, places
+    distinct = np.flatnonzero(np.bincount(numbers, minlength=size))
+    ranks = np.zeros(size, np.intp)
+    ranks[distinct] = np.arange(len(distinct))
+    return distinct, ranks[numbers]
+
+
+def _divided(groups: Whole) -> Iterator[tuple[int, slice | NDArray[np.bool_]]]:
+    """Yield each group but `NOWHERE` with what picks its rows."""
+    counts = np.bincount(groups).tolist()
+    for number, count in enumerate(counts):
+        if number != NOWHERE and count == len(groups):
+            yield number, slice(None)
+        elif number != NOWHERE and count:
+            yield number, groups == number
 
 
 def _spread(column: list[Item], sizes: list[int]) -> list[Item]:

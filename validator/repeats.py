@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 from synchroscope.ports import Record
 
 STORE_POSITION = "store-position"
 MAXIMUM_POSITION_DIGITS = 18
+
+Marks = NDArray[np.uint64]
 
 
 class RecentMarks:
@@ -19,34 +24,50 @@ class RecentMarks:
     (False, [2, 3])
     """
 
+    # Two forms of the same, each made of the other when it is asked for: a batch is told from what
+    # came before by sorting both together, which costs a tenth of looking up mark by mark.
     def __init__(self, maximum: int, marks: Iterable[int] = ()) -> None:
         self._maximum = maximum
         self._order = deque(deque(marks, maxlen=maximum))
         self._known = set(self._order)
+        self._column: Marks | None = None
 
     def __contains__(self, mark: int) -> bool:
+        self._look_up()
         return mark in self._known
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._order)
+        return iter(self._order if self._column is None else self._column.tolist())
 
     def add(self, mark: int) -> None:
         """Take the mark of the next event; it must be a new one."""
+        self._look_up()
         self._order.append(mark)
         self._known.add(mark)
         if len(self._order) > self._maximum:
             self._known.discard(self._order.popleft())
 
-    def are_new(self, marks: Sequence[int]) -> bool:
+    def are_new(self, marks: Marks) -> bool:
         """Say whether none of the marks is known, and none comes twice."""
-        return len(set(marks)) == len(marks) and self._known.isdisjoint(marks)
+        both = np.concatenate((self._in_column(), marks))
+        both.sort()
+        return not bool((both[1:] == both[:-1]).any())
 
-    def add_all(self, marks: Sequence[int]) -> None:
+    def add_all(self, marks: Marks) -> None:
         """Take the marks of the next events; all must be new, as `are_new` says it."""
-        self._order.extend(marks)
-        self._known.update(marks)
-        excess = max(len(self._order) - self._maximum, 0)
-        self._known.difference_update([self._order.popleft() for _ in range(excess)])
+        both = np.concatenate((self._in_column(), marks))
+        self._column = both[max(len(both) - self._maximum, 0) :].copy()
+
+    def _in_column(self) -> Marks:
+        if self._column is None:
+            self._column = np.array(self._order, np.uint64)
+        return self._column
+
+    def _look_up(self) -> None:
+        if self._column is not None:
+            self._order = deque(self._column.tolist())
+            self._known = set(self._order)
+            self._column = None
 
 
 def store_position(record: Record) -> int | None:

@@ -1,0 +1,1599 @@
+/* Reads a batch of events into columns, for `validator/batch_columns.py`.
+ *
+ * What `BatchFold` does event by event in Python is done here in one pass over each record's bytes:
+ * the JSON is checked and read for the fields of `WireEvent` alone, values become their canonical
+ * bytes (docs/digest-spec.md), and what has to be hashed is hashed. Of views nothing is known here:
+ * each distinct combination of context type, field and target models is handed out once, and Python
+ * says which views it concerns.
+ *
+ * The Python path is the rule. This one takes only what it is sure that the rule takes, and gives
+ * the same for it, to the bit; at the first byte that is anything else (`ODD`) `read` returns None,
+ * and the whole batch is read by the rule. So no doubt about JSON has to be decided here: what is
+ * refused, what a key said twice means, how far a number may go.
+ *
+ * Everything is bounded by the input's size and the limits below; the GIL is held throughout.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#define XXH_INLINE_ALL
+#include "vendor/xxhash.h"
+
+enum {
+    MAXIMUM_SKIPPED_DEPTH = 32, /* of what is passed over; deeper is odd */
+    MAXIMUM_VALUE_DEPTH = 16,   /* MAXIMUM_VALUE_DEPTH of synchroscope/event.py */
+    MAXIMUM_PAIRS = 64,         /* of an object that is a value */
+    MAXIMUM_UPDATES = 1000,     /* of one event */
+    MAXIMUM_NUMBER_BYTES = 64,  /* of a fraction that needs more than a multiplication */
+    MAXIMUM_POSITION_DIGITS = 18 /* MAXIMUM_POSITION_DIGITS of validator/repeats.py */
+};
+static const uint64_t MAXIMUM_SEQUENCE = UINT64_C(1) << 53;
+
+typedef enum {
+    DONE,
+    ODD,   /* The rule must decide. */
+    FAILED /* A Python exception is set. */
+} Status;
+
+#define TRY(step)                     \
+    do {                              \
+        const Status tried = (step);  \
+        if (tried != DONE) {          \
+            return tried;             \
+        }                             \
+    } while (0)
+
+/* -- bytes that grow ------------------------------------------------------------------------- */
+
+typedef struct {
+    uint8_t *data;
+    size_t size;
+    size_t room;
+} Bytes;
+
+static Status make_room(Bytes *bytes, size_t more)
+{
+    size_t wanted = bytes->size + more;
+    if (wanted < more || wanted > PY_SSIZE_T_MAX / 2) {
+        PyErr_NoMemory();
+        return FAILED;
+    }
+    wanted += wanted / 2 + 256;
+    uint8_t *data = PyMem_Realloc(bytes->data, wanted);
+    if (data == NULL) {
+        PyErr_NoMemory();
+        return FAILED;
+    }
+    bytes->data = data;
+    bytes->room = wanted;
+    return DONE;
+}
+
+static inline Status reserve(Bytes *bytes, size_t more)
+{
+    return more <= bytes->room - bytes->size ? DONE : make_room(bytes, more);
+}
+
+static inline Status put(Bytes *bytes, const void *data, size_t size)
+{
+    TRY(reserve(bytes, size));
+    if (size != 0) { /* The data of nothing may be NULL, which memcpy forbids. */
+        memcpy(bytes->data + bytes->size, data, size);
+    }
+    bytes->size += size;
+    return DONE;
+}
+
+static inline Status put_byte(Bytes *bytes, uint8_t byte)
+{
+    TRY(reserve(bytes, 1));
+    bytes->data[bytes->size++] = byte;
+    return DONE;
+}
+
+static inline Status put_number(Bytes *column, uint64_t number)
+{
+    return put(column, &number, sizeof number);
+}
+
+static void release(Bytes *bytes)
+{
+    PyMem_Free(bytes->data);
+    *bytes = (Bytes){NULL, 0, 0};
+}
+
+static PyObject *as_object(const Bytes *bytes)
+{
+    return PyBytes_FromStringAndSize((const char *)bytes->data, (Py_ssize_t)bytes->size);
+}
+
+/* -- canonical bytes ------------------------------------------------------------------------- */
+
+/* Write the head of a CBOR item: `major` in the upper three bits. */
+static Status put_head(Bytes *out, uint8_t major, uint64_t argument)
+{
+    uint8_t head[9];
+    size_t width;
+    if (argument < 24) {
+        return put_byte(out, (uint8_t)(major | argument));
+    }
+    if (argument < 0x100) {
+        head[0] = major | 24;
+        width = 1;
+    } else if (argument < 0x10000) {
+        head[0] = major | 25;
+        width = 2;
+    } else if (argument < UINT64_C(0x100000000)) {
+        head[0] = major | 26;
+        width = 4;
+    } else {
+        head[0] = major | 27;
+        width = 8;
+    }
+    for (size_t place = width; place > 0; place--) {
+        head[place] = (uint8_t)argument;
+        argument >>= 8;
+    }
+    return put(out, head, width + 1);
+}
+
+static Status put_big_endian(Bytes *out, uint8_t head, uint64_t bits, size_t width)
+{
+    uint8_t bytes[9];
+    bytes[0] = head;
+    for (size_t place = width; place > 0; place--) {
+        bytes[place] = (uint8_t)bits;
+        bits >>= 8;
+    }
+    return put(out, bytes, width + 1);
+}
+
+/* Write a finite fraction as `_float` of synchroscope/canonical.py does. */
+static Status put_fraction(Bytes *out, double value)
+{
+    if (value == floor(value) && value >= -9223372036854775808.0 &&
+        value < 18446744073709551616.0) {
+        if (value >= 0) {
+            return put_head(out, 0x00, (uint64_t)value);
+        }
+        return put_head(out, 0x20, (uint64_t)(-1 - (int64_t)value));
+    }
+    if (fabs(value) <= FLT_MAX && (double)(float)value == value) {
+        const float single = (float)value;
+        if (fabs(value) <= 65504.0) {
+            char half[2];
+            if (PyFloat_Pack2(value, half, 0) < 0) {
+                return FAILED;
+            }
+            if (PyFloat_Unpack2(half, 0) == value) {
+                TRY(put_byte(out, 0xf9));
+                return put(out, half, sizeof half);
+            }
+        }
+        uint32_t bits;
+        memcpy(&bits, &single, sizeof bits);
+        return put_big_endian(out, 0xfa, bits, 4);
+    }
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return put_big_endian(out, 0xfb, bits, 8);
+}
+
+/* -- JSON: texts ----------------------------------------------------------------------------- */
+
+typedef struct {
+    const uint8_t *at;
+    const uint8_t *end;
+} Cursor;
+
+/* A text as it stands between its quotes. */
+typedef struct {
+    const uint8_t *data;
+    size_t size;
+    bool is_escaped;
+} Text;
+
+static inline void skip_space(Cursor *cursor)
+{
+    while (cursor->at < cursor->end && (*cursor->at == ' ' || *cursor->at == '\n' ||
+                                        *cursor->at == '\t' || *cursor->at == '\r')) {
+        cursor->at++;
+    }
+}
+
+/* Take one given byte, after white space. */
+static inline bool takes(Cursor *cursor, uint8_t byte)
+{
+    skip_space(cursor);
+    if (cursor->at < cursor->end && *cursor->at == byte) {
+        cursor->at++;
+        return true;
+    }
+    return false;
+}
+
+static inline bool continues(const uint8_t *at)
+{
+    return (*at & 0xc0) == 0x80;
+}
+
+/* Return the length of the character of several bytes at `at`; 0 where that is no sound UTF-8. */
+static size_t character_size(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t first = at[0];
+    const size_t left = (size_t)(end - at);
+    if (first >= 0xc2 && first <= 0xdf) {
+        return left >= 2 && continues(at + 1) ? 2 : 0;
+    }
+    if (first >= 0xe0 && first <= 0xef) {
+        if (left < 3 || !continues(at + 1) || !continues(at + 2)) {
+            return 0;
+        }
+        if ((first == 0xe0 && at[1] < 0xa0) || (first == 0xed && at[1] > 0x9f)) {
+            return 0; /* Too long for what it says, or a surrogate. */
+        }
+        return 3;
+    }
+    if (first >= 0xf0 && first <= 0xf4) {
+        if (left < 4 || !continues(at + 1) || !continues(at + 2) || !continues(at + 3)) {
+            return 0;
+        }
+        if ((first == 0xf0 && at[1] < 0x90) || (first == 0xf4 && at[1] > 0x8f)) {
+            return 0;
+        }
+        return 4;
+    }
+    return 0;
+}
+
+static int hexadecimal(uint8_t digit)
+{
+    if (digit >= '0' && digit <= '9') {
+        return digit - '0';
+    }
+    if (digit >= 'a' && digit <= 'f') {
+        return digit - 'a' + 10;
+    }
+    if (digit >= 'A' && digit <= 'F') {
+        return digit - 'A' + 10;
+    }
+    return -1;
+}
+
+/* Return the 16 bits that four digits say; -1 where they are none. */
+static int32_t code_unit(const uint8_t *at, const uint8_t *end)
+{
+    int32_t unit = 0;
+    if (end - at < 4) {
+        return -1;
+    }
+    for (int place = 0; place < 4; place++) {
+        const int digit = hexadecimal(at[place]);
+        if (digit < 0) {
+            return -1;
+        }
+        unit = unit * 16 + digit;
+    }
+    return unit;
+}
+
+/* Read what follows a backslash; return how many bytes that are, 0 where it is odd. */
+static size_t escaped_character(const uint8_t *at, const uint8_t *end, uint32_t *character)
+{
+    if (at >= end) {
+        return 0;
+    }
+    switch (*at) {
+    case '"':
+    case '\\':
+    case '/':
+        *character = *at;
+        return 1;
+    case 'b':
+        *character = '\b';
+        return 1;
+    case 'f':
+        *character = '\f';
+        return 1;
+    case 'n':
+        *character = '\n';
+        return 1;
+    case 'r':
+        *character = '\r';
+        return 1;
+    case 't':
+        *character = '\t';
+        return 1;
+    case 'u':
+        break;
+    default:
+        return 0;
+    }
+    const int32_t unit = code_unit(at + 1, end);
+    if (unit < 0 || (unit >= 0xdc00 && unit <= 0xdfff)) {
+        return 0;
+    }
+    if (unit < 0xd800 || unit > 0xdbff) {
+        *character = (uint32_t)unit;
+        return 5;
+    }
+    if (end - at < 11 || at[5] != '\\' || at[6] != 'u') {
+        return 0;
+    }
+    const int32_t low = code_unit(at + 7, end);
+    if (low < 0xdc00 || low > 0xdfff) {
+        return 0;
+    }
+    *character = 0x10000 + (((uint32_t)unit - 0xd800) << 10) + ((uint32_t)low - 0xdc00);
+    return 11;
+}
+
+/* Return the first byte that is not plain: a quote, a backslash, a control character, or one of a
+ * character of several bytes; `end` where there is none. */
+static inline const uint8_t *after_plain(const uint8_t *at, const uint8_t *end)
+{
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), slash = _mm_set1_epi8('\\');
+    const __m128i space = _mm_set1_epi8(' ');
+    for (; end - at >= 16; at += 16) {
+        const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)at);
+        /* Bytes are signed here: those from 0x80 on are below a space too. */
+        const __m128i others =
+            _mm_or_si128(_mm_cmplt_epi8(bytes, space),
+                         _mm_or_si128(_mm_cmpeq_epi8(bytes, quote), _mm_cmpeq_epi8(bytes, slash)));
+        const unsigned found = (unsigned)_mm_movemask_epi8(others);
+        if (found != 0) {
+            return at + __builtin_ctz(found);
+        }
+    }
+#endif
+    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') {
+        at++;
+    }
+    return at;
+}
+
+/* Read a text; the cursor stands at its first quote. */
+static Status read_text(Cursor *cursor, Text *text)
+{
+    skip_space(cursor);
+    const uint8_t *at = cursor->at, *end = cursor->end;
+    if (at >= end || *at != '"') {
+        return ODD;
+    }
+    const uint8_t *start = ++at;
+    text->is_escaped = false;
+    for (;;) {
+        at = after_plain(at, end);
+        if (at >= end) {
+            return ODD;
+        }
+        if (*at == '"') {
+            break;
+        }
+        size_t taken;
+        if (*at == '\\') {
+            uint32_t character;
+            taken = escaped_character(at + 1, end, &character);
+            text->is_escaped = true;
+            at++;
+        } else {
+            taken = *at < 0x80 ? 0 : character_size(at, end);
+        }
+        if (taken == 0) {
+            return ODD;
+        }
+        at += taken;
+    }
+    text->data = start;
+    text->size = (size_t)(at - start);
+    cursor->at = at + 1;
+    return DONE;
+}
+
+static size_t put_character(uint8_t *out, uint32_t character)
+{
+    if (character < 0x80) {
+        out[0] = (uint8_t)character;
+        return 1;
+    }
+    if (character < 0x800) {
+        out[0] = (uint8_t)(0xc0 | character >> 6);
+        out[1] = (uint8_t)(0x80 | (character & 0x3f));
+        return 2;
+    }
+    if (character < 0x10000) {
+        out[0] = (uint8_t)(0xe0 | character >> 12);
+        out[1] = (uint8_t)(0x80 | (character >> 6 & 0x3f));
+        out[2] = (uint8_t)(0x80 | (character & 0x3f));
+        return 3;
+    }
+    out[0] = (uint8_t)(0xf0 | character >> 18);
+    out[1] = (uint8_t)(0x80 | (character >> 12 & 0x3f));
+    out[2] = (uint8_t)(0x80 | (character >> 6 & 0x3f));
+    out[3] = (uint8_t)(0x80 | (character & 0x3f));
+    return 4;
+}
+
+/* Write a text's bytes without escapes; `out` has room for its size: none is longer decoded. */
+static size_t unescape(uint8_t *out, const Text *text)
+{
+    const uint8_t *at = text->data, *end = text->data + text->size;
+    size_t size = 0;
+    while (at < end) {
+        if (*at == '\\') {
+            uint32_t character = 0;
+            at += 1 + escaped_character(at + 1, end, &character);
+            size += put_character(out + size, character);
+        } else {
+            out[size++] = *at++;
+        }
+    }
+    return size;
+}
+
+/* Write the canonical bytes of a text with `prefix` before it. */
+static Status put_text(Bytes *out, const char *prefix, const Text *text)
+{
+    const size_t before = strlen(prefix);
+    if (!text->is_escaped) {
+        TRY(put_head(out, 0x60, before + text->size));
+        TRY(put(out, prefix, before));
+        return put(out, text->data, text->size);
+    }
+    uint8_t *plain = PyMem_Malloc(text->size);
+    if (plain == NULL) {
+        PyErr_NoMemory();
+        return FAILED;
+    }
+    const size_t size = unescape(plain, text);
+    Status status = put_head(out, 0x60, before + size);
+    if (status == DONE) {
+        status = put(out, prefix, before);
+    }
+    if (status == DONE) {
+        status = put(out, plain, size);
+    }
+    PyMem_Free(plain);
+    return status;
+}
+
+static inline bool says(const Text *text, const char *word, size_t size)
+{
+    return text->size == size && memcmp(text->data, word, size) == 0;
+}
+#define SAYS(text, word) says(text, word, sizeof word - 1)
+
+/* -- JSON: numbers --------------------------------------------------------------------------- */
+
+static inline bool is_digit(const Cursor *cursor)
+{
+    return cursor->at < cursor->end && *cursor->at >= '0' && *cursor->at <= '9';
+}
+
+typedef struct {
+    const uint8_t *start;
+    uint64_t digits;  /* all of them, also those behind the point, as one number */
+    int count;        /* of the digits, without leading zeros; over 19 `digits` is not right */
+    int64_t exponent; /* of ten, for `digits` */
+    bool is_negative;
+    bool is_fraction;
+} Number;
+
+static inline void take_digit(Cursor *cursor, Number *number)
+{
+    const uint8_t digit = (uint8_t)(*cursor->at++ - '0');
+    if (number->count > 0 || digit != 0) {
+        number->count += number->count < 20;
+    }
+    if (number->count <= 19) {
+        number->digits = number->digits * 10 + digit;
+    }
+}
+
+static Status read_number(Cursor *cursor, Number *number)
+{
+    *number = (Number){.start = cursor->at};
+    if (cursor->at < cursor->end && *cursor->at == '-') {
+        number->is_negative = true;
+        cursor->at++;
+    }
+    if (!is_digit(cursor)) {
+        return ODD;
+    }
+    if (*cursor->at == '0') {
+        cursor->at++;
+        if (is_digit(cursor)) {
+            return ODD;
+        }
+    } else {
+        while (is_digit(cursor)) {
+            take_digit(cursor, number);
+        }
+    }
+    if (cursor->at < cursor->end && *cursor->at == '.') {
+        number->is_fraction = true;
+        cursor->at++;
+        if (!is_digit(cursor)) {
+            return ODD;
+        }
+        while (is_digit(cursor)) {
+            take_digit(cursor, number);
+            number->exponent--;
+        }
+    }
+    if (cursor->at < cursor->end && (*cursor->at == 'e' || *cursor->at == 'E')) {
+        number->is_fraction = true;
+        cursor->at++;
+        bool is_below = false;
+        if (cursor->at < cursor->end && (*cursor->at == '-' || *cursor->at == '+')) {
+            is_below = *cursor->at++ == '-';
+        }
+        if (!is_digit(cursor)) {
+            return ODD;
+        }
+        int64_t exponent = 0;
+        while (is_digit(cursor)) {
+            exponent = exponent * 10 + (*cursor->at++ - '0');
+            if (exponent > 9999) {
+                return ODD;
+            }
+        }
+        number->exponent += is_below ? -exponent : exponent;
+    }
+    return DONE;
+}
+
+static Status fraction_of(const Cursor *cursor, const Number *number, double *value)
+{
+#if FLT_EVAL_METHOD == 0
+    /* Both are exact, so the one rounding is the right one (Clinger, 1990). */
+    static const double POWERS[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                    1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                    1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    if (number->count <= 19 && number->digits <= UINT64_C(1) << 53 && number->exponent >= -22 &&
+        number->exponent <= 22) {
+        const double digits = (double)number->digits;
+        *value = number->exponent < 0 ? digits / POWERS[-number->exponent]
+                                      : digits * POWERS[number->exponent];
+        if (number->is_negative) {
+            *value = -*value;
+        }
+        return DONE;
+    }
+#endif
+    char copy[MAXIMUM_NUMBER_BYTES + 1];
+    const size_t size = (size_t)(cursor->at - number->start);
+    if (size > MAXIMUM_NUMBER_BYTES || number->exponent < -300) {
+        return ODD;
+    }
+    memcpy(copy, number->start, size);
+    copy[size] = '\0';
+    char *end = NULL;
+    *value = PyOS_string_to_double(copy, &end, NULL);
+    if (*value == -1.0 && PyErr_Occurred()) {
+        return FAILED;
+    }
+    return end == copy + size && isfinite(*value) ? DONE : ODD;
+}
+
+static Status put_json_number(Cursor *cursor, Bytes *out)
+{
+    Number number;
+    TRY(read_number(cursor, &number));
+    if (number.is_fraction) {
+        double value;
+        TRY(fraction_of(cursor, &number, &value));
+        return put_fraction(out, value);
+    }
+    if (number.count > 19) {
+        return ODD;
+    }
+    if (!number.is_negative) {
+        return number.digits <= INT64_MAX ? put_head(out, 0x00, number.digits) : ODD;
+    }
+    if (number.digits == 0) {
+        return put_byte(out, 0x00);
+    }
+    return number.digits <= UINT64_C(1) << 63 ? put_head(out, 0x20, number.digits - 1) : ODD;
+}
+
+/* -- JSON: anything -------------------------------------------------------------------------- */
+
+static bool takes_word(Cursor *cursor, const char *word)
+{
+    const size_t size = strlen(word);
+    if ((size_t)(cursor->end - cursor->at) < size || memcmp(cursor->at, word, size) != 0) {
+        return false;
+    }
+    cursor->at += size;
+    return true;
+}
+
+/* Read the next key of an object, whose brace was taken; `is_over`: there is none any more. */
+static Status next_key(Cursor *cursor, bool *is_first, Text *key, bool *is_over)
+{
+    *is_over = takes(cursor, '}');
+    if (*is_over) {
+        return DONE;
+    }
+    if (!*is_first && !takes(cursor, ',')) {
+        return ODD;
+    }
+    *is_first = false;
+    TRY(read_text(cursor, key));
+    return takes(cursor, ':') ? DONE : ODD;
+}
+
+/* Go on to the next item of a list, whose bracket was taken. */
+static Status next_item(Cursor *cursor, bool *is_first, bool *is_over)
+{
+    *is_over = takes(cursor, ']');
+    if (*is_over) {
+        return DONE;
+    }
+    if (!*is_first && !takes(cursor, ',')) {
+        return ODD;
+    }
+    *is_first = false;
+    return DONE;
+}
+
+static Status skip_value(Cursor *cursor, int depth)
+{
+    Text text;
+    bool is_first = true, is_over;
+    skip_space(cursor);
+    if (cursor->at >= cursor->end) {
+        return ODD;
+    }
+    switch (*cursor->at) {
+    case '"':
+        return read_text(cursor, &text);
+    case 'n':
+        return takes_word(cursor, "null") ? DONE : ODD;
+    case 't':
+        return takes_word(cursor, "true") ? DONE : ODD;
+    case 'f':
+        return takes_word(cursor, "false") ? DONE : ODD;
+    case '{':
+        if (depth >= MAXIMUM_SKIPPED_DEPTH) {
+            return ODD;
+        }
+        cursor->at++;
+        for (;;) {
+            TRY(next_key(cursor, &is_first, &text, &is_over));
+            if (is_over) {
+                return DONE;
+            }
+            TRY(skip_value(cursor, depth + 1));
+        }
+    case '[':
+        if (depth >= MAXIMUM_SKIPPED_DEPTH) {
+            return ODD;
+        }
+        cursor->at++;
+        for (;;) {
+            TRY(next_item(cursor, &is_first, &is_over));
+            if (is_over) {
+                return DONE;
+            }
+            TRY(skip_value(cursor, depth + 1));
+        }
+    default: {
+        Number number;
+        TRY(read_number(cursor, &number));
+        /* Whether one that is passed over may be larger than a number can be is for the rule. */
+        const bool is_short = cursor->at - number.start <= MAXIMUM_NUMBER_BYTES;
+        const bool is_sound = number.is_fraction ? is_short && number.exponent >= -200 &&
+                                                       number.exponent <= 200
+                                                 : number.count <= 19;
+        return is_sound ? DONE : ODD;
+    }
+    }
+}
+
+static Status put_value(Cursor *cursor, Bytes *out, int depth);
+
+/* Insert a head before what was written from `start` on: how many items there are is known late. */
+static Status insert_head(Bytes *out, size_t start, uint8_t major, uint64_t count)
+{
+    const size_t size = out->size - start;
+    TRY(put_head(out, major, count));
+    uint8_t head[9];
+    const size_t width = out->size - start - size;
+    memcpy(head, out->data + out->size - width, width);
+    memmove(out->data + start + width, out->data + start, size);
+    memcpy(out->data + start, head, width);
+    return DONE;
+}
+
+static Status put_list(Cursor *cursor, Bytes *out, int depth)
+{
+    const size_t start = out->size;
+    uint64_t count = 0;
+    bool is_first = true, is_over;
+    for (;; count++) {
+        TRY(next_item(cursor, &is_first, &is_over));
+        if (is_over) {
+            return insert_head(out, start, 0x80, count);
+        }
+        TRY(put_value(cursor, out, depth + 1));
+    }
+}
+
+typedef struct {
+    size_t start;
+    size_t key_size;
+    size_t size;
+} Pair;
+
+static int compare_keys(const uint8_t *data, const Pair *one, const Pair *other)
+{
+    const size_t common = one->key_size < other->key_size ? one->key_size : other->key_size;
+    const int order = memcmp(data + one->start, data + other->start, common);
+    if (order != 0 || one->key_size == other->key_size) {
+        return order;
+    }
+    return one->key_size < other->key_size ? -1 : 1;
+}
+
+static Status put_object(Cursor *cursor, Bytes *out, int depth)
+{
+    Pair pairs[MAXIMUM_PAIRS];
+    size_t count = 0;
+    const size_t start = out->size;
+    bool is_first = true, is_over, is_sorted = true;
+    for (;;) {
+        Text key;
+        TRY(next_key(cursor, &is_first, &key, &is_over));
+        if (is_over) {
+            break;
+        }
+        if (count == MAXIMUM_PAIRS) {
+            return ODD;
+        }
+        Pair pair = {.start = out->size};
+        TRY(put_text(out, "", &key));
+        pair.key_size = out->size - pair.start;
+        TRY(put_value(cursor, out, depth + 1));
+        pair.size = out->size - pair.start;
+        size_t place = count++;
+        while (place > 0) {
+            const int order = compare_keys(out->data, &pairs[place - 1], &pair);
+            if (order == 0) {
+                return ODD; /* The later one counts: so says the rule, and it shall do it. */
+            }
+            if (order < 0) {
+                break;
+            }
+            pairs[place] = pairs[place - 1];
+            place--;
+            is_sorted = false;
+        }
+        pairs[place] = pair;
+    }
+    if (!is_sorted) {
+        const size_t size = out->size - start;
+        TRY(reserve(out, size));
+        uint8_t *sorted = out->data + out->size;
+        for (size_t place = 0; place < count; place++) {
+            memcpy(sorted, out->data + pairs[place].start, pairs[place].size);
+            sorted += pairs[place].size;
+        }
+        memcpy(out->data + start, out->data + out->size, size);
+    }
+    return insert_head(out, start, 0xa0, count);
+}
+
+/* Write the canonical bytes of the next value. */
+static Status put_value(Cursor *cursor, Bytes *out, int depth)
+{
+    Text text;
+    skip_space(cursor);
+    if (cursor->at >= cursor->end) {
+        return ODD;
+    }
+    switch (*cursor->at) {
+    case '"':
+        TRY(read_text(cursor, &text));
+        return put_text(out, "", &text);
+    case 'n':
+        return takes_word(cursor, "null") ? put_byte(out, 0xf6) : ODD;
+    case 't':
+        return takes_word(cursor, "true") ? put_byte(out, 0xf5) : ODD;
+    case 'f':
+        return takes_word(cursor, "false") ? put_byte(out, 0xf4) : ODD;
+    case '[':
+    case '{':
+        if (depth >= MAXIMUM_VALUE_DEPTH) {
+            return ODD;
+        }
+        return *cursor->at++ == '[' ? put_list(cursor, out, depth) : put_object(cursor, out, depth);
+    default:
+        return put_json_number(cursor, out);
+    }
+}
+
+/* -- events ---------------------------------------------------------------------------------- */
+
+/* A piece of `Reader.values`. */
+typedef struct {
+    size_t start;
+    size_t size;
+} Piece;
+
+typedef struct {
+    uint64_t name_hash;
+    Piece name;
+    Piece current;
+    Piece previous;
+    Piece previous_targets;
+} Update;
+
+typedef struct {
+    Text event_id;
+    Text context_type;
+    Text user_id;
+    Text session_id;
+    bool has_user;
+    bool has_session;
+    uint64_t sequence;
+    Piece targets;
+    size_t updates;
+} Event;
+
+/* The distinct texts that were met, each with its number. */
+typedef struct {
+    uint64_t hash;
+    size_t start;
+    size_t size;
+} Entry;
+
+typedef struct {
+    Bytes keys;
+    Bytes entries; /* of `Entry`, by number */
+    Bytes slots;   /* of uint32_t: number + 1, or 0; a power of two of them */
+    uint32_t count;
+} Index;
+
+typedef struct {
+    Bytes values; /* canonical bytes of the present event's values */
+    Bytes updates; /* of `Update`, of the present event */
+    Bytes text;   /* what is hashed */
+    Index kinds;
+    Index combinations;
+    Bytes marks, applied0, applied1, hashes, numbers, positions; /* columns by record */
+    Bytes places, lane0, lane1, rows, nulls;                     /* columns by update */
+} Reader;
+
+static Status grow_slots(Index *index)
+{
+    const size_t old = index->slots.size / sizeof(uint32_t), wanted = old == 0 ? 64 : 2 * old;
+    index->slots.size = 0;
+    TRY(reserve(&index->slots, wanted * sizeof(uint32_t)));
+    index->slots.size = wanted * sizeof(uint32_t);
+    uint32_t *slots = (uint32_t *)(void *)index->slots.data;
+    memset(slots, 0, index->slots.size);
+    const Entry *entries = (const Entry *)(const void *)index->entries.data;
+    for (uint32_t number = 0; number < index->count; number++) {
+        size_t slot = entries[number].hash & (wanted - 1);
+        while (slots[slot] != 0) {
+            slot = (slot + 1) & (wanted - 1);
+        }
+        slots[slot] = number + 1;
+    }
+    return DONE;
+}
+
+/* Find the number of a key, or give it the next one. */
+static Status number_of(Index *index, const uint8_t *key, size_t size, uint32_t *number)
+{
+    if (2 * ((size_t)index->count + 1) > index->slots.size / sizeof(uint32_t)) {
+        if (index->count > UINT32_MAX / 8) {
+            return ODD;
+        }
+        TRY(grow_slots(index));
+    }
+    const uint64_t hash = XXH3_64bits(key, size);
+    const size_t mask = index->slots.size / sizeof(uint32_t) - 1;
+    uint32_t *slots = (uint32_t *)(void *)index->slots.data;
+    const Entry *entries = (const Entry *)(const void *)index->entries.data;
+    size_t slot = hash & mask;
+    for (; slots[slot] != 0; slot = (slot + 1) & mask) {
+        const Entry *entry = &entries[slots[slot] - 1];
+        if (entry->hash == hash && entry->size == size &&
+            memcmp(index->keys.data + entry->start, key, size) == 0) {
+            *number = slots[slot] - 1;
+            return DONE;
+        }
+    }
+    const Entry entry = {hash, index->keys.size, size};
+    TRY(put(&index->keys, key, size));
+    TRY(put(&index->entries, &entry, sizeof entry));
+    *number = index->count++;
+    slots[slot] = *number + 1;
+    return DONE;
+}
+
+/* Write a list of texts, or null, in its canonical bytes. */
+static Status read_targets(Cursor *cursor, Bytes *out, Piece *piece)
+{
+    piece->start = out->size;
+    skip_space(cursor);
+    if (takes_word(cursor, "null")) {
+        TRY(put_byte(out, 0xf6));
+    } else if (takes(cursor, '[')) {
+        uint64_t count = 0;
+        bool is_first = true, is_over;
+        for (;; count++) {
+            Text name;
+            TRY(next_item(cursor, &is_first, &is_over));
+            if (is_over) {
+                break;
+            }
+            TRY(read_text(cursor, &name));
+            TRY(put_text(out, "", &name));
+        }
+        TRY(insert_head(out, piece->start, 0x80, count));
+    } else {
+        return ODD;
+    }
+    piece->size = out->size - piece->start;
+    return DONE;
+}
+
+static Status put_null(Bytes *out, Piece *piece)
+{
+    *piece = (Piece){out->size, 1};
+    return put_byte(out, 0xf6);
+}
+
+static Status read_update(Cursor *cursor, Bytes *values, Update *update)
+{
+    enum { CURRENT = 1, PREVIOUS = 2, TARGETS = 4 };
+    unsigned seen = 0;
+    bool is_first = true, is_over;
+    if (!takes(cursor, '{')) {
+        return ODD;
+    }
+    for (;;) {
+        Text key;
+        TRY(next_key(cursor, &is_first, &key, &is_over));
+        if (is_over) {
+            break;
+        }
+        if (key.is_escaped) {
+            return ODD;
+        }
+        unsigned found = 0;
+        if (SAYS(&key, "current")) {
+            found = CURRENT;
+            update->current.start = values->size;
+            TRY(put_value(cursor, values, 0));
+            update->current.size = values->size - update->current.start;
+        } else if (SAYS(&key, "previous")) {
+            found = PREVIOUS;
+            update->previous.start = values->size;
+            TRY(put_value(cursor, values, 0));
+            update->previous.size = values->size - update->previous.start;
+        } else if (SAYS(&key, "previousTargets")) {
+            found = TARGETS;
+            TRY(read_targets(cursor, values, &update->previous_targets));
+        } else {
+            TRY(skip_value(cursor, 0));
+        }
+        if (seen & found) {
+            return ODD;
+        }
+        seen |= found;
+    }
+    if (!(seen & CURRENT)) {
+        return ODD;
+    }
+    if (!(seen & PREVIOUS)) {
+        TRY(put_null(values, &update->previous));
+    }
+    if (!(seen & TARGETS)) {
+        TRY(put_null(values, &update->previous_targets));
+    }
+    return DONE;
+}
+
+static Status read_updates(Cursor *cursor, Reader *reader, Event *event)
+{
+    bool is_first = true, is_over;
+    if (!takes(cursor, '{')) {
+        return ODD;
+    }
+    for (;;) {
+        Text name;
+        Update update;
+        TRY(next_key(cursor, &is_first, &name, &is_over));
+        if (is_over) {
+            return DONE;
+        }
+        if (event->updates == MAXIMUM_UPDATES) {
+            return ODD;
+        }
+        update.name.start = reader->values.size;
+        TRY(put_text(&reader->values, "", &name));
+        update.name.size = reader->values.size - update.name.start;
+        update.name_hash =
+            XXH3_64bits(reader->values.data + update.name.start, update.name.size);
+        const Update *others = (const Update *)(const void *)reader->updates.data;
+        for (size_t place = 0; place < event->updates; place++) {
+            if (others[place].name_hash == update.name_hash) {
+                return ODD; /* Said twice; or not, which the rule will see. */
+            }
+        }
+        TRY(read_update(cursor, &reader->values, &update));
+        TRY(put(&reader->updates, &update, sizeof update));
+        event->updates++;
+    }
+}
+
+/* Read a text or null. */
+static Status read_optional(Cursor *cursor, Text *text, bool *has_text)
+{
+    skip_space(cursor);
+    *has_text = !takes_word(cursor, "null");
+    return *has_text ? read_text(cursor, text) : DONE;
+}
+
+static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
+{
+    enum { UPDATES = 1, USER = 2, SESSION = 4 };
+    unsigned seen = 0;
+    bool is_first = true, is_over;
+    if (!takes(cursor, '{')) {
+        return ODD;
+    }
+    for (;;) {
+        Text key;
+        TRY(next_key(cursor, &is_first, &key, &is_over));
+        if (is_over) {
+            break;
+        }
+        if (key.is_escaped) {
+            return ODD;
+        }
+        unsigned found = 0;
+        if (SAYS(&key, "updates")) {
+            found = UPDATES;
+        } else if (SAYS(&key, "userId")) {
+            found = USER;
+        } else if (SAYS(&key, "sessionId")) {
+            found = SESSION;
+        }
+        if (seen & found) {
+            return ODD;
+        }
+        seen |= found;
+        if (found == UPDATES) {
+            TRY(read_updates(cursor, reader, event));
+        } else if (found == USER) {
+            TRY(read_optional(cursor, &event->user_id, &event->has_user));
+        } else if (found == SESSION) {
+            TRY(read_optional(cursor, &event->session_id, &event->has_session));
+        } else {
+            TRY(skip_value(cursor, 0));
+        }
+    }
+    return (seen & UPDATES) && (event->has_user || event->has_session) ? DONE : ODD;
+}
+
+static Status read_rules(Cursor *cursor, Reader *reader, Event *event)
+{
+    enum { TARGETS = 1, PRIORITY = 2 };
+    unsigned seen = 0;
+    bool is_first = true, is_over;
+    if (!takes(cursor, '{')) {
+        return ODD;
+    }
+    for (;;) {
+        Text key, priority;
+        TRY(next_key(cursor, &is_first, &key, &is_over));
+        if (is_over) {
+            return DONE;
+        }
+        if (key.is_escaped) {
+            return ODD;
+        }
+        unsigned found = 0;
+        if (SAYS(&key, "targetModels")) {
+            found = TARGETS;
+            TRY(read_targets(cursor, &reader->values, &event->targets));
+        } else if (SAYS(&key, "priority")) {
+            found = PRIORITY;
+            TRY(read_text(cursor, &priority));
+            if (!SAYS(&priority, "normal") && !SAYS(&priority, "high") &&
+                !SAYS(&priority, "low") && !SAYS(&priority, "critical")) {
+                return ODD;
+            }
+        } else {
+            TRY(skip_value(cursor, 0));
+        }
+        if (seen & found) {
+            return ODD;
+        }
+        seen |= found;
+    }
+}
+
+static Status read_sequence(Cursor *cursor, Event *event)
+{
+    Number number;
+    skip_space(cursor);
+    TRY(read_number(cursor, &number));
+    event->sequence = number.digits;
+    const bool is_sound = !number.is_fraction && !number.is_negative && number.count <= 19 &&
+                          number.digits >= 1 && number.digits <= MAXIMUM_SEQUENCE;
+    return is_sound ? DONE : ODD;
+}
+
+static Status read_event(Cursor *cursor, Reader *reader, Event *event)
+{
+    enum { ID = 1, DELTA = 2, RULES = 4, KIND = 8, SEQUENCE = 16 };
+    unsigned seen = 0;
+    bool is_first = true, is_over;
+    if (!takes(cursor, '{')) {
+        return ODD;
+    }
+    for (;;) {
+        Text key;
+        TRY(next_key(cursor, &is_first, &key, &is_over));
+        if (is_over) {
+            break;
+        }
+        if (key.is_escaped) {
+            return ODD;
+        }
+        unsigned found = 0;
+        if (SAYS(&key, "eventId")) {
+            found = ID;
+        } else if (SAYS(&key, "contextDelta")) {
+            found = DELTA;
+        } else if (SAYS(&key, "propagationRules")) {
+            found = RULES;
+        } else if (SAYS(&key, "contextType")) {
+            found = KIND;
+        } else if (SAYS(&key, "sequence")) {
+            found = SEQUENCE;
+        }
+        if (seen & found) {
+            return ODD;
+        }
+        seen |= found;
+        switch (found) {
+        case ID:
+            TRY(read_text(cursor, &event->event_id));
+            break;
+        case DELTA:
+            TRY(read_delta(cursor, reader, event));
+            break;
+        case RULES:
+            TRY(read_rules(cursor, reader, event));
+            break;
+        case KIND:
+            TRY(read_text(cursor, &event->context_type));
+            break;
+        case SEQUENCE:
+            TRY(read_sequence(cursor, event));
+            break;
+        default:
+            TRY(skip_value(cursor, 0));
+        }
+    }
+    skip_space(cursor);
+    const unsigned needed = ID | DELTA | SEQUENCE;
+    return cursor->at == cursor->end && (seen & needed) == needed ? DONE : ODD;
+}
+
+/* -- columns --------------------------------------------------------------------------------- */
+
+static inline Status put_piece(Bytes *out, const Bytes *values, Piece piece)
+{
+    return put(out, values->data + piece.start, piece.size);
+}
+
+/* Write the lanes of [offset, event ID, prior sequence], and the hash of the event ID. */
+static Status put_applied(Reader *reader, const Event *event, uint64_t offset)
+{
+    Bytes *text = &reader->text;
+    text->size = 0;
+    TRY(put_byte(text, 0x83));
+    TRY(put_head(text, 0x00, offset));
+    const size_t start = text->size;
+    TRY(put_text(text, "", &event->event_id));
+    const uint8_t size = text->data[start] & 0x1f;
+    const size_t head = size < 24 ? 1 : 1 + ((size_t)1 << (size - 24));
+    TRY(put_number(&reader->marks,
+                   XXH3_64bits(text->data + start + head, text->size - start - head)));
+    TRY(put_head(text, 0x00, event->sequence - 1));
+    const XXH128_hash_t lanes = XXH3_128bits(text->data, text->size);
+    TRY(put_number(&reader->applied0, lanes.high64));
+    return put_number(&reader->applied1, lanes.low64);
+}
+
+/* Write one side of an update: `text` ends in the fact without its value. */
+static Status put_side(Reader *reader, Piece value, bool is_leaving)
+{
+    Bytes *text = &reader->text;
+    const size_t before = text->size;
+    const bool is_null = reader->values.data[value.start] == 0xf6;
+    XXH128_hash_t lanes = {0, 0};
+    if (!is_null) {
+        TRY(put_piece(text, &reader->values, value));
+        lanes = XXH3_128bits(text->data, text->size);
+        text->size = before;
+    }
+    TRY(put_number(&reader->lane0, is_leaving ? 0 - lanes.high64 : lanes.high64));
+    TRY(put_number(&reader->lane1, is_leaving ? 0 - lanes.low64 : lanes.low64));
+    return put_byte(&reader->nulls, is_null);
+}
+
+static Status put_updates(Reader *reader, const Event *event, uint64_t place)
+{
+    static const Text GENERAL = {(const uint8_t *)"general", 7, false};
+    Bytes *text = &reader->text;
+    const Bytes *values = &reader->values;
+    uint32_t number;
+    text->size = 0;
+    TRY(put_byte(text, 0x82));
+    TRY(put_text(text, "", event->context_type.data == NULL ? &GENERAL : &event->context_type));
+    const size_t kind_size = text->size - 1;
+    TRY(number_of(&reader->kinds, text->data + 1, kind_size, &number));
+    TRY(put_number(&reader->numbers, number));
+    TRY(event->has_user ? put_text(text, "user:", &event->user_id)
+                        : put_text(text, "session:", &event->session_id));
+    TRY(put_number(&reader->hashes, XXH3_64bits(text->data, text->size)));
+    text->data[0] = 0x84;
+    const size_t head = text->size;
+    const Update *updates = (const Update *)(const void *)reader->updates.data;
+    for (size_t turn = 0; turn < event->updates; turn++) {
+        const Update *update = &updates[turn];
+        text->size = head;
+        /* What the combination is told by stands behind the fact's head for a moment. */
+        TRY(reserve(text, kind_size));
+        memcpy(text->data + head, text->data + 1, kind_size);
+        text->size += kind_size;
+        TRY(put_piece(text, values, update->name));
+        TRY(put_piece(text, values, event->targets));
+        TRY(put_piece(text, values, update->previous_targets));
+        TRY(number_of(&reader->combinations, text->data + head, text->size - head, &number));
+        text->size = head;
+        TRY(put_piece(text, values, update->name));
+        TRY(put_number(&reader->places, place));
+        TRY(put_number(&reader->rows, number));
+        TRY(put_side(reader, update->current, false));
+        TRY(put_side(reader, update->previous, true));
+    }
+    return DONE;
+}
+
+static Status take_value(Reader *reader, PyObject *value, uint64_t offset, uint64_t place)
+{
+    Event event = {0};
+    if (!PyBytes_CheckExact(value)) {
+        return ODD;
+    }
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(value);
+    Cursor cursor = {data, data + PyBytes_GET_SIZE(value)};
+    reader->values.size = reader->updates.size = 0;
+    TRY(put_null(&reader->values, &event.targets));
+    TRY(read_event(&cursor, reader, &event));
+    TRY(put_applied(reader, &event, offset));
+    return put_updates(reader, &event, place);
+}
+
+/* -- records --------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject *offset;
+    PyObject *value;
+    PyObject *headers;
+    PyObject *store_position;
+} Names;
+
+/* Read a record's store position, as `store_position` of validator/repeats.py; -1: none. */
+static Status read_position(const Names *names, PyObject *headers, int64_t *position)
+{
+    *position = -1;
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(headers); place++) {
+        PyObject *header = PyTuple_GET_ITEM(headers, place);
+        if (!PyTuple_CheckExact(header) || PyTuple_GET_SIZE(header) != 2) {
+            return ODD;
+        }
+        PyObject *name = PyTuple_GET_ITEM(header, 0), *stored = PyTuple_GET_ITEM(header, 1);
+        if (!PyUnicode_CheckExact(name) || !PyBytes_CheckExact(stored)) {
+            return ODD;
+        }
+        if (name != names->store_position) {
+            const int order = PyUnicode_Compare(name, names->store_position);
+            if (order == -1 && PyErr_Occurred()) {
+                return FAILED;
+            }
+            if (order != 0) {
+                continue;
+            }
+        }
+        const Py_ssize_t size = PyBytes_GET_SIZE(stored);
+        const char *digits = PyBytes_AS_STRING(stored);
+        int64_t number = 0;
+        if (size < 1 || size > MAXIMUM_POSITION_DIGITS) {
+            return DONE;
+        }
+        for (Py_ssize_t turn = 0; turn < size; turn++) {
+            if (digits[turn] < '0' || digits[turn] > '9') {
+                return DONE;
+            }
+            number = number * 10 + (digits[turn] - '0');
+        }
+        *position = number;
+        return DONE;
+    }
+    return DONE;
+}
+
+static Status take_headers(
+    Reader *reader, const Names *names, PyObject *headers, int64_t *highest, bool *has_any)
+{
+    int64_t position;
+    if (!PyTuple_CheckExact(headers)) {
+        return ODD;
+    }
+    *has_any = *has_any || PyTuple_GET_SIZE(headers) > 0;
+    TRY(read_position(names, headers, &position));
+    if (position >= 0) {
+        if (position <= *highest) {
+            return ODD; /* Published before. */
+        }
+        *highest = position;
+    }
+    return put_number(&reader->positions, (uint64_t)*highest);
+}
+
+static Status take_record(
+    Reader *reader,
+    const Names *names,
+    PyObject *record,
+    uint64_t place,
+    int64_t *highest,
+    bool *has_any)
+{
+    PyObject *headers = PyObject_GetAttr(record, names->headers);
+    if (headers == NULL) {
+        return FAILED;
+    }
+    Status status = take_headers(reader, names, headers, highest, has_any);
+    Py_DECREF(headers);
+    if (status != DONE) {
+        return status;
+    }
+    PyObject *number = PyObject_GetAttr(record, names->offset);
+    if (number == NULL) {
+        return FAILED;
+    }
+    const long long offset = PyLong_AsLongLong(number);
+    Py_DECREF(number);
+    if (offset == -1 && PyErr_Occurred()) {
+        return FAILED;
+    }
+    if (offset < 0) {
+        return ODD;
+    }
+    PyObject *value = PyObject_GetAttr(record, names->value);
+    if (value == NULL) {
+        return FAILED;
+    }
+    status = take_value(reader, value, (uint64_t)offset, place);
+    Py_DECREF(value);
+    return status;
+}
+
+/* -- what Python is given -------------------------------------------------------------------- */
+
+/* Make the object of a key's next part: a text, a list of texts or null, in canonical bytes. */
+static PyObject *next_part(const uint8_t **at)
+{
+    const uint8_t first = *(*at)++;
+    if (first == 0xf6) {
+        Py_RETURN_NONE;
+    }
+    uint64_t argument = first & 0x1f;
+    if (argument >= 24) {
+        const size_t width = (size_t)1 << (argument - 24);
+        argument = 0;
+        for (size_t place = 0; place < width; place++) {
+            argument = argument << 8 | *(*at)++;
+        }
+    }
+    if ((first & 0xe0) == 0x60) {
+        PyObject *text = PyUnicode_DecodeUTF8((const char *)*at, (Py_ssize_t)argument, NULL);
+        *at += argument;
+        return text;
+    }
+    PyObject *list = PyTuple_New((Py_ssize_t)argument);
+    for (uint64_t place = 0; list != NULL && place < argument; place++) {
+        PyObject *item = next_part(at);
+        if (item == NULL) {
+            Py_DECREF(list);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(list, (Py_ssize_t)place, item);
+    }
+    return list;
+}
+
+/* Make a list of the index's keys: of their parts, or of tuples where they have several. */
+static PyObject *keys_of(const Index *index, Py_ssize_t parts)
+{
+    PyObject *keys = PyList_New(index->count);
+    const Entry *entries = (const Entry *)(const void *)index->entries.data;
+    for (uint32_t number = 0; keys != NULL && number < index->count; number++) {
+        const uint8_t *at = index->keys.data + entries[number].start;
+        PyObject *key = parts == 1 ? next_part(&at) : PyTuple_New(parts);
+        for (Py_ssize_t place = 0; parts > 1 && key != NULL && place < parts; place++) {
+            PyObject *part = next_part(&at);
+            if (part == NULL) {
+                Py_CLEAR(key);
+            } else {
+                PyTuple_SET_ITEM(key, place, part);
+            }
+        }
+        if (key == NULL) {
+            Py_CLEAR(keys);
+        } else {
+            PyList_SET_ITEM(keys, number, key);
+        }
+    }
+    return keys;
+}
+
+static PyObject *result_of(Reader *reader, bool has_any)
+{
+    if (!has_any) {
+        reader->positions.size = 0;
+    }
+    const Bytes *columns[] = {
+        &reader->marks, &reader->applied0, &reader->applied1, &reader->hashes, &reader->numbers,
+        &reader->positions, &reader->places, &reader->lane0, &reader->lane1, &reader->rows,
+        &reader->nulls,
+    };
+    const Py_ssize_t count = sizeof columns / sizeof columns[0];
+    PyObject *result = PyTuple_New(count + 2);
+    if (result == NULL) {
+        return NULL;
+    }
+    for (Py_ssize_t place = 0; place < count + 2; place++) {
+        PyObject *item = place < count    ? as_object(columns[place])
+                         : place == count ? keys_of(&reader->kinds, 1)
+                                          : keys_of(&reader->combinations, 4);
+        if (item == NULL) {
+            Py_DECREF(result);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(result, place, item);
+    }
+    return result;
+}
+
+static void release_index(Index *index)
+{
+    release(&index->keys);
+    release(&index->entries);
+    release(&index->slots);
+}
+
+static void release_reader(Reader *reader)
+{
+    release_index(&reader->kinds);
+    release_index(&reader->combinations);
+    Bytes *all[] = {
+        &reader->values, &reader->updates, &reader->text, &reader->marks, &reader->applied0,
+        &reader->applied1, &reader->hashes, &reader->numbers, &reader->positions, &reader->places,
+        &reader->lane0, &reader->lane1, &reader->rows, &reader->nulls,
+    };
+    for (size_t place = 0; place < sizeof all / sizeof all[0]; place++) {
+        release(all[place]);
+    }
+}
+
+static Status take_records(
+    Reader *reader, const Names *names, PyObject *records, int64_t highest, bool *has_any)
+{
+    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(records); place++) {
+        PyObject *record = Py_NewRef(PyList_GET_ITEM(records, place));
+        const Status status =
+            take_record(reader, names, record, (uint64_t)place, &highest, has_any);
+        Py_DECREF(record);
+        TRY(status);
+    }
+    return DONE;
+}
+
+PyDoc_STRVAR(
+    read_doc,
+    "read(records, published, /)\n--\n\n"
+    "Return the columns of a list of records and what their numbers stand for; None: by the rule.");
+
+static PyObject *read_records(PyObject *module, PyObject *arguments)
+{
+    PyObject *records;
+    long long published;
+    if (!PyArg_ParseTuple(arguments, "O!L:read", &PyList_Type, &records, &published)) {
+        return NULL;
+    }
+    Reader reader;
+    memset(&reader, 0, sizeof reader);
+    bool has_any = false;
+    const Names *names = PyModule_GetState(module);
+    const Status status = take_records(&reader, names, records, published, &has_any);
+    PyObject *result = NULL;
+    if (status == DONE) {
+        result = result_of(&reader, has_any);
+    } else if (status == ODD) {
+        result = Py_NewRef(Py_None);
+    }
+    release_reader(&reader);
+    return result;
+}
+
+/* -- the module ------------------------------------------------------------------------------ */
+
+static int begin(PyObject *module)
+{
+    Names *names = PyModule_GetState(module);
+    names->offset = PyUnicode_InternFromString("offset");
+    names->value = PyUnicode_InternFromString("value");
+    names->headers = PyUnicode_InternFromString("headers");
+    names->store_position = PyUnicode_InternFromString("store-position");
+    return names->offset && names->value && names->headers && names->store_position ? 0 : -1;
+}
+
+static int clear(PyObject *module)
+{
+    Names *names = PyModule_GetState(module);
+    Py_CLEAR(names->offset);
+    Py_CLEAR(names->value);
+    Py_CLEAR(names->headers);
+    Py_CLEAR(names->store_position);
+    return 0;
+}
+
+static PyMethodDef METHODS[] = {
+    {"read", read_records, METH_VARARGS, read_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot SLOTS[] = {
+    {Py_mod_exec, begin},
+    {0, NULL},
+};
+
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "validator._columns",
+    .m_doc = "Reads a batch of events into columns.",
+    .m_size = sizeof(Names),
+    .m_methods = METHODS,
+    .m_slots = SLOTS,
+    .m_clear = clear,
+};
+
+PyMODINIT_FUNC PyInit__columns(void)
+{
+    return PyModuleDef_Init(&MODULE);
+}
