@@ -23,7 +23,7 @@ from psycopg import sql
 
 from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
 from validator.stores.port import Key, Page, Row, key_text
-from validator.stores.postgresql_digests import PostgresqlDigests
+from validator.stores.postgresql_digests import PostgresqlDigests, key_as_text
 
 CONNECT_SECONDS = 5
 ANSWER_MILLISECONDS = 60_000
@@ -248,7 +248,7 @@ class PostgresqlStore:
 
     def _selected(self) -> sql.Composed:
         # The key as the database writes it: what is given back is then read as the same key.
-        keys = [sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self.key_columns]
+        keys = [key_as_text(name, self._types[name]) for name in self.key_columns]
         return sql.SQL(", ").join([*keys, *(sql.Identifier("t", n) for n in self._columns)])
 
     @staticmethod

@@ -2,9 +2,12 @@
 
 In one read-only snapshot, with no right but SELECT, so that a standby will do. Hashes are
 PostgreSQL's own, which are the same on servers of the same kind only; what known values hash to is
-part of the dialect. Each column is hashed with a seed of its own, and the row's hash is the one of
-all of them with the key's hash as its seed: values that change places between two columns, or
-between two rows, show, and no expression stands in the query more often than it has to.
+part of the dialect. Each column is hashed with the key's hash as part of its seed: values that
+change places between two columns, or between two rows, show.
+
+PostgreSQL's own hashes of 8-byte numbers and times fold them into 4 bytes first, that of numeric
+leaves out the sign and adds the magnitude without mixing, and that of jsonb rests on it: for these
+an expression is hashed that loses nothing (`_EXPRESSIONS`).
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from validator.stores.port import Key, key_text
 SEED = 1_181_783_497
 WORK_MEMORY = "64MB"
 _MODULUS = 2**63
+_ALIAS = "synchroscope key hash"
+_KEY_HASH = sql.Identifier("t", _ALIAS)
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
 _TEXT = frozenset({"text", "character varying", "name"})
 _AS_IT_IS = frozenset(
@@ -40,18 +45,31 @@ _AS_IT_IS = frozenset(
         "timestamp with time zone",
     }
 )
-_FUNCTIONS = {
-    "int8": "hashint8extended",
-    "text": "hashtextextended",
-    "written": "hashtextextended",
-    "uuid": "uuid_hash_extended",
-    "numeric": "hash_numeric_extended",
-    "double precision": "hashfloat8extended",
-    "jsonb": "jsonb_hash_extended",
-    "timestamp without time zone": "timestamp_hash_extended",
-    "timestamp with time zone": "timestamp_hash_extended",
+_EXPRESSIONS = {
+    # Both halves of the number, each of which the hash takes whole.
+    "int8": (
+        "(hashint8extended({column}::int8 >> 32, {seed})"
+        " # hashint8extended({column}::int8 & 4294967295, {seed} # 4294967296))"
+    ),
+    "text": 'hashtextextended({column}::text COLLATE "C", {seed})',
+    "written": 'hashtextextended({column}::text COLLATE "C", {seed})',
+    # Equal values of another scale inside a document are told apart; a second look clears them.
+    "jsonb": 'hashtextextended({column}::text COLLATE "C", {seed})',
+    "numeric": 'hashtextextended(trim_scale({column})::text COLLATE "C", {seed})',
+    "uuid": "uuid_hash_extended({column}, {seed})",
+    "double precision": "hashfloat8extended({column}, {seed})",
+    "time without time zone": "hashfloat8extended(date_part('epoch', {column}), {seed})",
+    # Microseconds stay apart in a double for two centuries; beyond, in what the time's hash folds.
+    "timestamp without time zone": (
+        "(hashfloat8extended(date_part('epoch', {column}), {seed})"
+        " # timestamp_hash_extended({column}, {seed} # 4294967296))"
+    ),
+    "timestamp with time zone": (
+        "(hashfloat8extended(date_part('epoch', {column}), {seed})"
+        " # timestamp_hash_extended({column}::timestamp, {seed} # 4294967296))"
+    ),
 }
-"""Kind -> the function that hashes it; others are hashed as a record of one column, more slowly."""
+"""Kind -> what hashes it; NULL for NULL. Others are hashed as a record of one column."""
 _PROBE = """
     SELECT hash_record_extended(ROW(1::int8, 'a'::text, 1.5::numeric, 1.5::float8, true,
         'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, '\\x01'::bytea, '{"a": [1]}'::jsonb,
@@ -77,17 +95,19 @@ def _kind(declared: str) -> str:
 
 def _hashed(name: str, kind: str, seed: sql.Composable) -> sql.Composed:
     """Return the hash of a column with a seed; NULL where the column is NULL."""
-    column: sql.Composable = sql.Identifier("t", name)
-    if kind == "int8":
-        column = sql.SQL("{}::int8").format(column)
-    elif kind in ("text", "written"):
-        column = sql.SQL('{}::text COLLATE "C"').format(column)
-    elif kind == "timestamp with time zone":
-        column = sql.SQL("{}::timestamp").format(column)  # In UTC, as the transaction has it.
-    if kind in _FUNCTIONS:
-        return sql.SQL("{}({}, {})").format(sql.SQL(_FUNCTIONS[kind]), column, seed)
-    record = sql.SQL("hash_record_extended(ROW({0}), {1})").format(column, seed)
-    return sql.SQL("CASE WHEN {} IS NOT NULL THEN {} END").format(column, record)
+    column = sql.Identifier("t", name)
+    expression = _EXPRESSIONS.get(kind)
+    if expression is not None:
+        return sql.SQL(expression).format(column=column, seed=seed)
+    return sql.SQL(
+        "CASE WHEN {column} IS NOT NULL THEN hash_record_extended(ROW({column}), {seed}) END"
+    ).format(column=column, seed=seed)
+
+
+def key_as_text(name: str, declared: str) -> sql.Composed:
+    """Return a key's column as text: the same for keys that are equal, whatever their scale."""
+    form = "trim_scale({})::text" if _kind(declared) == "numeric" else "{}::text"
+    return sql.SQL(form).format(sql.Identifier("t", name))
 
 
 class PostgresqlDigests:
@@ -116,25 +136,28 @@ class PostgresqlDigests:
         self._failure = failure
         self._release = release
         self._table = table
-        self._key_columns = key_columns
+        self._key_count = len(key_columns)
         kinds = {name: _kind(types[name]) for name in (*key_columns, *columns)}
         self._kinds = kinds
-        key_hash: sql.Composable = sql.Literal(SEED)
-        for name in key_columns:
-            key_hash = _hashed(name, kinds[name], key_hash)
-        self._key_hash = key_hash
-        hashes: list[sql.Composable] = [sql.Literal(0)]
-        for number, name in enumerate(columns, 1):
-            seed = sql.Literal(number)
-            hashes.append(
-                sql.SQL("coalesce({}, {})").format(_hashed(name, kinds[name], seed), seed)
-            )
-        self._row_hash = sql.SQL("hashint8extended({}, {})").format(
-            sql.SQL(" # ").join(hashes), key_hash
+        key_hash = sql.SQL(" # ").join(
+            _hashed(name, kinds[name], sql.SQL("{}::int8").format(sql.Literal(SEED + number)))
+            for number, name in enumerate(key_columns)
         )
         self._are_keys = sql.SQL(" AND ").join(
             sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", name)) for name in key_columns
         )
+        used = [sql.Identifier("t", name) for name in dict.fromkeys((*key_columns, *columns))]
+        # So that the key's hash is computed once a row: OFFSET keeps the planner from copying it.
+        self._source = sql.SQL("(SELECT {}, {} AS {} FROM {} AS t WHERE {} OFFSET 0) AS t").format(
+            sql.SQL(", ").join(used), key_hash, sql.Identifier(_ALIAS), table, self._are_keys
+        )
+        hashes: list[sql.Composable] = [_KEY_HASH]
+        for number, name in enumerate(columns, 1):
+            seed = sql.SQL("({} # {})").format(_KEY_HASH, sql.Literal(number))
+            hashed = _hashed(name, kinds[name], seed)
+            hashes.append(sql.SQL("coalesce({}, {})").format(hashed, sql.Literal(number)))
+        self._row_hash = sql.SQL(" # ").join(hashes)
+        self._key_texts = [key_as_text(name, types[name]) for name in key_columns]
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         for name, value in (
             ("work_mem", WORK_MEMORY),
@@ -185,16 +208,16 @@ class PostgresqlDigests:
         query = sql.SQL("""
             WITH summed AS (
                 SELECT {key_hash} & {mask} AS bucket, sum({row_hash}) AS sum, count(*) AS rows
-                FROM {table} AS t WHERE {condition} GROUP BY 1
+                FROM {source} WHERE {condition} GROUP BY 1
             )
             SELECT string_agg(int4send(bucket::int4) || int8send((sum % {modulus})::int8), ''),
                 sum(rows)::int8
             FROM summed
         """).format(
-            key_hash=self._key_hash,
+            key_hash=_KEY_HASH,
             row_hash=self._row_hash,
             mask=sql.Literal((1 << bits) - 1),
-            table=self._table,
+            source=self._source,
             condition=self._condition(within),
             modulus=sql.Literal(_MODULUS),
         )
@@ -203,24 +226,23 @@ class PostgresqlDigests:
 
     def _condition(self, within: Buckets) -> sql.Composable:
         if within.numbers is None:
-            return self._are_keys
-        return sql.SQL("{} AND {} & {} IN (SELECT unnest({}::int8[]))").format(
-            self._are_keys,
-            self._key_hash,
+            return sql.SQL("true")
+        return sql.SQL("{} & {} IN (SELECT unnest({}::int8[]))").format(
+            _KEY_HASH,
             sql.Literal((1 << within.bits) - 1),
             sql.Literal(list(within.numbers)),
         )
 
     def rows(self, within: Buckets) -> Iterator[tuple[Key, bytes]]:
         """Return key and hash of all rows in these buckets, by one reading of the table."""
-        keys = sql.SQL(", ").join(
-            sql.SQL("{}::text").format(sql.Identifier("t", name)) for name in self._key_columns
+        query = sql.SQL("COPY (SELECT {}, {} FROM {} WHERE {}) TO STDOUT (FORMAT binary)").format(
+            sql.SQL(", ").join(self._key_texts),
+            self._row_hash,
+            self._source,
+            self._condition(within),
         )
-        query = sql.SQL(
-            "COPY (SELECT {}, {} FROM {} AS t WHERE {}) TO STDOUT (FORMAT binary)"
-        ).format(keys, self._row_hash, self._table, self._condition(within))
         with self._translated(), self._connection.cursor() as cursor, cursor.copy(query) as copy:
-            copy.set_types([*(["text"] * len(self._key_columns)), "int8"])
+            copy.set_types([*(["text"] * self._key_count), "int8"])
             for *parts, digest in copy.rows():
                 key = tuple(key_text(part) for part in parts)
                 yield key, digest.to_bytes(8, "big", signed=True)
