@@ -129,7 +129,7 @@ def test_the_image_is_built_from_every_package() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
     packages = packages["build"]["targets"]["wheel"]["packages"]
     dockerfile = (DEPLOY / "Dockerfile").read_text()
-    needed = set(packages) | {"requirements.lock", "pyproject.toml", "README.md"}
+    needed = {*packages, "requirements.lock", "pyproject.toml", "README.md", "hatch_build.py"}
     copied = {
         word
         for line in re.findall(r"^COPY (.+)$", dockerfile, re.MULTILINE)

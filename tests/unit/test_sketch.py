@@ -54,7 +54,8 @@ def test_what_is_named_is_what_differs(common: list[Part], odd: list[Part], size
     # Either side may have more.
     back = differing(other.cells(BUCKETS, size) - one.cells(BUCKETS, size), BUCKETS)
     assert back == named
-    if len(odd) <= 1:
+    # Hashes that end in many zeros are not told; one in 65,536 ends in as many as these.
+    if len(odd) <= 1 and all(lane & 0xFFFF for _, lane in odd):
         assert named is not None
 
 
