@@ -18,6 +18,7 @@ from pipeline.log_kafka import KafkaLog
 from service.board import retirement_note
 from service.configuration import Configuration
 from service.gathering import Gatherer
+from service.proving import Asking
 from service.report import build_report, exit_code
 from service.screen import print_schemas, print_summary, replica_table
 from service.stores import migrate, replica_plans
@@ -30,7 +31,6 @@ from validator.watch import Verdict
 
 _VERDICTS = (Verdict.CONSISTENT, Verdict.UNKNOWN, Verdict.DIVERGED)
 LOOK_SECONDS = 0.2
-ASK_SECONDS = 3.0
 
 
 def prepare(configuration: Configuration, console: Console) -> int:
@@ -119,14 +119,13 @@ def prove(configuration: Configuration, console: Console, *, seconds: float) -> 
     settings = configuration.log.kafka
     with closing(KafkaLog(settings)) as log, closing(Gatherer(configuration)) as gatherer:
         heads = gatherer.heads()
-        deadline, asked_at = time.monotonic() + seconds, 0.0
+        deadline, asking = time.monotonic() + seconds, Asking()
         while time.monotonic() < deadline:
             gatherer.board.refresh()
             heads = gatherer.heads()
             if gatherer.board.is_settled(heads):
                 break
-            if time.monotonic() - asked_at >= ASK_SECONDS:
-                asked_at = time.monotonic()
+            if asking.is_due(time.monotonic(), heads, gatherer.board.settled_total()):
                 check = encode_message(Check(uuid4().hex))
                 log.append([NewRecord(REQUESTS, 0, b"validator", check)], time.time())
             log.wait(LOOK_SECONDS)

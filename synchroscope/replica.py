@@ -240,10 +240,13 @@ class Replica:
             notes=notes,
         )
 
-    def explain(self, request: Request) -> Explanation:
-        """Answer a request, from storage, at exactly this replica's position."""
+    def explain(self, request: Request, *, is_summed: bool = False) -> Explanation:
+        """Answer a request, from storage, at exactly this replica's position.
+
+        `is_summed`: every bucket was summed again since the request came, at this very position.
+        """
         number = request.partition
-        if request.scrub:
+        if request.scrub and not is_summed:
             self.scrub(number, range(1 << self.bits))
         sketches = self._sketches(number, request)
         known = self._partition(number)
