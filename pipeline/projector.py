@@ -148,6 +148,13 @@ class Projector:
             self._publish(records, now)
         return Progress(applied + len(answers) + (not self._answering.is_idle))
 
+    def is_at_head(self) -> bool:
+        """Say whether every partition was found, reported and read to the log's end."""
+        numbers = self._introduced()
+        return len(numbers) == len(self._owned) and all(
+            self.replica.position(number) >= self._log.head(EVENTS, number) for number in numbers
+        )
+
     def _introduce(self, now: float) -> None:
         """Report how a partition was found in storage, before anything is applied to it.
 
@@ -227,14 +234,15 @@ class Projector:
         for record in batch.records:
             if record.key != self.replica.name.encode():
                 continue
-            request = decode_message(record.value)
-            if isinstance(request, Repair) and request.partition in partitions:
+            message = decode_message(record.value)
+            if not isinstance(message, Repair | Request) or message.partition not in partitions:
+                continue
+            if isinstance(message, Request):
+                requests.append(message)
+            elif self.replica.repair(message) > 0:
                 # Told at once: whoever asked looks at the digest for the proof.
-                if self.replica.repair(request) > 0:
-                    self._unreported = True
-                    self._answering.changed(request.partition)
-            if isinstance(request, Request) and request.partition in partitions:
-                requests.append(request)
+                self._unreported = True
+                self._answering.changed(message.partition)
         self._answering.take(requests)
 
     def _is_report_due(self, now: float) -> bool:

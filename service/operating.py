@@ -63,6 +63,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
                 "client": record.client,
                 "partitions": record.partitions,
                 "last_word_seconds_ago": round(now - record.at, 1),
+                "waiting": {n: work.waiting for n, work in record.replicas.items() if work.waiting},
             }
             for record in board.running(now)
         ]
@@ -71,6 +72,11 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
         return exit_code(report)
     console.print(replica_table(report))
     console.print(_process_table(report))
+    for process in report["processes"]:
+        for name, why in process["waiting"].items():
+            console.print(
+                f"{process['process']}: {name} waits: {why}", style="yellow", highlight=False
+            )
     if report["unvalidated_partitions"]:
         numbers = ", ".join(map(str, report["unvalidated_partitions"]))
         console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
@@ -101,7 +107,7 @@ def _hop_table(standing: HopStanding, now: float) -> Table:
 
 def _process_table(report: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("process", "role", "Kafka client", "partitions", "last word"):
+    for name in ("process", "role", "Kafka client", "partitions", "last word", "waits for"):
         table.add_column(name)
     for process in sorted(report["processes"], key=lambda p: (p["role"], p["process"])):
         table.add_row(
@@ -110,6 +116,7 @@ def _process_table(report: dict[str, Any]) -> Table:
             process["client"],
             ", ".join(map(str, process["partitions"])) or "stands by",
             f"{process['last_word_seconds_ago']:.1f} s ago",
+            f"storage of {', '.join(process['waiting'])}" if process["waiting"] else "",
         )
     return table
 

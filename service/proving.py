@@ -12,8 +12,8 @@ class Asking:
     """Asks once, and again only where the log went on or where nothing has come of it for a while.
 
     >>> asking = Asking()
-    >>> asking.is_due(10.0, {0: 5}, 1), asking.is_due(14.0, {0: 5}, 2), asking.is_due(18.0, {0: 5}, 2)
-    (True, False, True)
+    >>> [asking.is_due(now, {0: 5}, seen) for now, seen in ((10.0, 1), (14.0, 2), (18.0, 2))]
+    [True, False, True]
     """
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from chaos.remote_storage import SharedStorage, StorageServer
 from pipeline.log_memory import MemoryLog
@@ -180,7 +181,7 @@ def test_reports_do_not_get_old_while_everything_is_summed_for_an_answer() -> No
     while len(asked.answers()) < 2:
         asked.step()
     reports = [one.at for one in asked.told() if isinstance(one, Report)]
-    gaps = [late - early for early, late in zip(reports, reports[1:], strict=False)]
+    gaps = [late - early for early, late in pairwise(reports)]
     assert asked.now - 1_000.0 >= 512.0
     assert max(gaps) < 20.0
     assert all(answer.scrubbed for answer in asked.answers())
