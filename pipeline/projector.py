@@ -120,9 +120,9 @@ class Projector:
         self._unreported = True
         for number in self._owned:
             if number not in self._fresh_from:
-                # Only what is new counts for latency, not what a rebuild reads again.
-                position = self.replica.position(number)
-                self._fresh_from[number] = position or self._log.head(EVENTS, number)
+                # Older ones waited for a process, or are read again by a rebuild that another one
+                # may have begun: neither is how long events take.
+                self._fresh_from[number] = self._log.head(EVENTS, number)
 
     def step(self, now: float) -> Progress:
         """Apply one batch a partition, answer requests, report when it is time."""

@@ -8,6 +8,7 @@ from itertools import pairwise
 from chaos.remote_storage import SharedStorage, StorageServer
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
+from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import (
     CONTROL_TOPICS,
     EVENTS,
@@ -115,6 +116,36 @@ def test_reports_are_published_while_how_a_partition_was_found_is_appended_first
     ]
     told = [decode_message(record.value) for record in published]
     assert [one.notes[-1].position for one in told if isinstance(one, Report)][-1] == 1
+
+
+def test_a_rebuild_that_was_interrupted_and_goes_on_elsewhere_is_no_latency() -> None:
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    storage, now = MemoryStorage(), 1_000.0
+
+    def write() -> None:
+        head = log.head(EVENTS, 0)
+        one = record(head, head + 1, {"limit": head})
+        log.append([NewRecord(EVENTS, 0, one.key, one.value)], now)
+
+    def started() -> Projector:
+        replica = Replica("fraud-scorer@1", VIEW, storage, incarnation="i", bits=4)
+        return Projector(replica, log, batch_records=2, clock=lambda: now)
+
+    for _ in range(4):
+        write()
+    now += 200.0
+    first = started()
+    first.step(now)
+    assert first.replica.position(0) == 2
+    second = started()
+    now += 17.0
+    second.step(now)
+    assert (second.replica.position(0), second.latencies.count) == (4, 0)
+    write()
+    now += 0.5
+    second.step(now)
+    assert second.latencies.count == 1
+    assert 0.45 < second.latencies.percentile(0.5) < 0.55
 
 
 class SlowStorage(SharedStorage):
