@@ -30,6 +30,8 @@ from validator.watch import Judged
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 CALM_ROUNDS = 3_000
+ANSWER_BUCKETS = 5
+"""So few that an answer takes many steps."""
 
 
 class World(ABC):
@@ -187,6 +189,7 @@ class World(ABC):
             heartbeat_seconds=0.2,
             scrub_interval_seconds=self.settings.scrub_interval_seconds,
             shared=shared,
+            answer_buckets=ANSWER_BUCKETS,
         )
 
     def make_validator(

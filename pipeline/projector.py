@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from pipeline.answering import DEFAULT_ANSWER_BUCKETS, Answering
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
 from synchroscope.replica import Change, Replica
-from synchroscope.report import Message, Repair, Request, decode_message, encode_message
+from synchroscope.report import (
+    Explanation,
+    Message,
+    Repair,
+    Request,
+    decode_message,
+    encode_message,
+)
 
 DEFAULT_BATCH_RECORDS = 500
 DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
@@ -44,6 +52,7 @@ class Projector:
     publish: Hands reports, answers and tallies to the log and need not wait until it has them, so
         that no event waits for that either: what is lost with this process, the next one says anew.
         None: `log.append`. How a partition was found is appended in any case.
+    answer_buckets: Most buckets read for answers in one step (see `pipeline.answering`).
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Projector:
         shared: bool = False,
         tally: ReplicaTally | None = None,
         publish: Callable[[Sequence[NewRecord], float], None] | None = None,
+        answer_buckets: int = DEFAULT_ANSWER_BUCKETS,
     ) -> None:
         self.replica = replica
         self._log = log
@@ -76,6 +86,12 @@ class Projector:
         self._shared = shared
         self._tally = tally
         self._publish = log.append if publish is None else publish
+        self._answering = Answering(
+            replica,
+            lambda number: not shared or replica.refresh(number),
+            clock=clock,
+            buckets=answer_buckets,
+        )
         self._unreported = False
         self._owned: dict[int, int] = {}
         self._found: set[int] = set()
@@ -98,20 +114,25 @@ class Projector:
                 if self._tally is not None:
                     self._tally.forget(number)
                 self._found.discard(number)
+                self._answering.lost(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
         self._unreported = True
         for number in self._owned:
             if number not in self._fresh_from:
-                # Only what is new counts for latency, not what a rebuild reads again.
-                position = self.replica.position(number)
-                self._fresh_from[number] = position or self._log.head(EVENTS, number)
+                # Older ones waited for a process, or are read again by a rebuild that another one
+                # may have begun: neither is how long events take.
+                self._fresh_from[number] = self._log.head(EVENTS, number)
 
     def step(self, now: float) -> Progress:
         """Apply one batch a partition, answer requests, report when it is time."""
         if self._shared:
             self._introduce(now)
-        applied = sum(self._apply(partition) for partition in self._introduced())
+        applied = sum(
+            self._apply(partition)
+            for partition in self._introduced()
+            if not self._answering.is_summing(partition)
+        )
         self._unreported = self._unreported or applied > 0
         self._scrub(now)
         answers = self._answer()
@@ -125,7 +146,14 @@ class Projector:
             records += self._tally.notes(now)
         if records:
             self._publish(records, now)
-        return Progress(applied + len(answers))
+        return Progress(applied + len(answers) + (not self._answering.is_idle))
+
+    def is_at_head(self) -> bool:
+        """Say whether every partition was found, reported and read to the log's end."""
+        numbers = self._introduced()
+        return len(numbers) == len(self._owned) and all(
+            self.replica.position(number) >= self._log.head(EVENTS, number) for number in numbers
+        )
 
     def _introduce(self, now: float) -> None:
         """Report how a partition was found in storage, before anything is applied to it.
@@ -192,23 +220,30 @@ class Projector:
         for at, count in times.items():
             self.latencies.add(now - at, count)
 
-    def _answer(self) -> list[Message]:
-        batch = self._log.read(REQUESTS, 0, self._request_position, MAXIMUM_REQUESTS_PER_STEP)
+    def _answer(self) -> list[Explanation]:
+        limit = min(MAXIMUM_REQUESTS_PER_STEP, self._answering.room)
+        partitions = self._introduced()
+        if limit > 0:
+            self._take_requests(limit, partitions)
+        return self._answering.step(partitions)
+
+    def _take_requests(self, limit: int, partitions: Sequence[int]) -> None:
+        batch = self._log.read(REQUESTS, 0, self._request_position, limit)
         self._request_position = batch.position
-        answers: list[Message] = []
+        requests: list[Request] = []
         for record in batch.records:
             if record.key != self.replica.name.encode():
                 continue
-            request = decode_message(record.value)
-            if isinstance(request, Repair) and request.partition in self._introduced():
+            message = decode_message(record.value)
+            if not isinstance(message, Repair | Request) or message.partition not in partitions:
+                continue
+            if isinstance(message, Request):
+                requests.append(message)
+            elif self.replica.repair(message) > 0:
                 # Told at once: whoever asked looks at the digest for the proof.
-                self._unreported = self.replica.repair(request) > 0 or self._unreported
-            if isinstance(request, Request) and request.partition in self._introduced():
-                answer = self.replica.explain(request)
-                # What was read one after the other belongs together only if nobody wrote meanwhile.
-                if not self._shared or self.replica.refresh(request.partition):
-                    answers.append(answer)
-        return answers
+                self._unreported = True
+                self._answering.changed(message.partition)
+        self._answering.take(requests)
 
     def _is_report_due(self, now: float) -> bool:
         if self._reported_at is None:

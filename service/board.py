@@ -37,13 +37,15 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
 
     ``latencies`` are the counts and the sum of `Latencies` since the process began. By partition:
     ``positions``, ``lag_events`` and ``lag_seconds``, the age of the first record that is not yet
-    applied (0 where there is none, absent where it is not known).
+    applied (0 where there is none, absent where it is not known). ``waiting`` is why nothing is
+    done now: what the replica's storage answered; positions are then those that were known last.
     """
 
     latencies: tuple[list[int], float]
     positions: dict[int, int]
     lag_events: dict[int, int]
     lag_seconds: dict[int, float]
+    waiting: str = ""
 
 
 class RelayWork(Struct, frozen=True, rename="camel"):
@@ -177,7 +179,7 @@ class Board:
             name=name,
             model=model,
             verdict=worst.verdict,
-            reason=worst.reason,
+            reason=self._with_cause(worst, name, now),
             applied=total("applied"),
             position={p: o for status in found for p, o in status.position.items()},
             duplicates=total("duplicates"),
@@ -192,6 +194,23 @@ class Board:
             repaired=total("repaired"),
             compared_at=_oldest([status.compared_at for status in found]),
         )
+
+    def _with_cause(self, judged: Judged, name: str, now: float) -> str:
+        """Return the verdict's reason, and why the replica cannot be fed if that is known."""
+        waiting = {} if judged.verdict is not Verdict.UNKNOWN else self.waiting(now)
+        if name not in waiting:
+            return judged.reason
+        return f"{judged.reason}; its projector waits: {waiting[name]}"
+
+    def waiting(self, now: float) -> dict[str, str]:
+        """Return why replicas cannot be fed now: what their storage answered to who owns a part."""
+        return {
+            name: work.waiting
+            for record in sorted(self.running(now), key=lambda record: record.at)
+            if record.partitions
+            for name, work in record.replicas.items()
+            if work.waiting
+        }
 
     def is_settled(self, heads: Mapping[int, int]) -> bool:
         """Say whether every partition's validator has compared and scrubbed all at these heads."""

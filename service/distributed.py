@@ -30,6 +30,7 @@ from service.configuration import Configuration
 from service.embedded import LEDGER_INTERVAL_SECONDS, LEDGER_KEY, RunLedger
 from service.gathering import Gatherer
 from service.process import ROLES
+from service.proving import Asking
 from service.report import fault_form
 from service.stores import open_database
 from synchroscope.errors import SynchroscopeError, UnavailableError
@@ -39,7 +40,6 @@ from validator.watch import Verdict
 
 PROCESSES_PER_ROLE = 2
 LOOK_SECONDS = 0.2
-CHECK_SECONDS = 3.0
 STOP_SECONDS = 10.0
 RESTART_SECONDS = 1.0
 LOG_TAIL_CHARACTERS = 2_000
@@ -131,7 +131,8 @@ class DistributedPipeline:
             self._account: Account | None = None
             self._ledger = self._load_ledger()
             self._ledger_at = 0.0
-            self._looked_at = self._checked_at = 0.0
+            self._looked_at = 0.0
+            self._asking = Asking()
             self._heads: dict[int, int] = {}
             self._is_caught_up = False
             self._start(path, faults, seed, processes)
@@ -254,9 +255,8 @@ class DistributedPipeline:
         return self._gatherer is not None and self._gatherer.board.is_settled(self._heads)
 
     def ask_for_proof(self, now: float) -> None:
-        """Ask the validators to prove everything at the head, now and then."""
-        if not 0 <= now - self._checked_at < CHECK_SECONDS:
-            self._checked_at = now
+        """Ask the validators to prove everything at the head, again where nothing comes of it."""
+        if self._asking.is_due(now, self._heads, self.progress()):
             check = encode_message(Check(uuid4().hex))
             self._append(NewRecord(REQUESTS, 0, b"validator", check), now)
 

@@ -28,8 +28,10 @@ from pipeline.projector import Projector
 from pipeline.relay import Relay
 from service.board import ProcessRecord, RelayWork, ReplicaWork, is_retired, process_note
 from service.configuration import Configuration
-from service.lag import lag_of
+from service.lag import Lag, lag_of
+from service.stations import Station
 from service.stores import ReplicaPlan, make_hasher, open_database, open_storage, replica_plans
+from service.supervision import Health
 from synchroscope.errors import FencedError, SynchroscopeError
 from synchroscope.hop_tallies import ReplicaTally, TalliedStorage
 from synchroscope.ports import EVENTS, STATE, Log, ReplicaStorage
@@ -116,6 +118,20 @@ class Held:
         """Close everything, the newest first."""
         with suppress(SynchroscopeError):
             self._stack.close()
+
+    @property
+    def record(self) -> ProcessRecord | None:
+        """What was told last; here None."""
+        return None
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it did its work on a partition, and told so, since it was built."""
+        return self.record is not None and bool(self.record.partitions)
+
+    def healths(self) -> Sequence[Health]:
+        """Return how parts that fail by themselves do."""
+        return ()
 
     @contextmanager
     def _opening(self) -> Iterator[ExitStack]:
@@ -210,7 +226,8 @@ class ProjectorHost(Held):
     """The projectors of some replicas, for the partitions that this process owns.
 
     A commit stores facts, digest and position together, if the partition is still where this
-    process left it; so one that was paused and comes back writes nothing.
+    process left it; so one that was paused and comes back writes nothing. A replica whose storage
+    is away waits by itself (see `service.stations`).
     """
 
     def __init__(
@@ -227,13 +244,16 @@ class ProjectorHost(Held):
         self._settings = configuration.log.kafka
         self._teller = Teller(identity, name, self._settings)
         self._faults = faults
-        self._saboteurs: list[Saboteur] = []
         self._hasher = make_hasher(configuration)
-        self.projectors: dict[str, Projector] = {}
+        self._divided = divided
         with self._opening() as stack:
             self._log = stack.enter_context(closing(KafkaLog(self._settings)))
-            for plan in plans:
-                self._add(configuration, plan, divided)
+            self._stations = [
+                stack.enter_context(closing(self._station(configuration, plan, name)))
+                for plan in plans
+            ]
+            for station in self._stations:
+                station.step({}, time.time())
             count = self._log.partitions(EVENTS)
             # Last: who becomes a member is given work.
             self.division: Division = (
@@ -241,8 +261,26 @@ class ProjectorHost(Held):
             )
             stack.enter_context(closing(self.division))
 
-    def _add(self, configuration: Configuration, plan: ReplicaPlan, divided: bool) -> None:
-        storage = self._stack.enter_context(closing(open_storage(plan)))
+    @property
+    def projectors(self) -> dict[str, Projector]:
+        """The projectors of the replicas whose storage is there."""
+        return {s.name: s.projector for s in self._stations if s.projector is not None}
+
+    def healths(self) -> Sequence[Health]:
+        """Return how each replica does."""
+        return [station.health() for station in self._stations]
+
+    def _station(self, configuration: Configuration, plan: ReplicaPlan, role: str) -> Station:
+        return Station(
+            plan.name,
+            f"{role}/{plan.name}",
+            lambda: open_storage(plan),
+            lambda storage: self._build(configuration, plan, storage),
+        )
+
+    def _build(
+        self, configuration: Configuration, plan: ReplicaPlan, storage: ReplicaStorage
+    ) -> tuple[Projector, Saboteur | None]:
         options, hops = configuration.projector, configuration.hops
         counted, tally = storage, None
         if hops is not None:
@@ -260,9 +298,10 @@ class ProjectorHost(Held):
             marker_interval=options.marker_interval,
         )
         events: Log = self._log
+        saboteur = None
         if self._faults is not None and any(f.replica == plan.name for f in self._faults.specs):
-            events = self._make_faulty(self._faults, plan, replica, storage)
-        self.projectors[plan.name] = Projector(
+            events, saboteur = self._make_faulty(self._faults, plan, replica, storage)
+        projector = Projector(
             replica,
             self._log,
             events=events,
@@ -271,14 +310,15 @@ class ProjectorHost(Held):
             heartbeat_seconds=options.heartbeat_seconds,
             scrub_interval_seconds=options.scrub_interval_seconds,
             clock=time.time,
-            shared=divided,
+            shared=self._divided,
             tally=tally,
             publish=self._log.post,
         )
+        return projector, saboteur
 
     def _make_faulty(
         self, faults: Faults, plan: ReplicaPlan, replica: Replica, storage: ReplicaStorage
-    ) -> Log:
+    ) -> tuple[Log, Saboteur]:
         dice = Dice(faults.seed)
         link = FaultyLink(
             self._log,
@@ -290,49 +330,31 @@ class ProjectorHost(Held):
             time.time,
             timestamp,
         )
-        saboteur = Saboteur(link, storage, replica.position, dice, faults.journal, timestamp)
-        self._saboteurs.append(saboteur)
-        return link
+        return link, Saboteur(link, storage, replica.position, dice, faults.journal, timestamp)
 
     def step(self, now: float) -> int:
         """Step every replica on the partitions that this process owns."""
         owned = self.division.owned()
-        consumed = 0
-        for projector in self.projectors.values():
-            projector.own(owned)
-            if owned:
-                consumed += projector.step(now).consumed
-        for saboteur in self._saboteurs:
-            saboteur.step(now)
+        consumed = sum(station.step(owned, now) for station in self._stations)
         if self._teller.is_due(now):
             self._tell(now, owned)
         return consumed
 
     def _tell(self, now: float, owned: Mapping[int, int]) -> None:
         heads = {number: self._log.head(EVENTS, number) for number in owned}
-        works = {
-            name: self._work(projector, heads, now) for name, projector in self.projectors.items()
-        }
+
+        def lag(number: int, position: int, at: float) -> Lag:
+            return lag_of(self._log, number, position, heads[number], at)
+
+        works = {station.name: station.work(heads, lag, now) for station in self._stations}
         self._teller.tell(self._log, now, list(owned), works)
+        # Where one is not known, nobody learns how far the partition is.
         self.division.commit(
             {
-                number: min(p.replica.position(number) for p in self.projectors.values())
+                number: min(work.positions[number] for work in works.values())
                 for number in owned
+                if all(number in work.positions for work in works.values())
             }
-        )
-
-    def _work(self, projector: Projector, heads: Mapping[int, int], now: float) -> ReplicaWork:
-        positions = {number: projector.replica.position(number) for number in heads}
-        lags = {
-            number: lag_of(self._log, number, position, heads[number], now)
-            for number, position in positions.items()
-        }
-        latencies = projector.latencies
-        return ReplicaWork(
-            latencies=(latencies.counts, latencies.total_seconds),
-            positions=positions,
-            lag_events={n: lag.events for n, lag in lags.items()},
-            lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
         )
 
     def wait(self, seconds: float) -> None:

@@ -130,7 +130,7 @@ def replica_lag_seconds(records: Sequence[ProcessRecord]) -> dict[str, float]:
     unknown: set[str] = set()
     for record in records:
         for name, work in record.replicas.items():
-            if work.lag_seconds.keys() != work.positions.keys():
+            if work.waiting or work.lag_seconds.keys() != work.positions.keys():
                 unknown.add(name)
             for seconds in work.lag_seconds.values():
                 found[name] = max(found.get(name, 0.0), seconds)

@@ -18,6 +18,7 @@ from pipeline.log_kafka import KafkaLog
 from service.board import retirement_note
 from service.configuration import Configuration
 from service.gathering import Gatherer
+from service.proving import Asking
 from service.report import build_report, exit_code
 from service.screen import print_schemas, print_summary, replica_table
 from service.stores import migrate, replica_plans
@@ -30,7 +31,6 @@ from validator.watch import Verdict
 
 _VERDICTS = (Verdict.CONSISTENT, Verdict.UNKNOWN, Verdict.DIVERGED)
 LOOK_SECONDS = 0.2
-ASK_SECONDS = 3.0
 
 
 def prepare(configuration: Configuration, console: Console) -> int:
@@ -63,6 +63,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
                 "client": record.client,
                 "partitions": record.partitions,
                 "last_word_seconds_ago": round(now - record.at, 1),
+                "waiting": {n: work.waiting for n, work in record.replicas.items() if work.waiting},
             }
             for record in board.running(now)
         ]
@@ -71,6 +72,11 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
         return exit_code(report)
     console.print(replica_table(report))
     console.print(_process_table(report))
+    for process in report["processes"]:
+        for name, why in process["waiting"].items():
+            console.print(
+                f"{process['process']}: {name} waits: {why}", style="yellow", highlight=False
+            )
     if report["unvalidated_partitions"]:
         numbers = ", ".join(map(str, report["unvalidated_partitions"]))
         console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
@@ -101,7 +107,7 @@ def _hop_table(standing: HopStanding, now: float) -> Table:
 
 def _process_table(report: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("process", "role", "Kafka client", "partitions", "last word"):
+    for name in ("process", "role", "Kafka client", "partitions", "last word", "waits for"):
         table.add_column(name)
     for process in sorted(report["processes"], key=lambda p: (p["role"], p["process"])):
         table.add_row(
@@ -110,6 +116,7 @@ def _process_table(report: dict[str, Any]) -> Table:
             process["client"],
             ", ".join(map(str, process["partitions"])) or "stands by",
             f"{process['last_word_seconds_ago']:.1f} s ago",
+            f"storage of {', '.join(process['waiting'])}" if process["waiting"] else "",
         )
     return table
 
@@ -119,14 +126,13 @@ def prove(configuration: Configuration, console: Console, *, seconds: float) -> 
     settings = configuration.log.kafka
     with closing(KafkaLog(settings)) as log, closing(Gatherer(configuration)) as gatherer:
         heads = gatherer.heads()
-        deadline, asked_at = time.monotonic() + seconds, 0.0
+        deadline, asking = time.monotonic() + seconds, Asking()
         while time.monotonic() < deadline:
             gatherer.board.refresh()
             heads = gatherer.heads()
             if gatherer.board.is_settled(heads):
                 break
-            if time.monotonic() - asked_at >= ASK_SECONDS:
-                asked_at = time.monotonic()
+            if asking.is_due(time.monotonic(), heads, gatherer.board.settled_total()):
                 check = encode_message(Check(uuid4().hex))
                 log.append([NewRecord(REQUESTS, 0, b"validator", check)], time.time())
             log.wait(LOOK_SECONDS)

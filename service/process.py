@@ -225,6 +225,7 @@ class RoleProcess:
         now = time.time()
         hosts = [supervised.host for supervised in self.supervised]
         records = [record for host in hosts if host is not None and (record := host.record)]
+        healths = [*healths, *(h for host in hosts if host is not None for h in host.healths())]
         account, validated_at, lags = self._overview.seen(now)
         measurements = process_measurements(
             account,

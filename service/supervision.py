@@ -4,7 +4,8 @@ A role is never mended in place. Whatever it had not stored is read again by the
 the very way it comes back from a crash; so there is one way back, and the simulator goes it often.
 
 Between attempts stands a circuit breaker: after some failures in a row it opens, and lets through
-one attempt at a time until one succeeds.
+one attempt at a time, later each time, until one succeeds. An attempt is the whole way to the first
+step that proves something: to have come as far as the one before ends no row of failures.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import pybreaker
 from msgspec import Struct
 
+from service import retrying
 from service.board import ProcessRecord
+from service.retrying import FAILURES_TO_OPEN
 from synchroscope.errors import (
     ConfigurationError,
     FencedError,
@@ -29,9 +32,6 @@ from synchroscope.errors import (
 
 logger = logging.getLogger("synchroscope.supervision")
 
-FAILURES_TO_OPEN = 3
-RETRY_SECONDS = 0.2
-PROBE_SECONDS = 1.0
 IDLE_SECONDS = 0.02
 HUNG_SECONDS = 90.0
 """Longer than any wait for a server that a step may hold."""
@@ -57,6 +57,15 @@ class Host(Protocol):
     @property
     def record(self) -> ProcessRecord | None:
         """What the role told of itself last."""
+        ...
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether, since it was built, it has done what it is there for, if only once."""
+        ...
+
+    def healths(self) -> Sequence[Health]:
+        """Return how parts of it do that fail by themselves."""
         ...
 
 
@@ -99,7 +108,7 @@ class Supervised:
         self._on_fatal = on_fatal
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=FAILURES_TO_OPEN,
-            reset_timeout=PROBE_SECONDS,
+            reset_timeout=retrying.PROBE_SECONDS,
             exclude=[FencedError],
             throw_new_error_on_trip=False,
         )
@@ -146,7 +155,7 @@ class Supervised:
             try:
                 self._breaker.call(self._turn)
             except pybreaker.CircuitBreakerError:
-                self._stop.wait(RETRY_SECONDS)
+                self._stop.wait(retrying.RETRY_SECONDS)
             except ConfigurationError as error:
                 self._discard()
                 self._state, self._reason = "failed", str(error)
@@ -161,21 +170,25 @@ class Supervised:
         self._state, self._reason = "stopped", "stopped"
 
     def _turn(self) -> None:
-        """One step, or the way to the first one."""
+        """One step, or the way to the first one that proves something."""
         host = self._host
         if host is None:
             host = self._host = self._build()
-        consumed = host.step(time.time())
-        if self._state != "running":
-            logger.info("%s runs", self.role)
-            self._state, self._reason = "running", ""
-        self._stepped_at = time.time()
-        if not consumed:
-            host.wait(IDLE_SECONDS)
+        while True:
+            consumed = host.step(time.time())
+            if self._state != "running":
+                logger.info("%s runs", self.role)
+                self._state, self._reason = "running", ""
+            self._stepped_at = time.time()
+            if not consumed:
+                host.wait(IDLE_SECONDS)
+            if host.is_proven or self._stop.is_set():
+                return
 
     def _recover(self, error: SynchroscopeError) -> None:
         self._discard()
         self._restarts += 1
+        self._breaker.reset_timeout = retrying.probe_seconds(self._breaker.fail_counter)
         self._state = "waiting"
         if isinstance(error, FencedError):
             logger.info("%s lost its place and starts anew: %s", self.role, error)
@@ -185,7 +198,7 @@ class Supervised:
             level = logging.WARNING if isinstance(error, UnavailableError) else logging.ERROR
             logger.log(level, "%s waits: %s", self.role, error)
         self._reason = str(error)
-        self._stop.wait(RETRY_SECONDS)
+        self._stop.wait(retrying.RETRY_SECONDS)
 
     def _discard(self) -> None:
         host, self._host = self._host, None

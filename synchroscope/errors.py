@@ -87,3 +87,7 @@ class FencedError(SynchroscopeError):
 
     Drop what is held in memory and read it again from the store.
     """
+
+
+class LostLifeError(FencedError):
+    """A replica's storage was emptied, or an older copy of it came back."""

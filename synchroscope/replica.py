@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from synchroscope.applying import Applying, by_urgency
 from synchroscope.digest import DEFAULT_BITS, Digest, Hasher
-from synchroscope.errors import ConfigurationError, FencedError
+from synchroscope.errors import ConfigurationError, LostLifeError
 from synchroscope.ports import (
     AggregateKey,
     AggregateRecord,
@@ -133,7 +133,7 @@ class Replica:
         """Look whether the storage still holds what this object knows of a partition.
 
         If another process has gone on with it, what is known is dropped and read anew when it is
-        needed; then False is returned. Raises `FencedError` where the storage has another life.
+        needed; then False is returned. Raises `LostLifeError` where the storage has another life.
         """
         known = self._partitions.get(partition)
         if known is None:
@@ -217,7 +217,7 @@ class Replica:
     def _check_life(self) -> None:
         """Raise if the storage was emptied, or is an older copy: this name stands for another."""
         if self._storage.incarnation() != self.incarnation:
-            raise FencedError(f"the storage of {self.name} has another life: start anew from it")
+            raise LostLifeError(f"the storage of {self.name} has another life: start anew from it")
 
     # -- answering ---------------------------------------------------------------------------
 
@@ -240,10 +240,13 @@ class Replica:
             notes=notes,
         )
 
-    def explain(self, request: Request) -> Explanation:
-        """Answer a request, from storage, at exactly this replica's position."""
+    def explain(self, request: Request, *, is_summed: bool = False) -> Explanation:
+        """Answer a request, from storage, at exactly this replica's position.
+
+        `is_summed`: every bucket was summed again since the request came, at this very position.
+        """
         number = request.partition
-        if request.scrub:
+        if request.scrub and not is_summed:
             self.scrub(number, range(1 << self.bits))
         sketches = self._sketches(number, request)
         known = self._partition(number)

@@ -112,11 +112,11 @@ def test_all_replicas_are_proven_and_a_second_run_goes_on_with_nothing_new(
     assert again["events_produced"] == report["events_produced"]
     assert again.keys() == report.keys()
     add_day(data, 1, ROWS)
-    code, third = Run(config, data, tmp_path, "--speed", "max").end()
+    # Not at once: events that are in the log before a projector runs are no latency.
+    code, third = Run(config, data, tmp_path, "--speed", "1500").end()
     assert (code, third["runs"], third["rows_read"]) == (0, 3, 2 * ROWS)
     assert third["events_produced"] > report["events_produced"]
     for replica in third["replicas"].values():
-        # Every replica had come to the end before: each event of the second day is new to it.
         assert replica["propagation_latency_seconds"]["p50"] > 0
 
 

@@ -171,6 +171,41 @@ def test_latencies_of_all_processes_count_and_the_newest_relay_speaks(log: Memor
     assert [record.process for record in made.running(NOW)] == ["p0"]
 
 
+def projecting(process: str, at: float, partitions: list[int], waiting: str) -> NewRecord:
+    empty = Latencies()
+    work = ReplicaWork((empty.counts, 0.0), {0: 1}, {0: 0}, {}, waiting)
+    return process_note(
+        ProcessRecord(process, "projector", "confluent", 1.0, at, partitions, {"scorer@1": work})
+    )
+
+
+def test_what_a_replica_waits_for_is_named_where_it_is_unknown(log: MemoryLog) -> None:
+    log.append([standing(0, OPEN), standing(1), projecting("p0", NOW, [0], "redis: away")], NOW)
+    [found] = board(log).statuses(NOW)
+    assert (found.verdict, found.reason) == (
+        OPEN,
+        "UNKNOWN there; its projector waits: redis: away",
+    )
+    assert board(log).waiting(NOW) == {"scorer@1": "redis: away"}
+
+
+def test_a_replica_whose_evidence_is_fresh_stays_what_it_was_shown_to_be(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1), projecting("p0", NOW, [0], "redis: away")], NOW)
+    [found] = board(log).statuses(NOW)
+    assert (found.verdict, found.reason) == (GOOD, "CONSISTENT there")
+
+
+@pytest.mark.parametrize(
+    ("at", "partitions"), [(NOW - 60.0, [0]), (NOW, [])], ids=["it ended", "it stands by"]
+)
+def test_only_a_process_that_runs_and_has_a_part_keeps_a_replica_waiting(
+    log: MemoryLog, at: float, partitions: list[int]
+) -> None:
+    log.append([standing(0, OPEN), standing(1), projecting("p0", at, partitions, "away")], NOW)
+    [found] = board(log).statuses(NOW)
+    assert found.reason == "UNKNOWN there"
+
+
 def test_records_that_are_none_are_passed_over(log: MemoryLog) -> None:
     garbage = [b"", b"{", b"\xff", b'{"worker": 1}']
     log.append(

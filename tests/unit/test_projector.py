@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from chaos.remote_storage import SharedStorage, StorageServer
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
-from synchroscope.ports import CONTROL_TOPICS, EVENTS, REPORTS, REQUESTS, NewRecord
+from synchroscope.memory_storage import MemoryStorage
+from synchroscope.ports import (
+    CONTROL_TOPICS,
+    EVENTS,
+    REPORTS,
+    REQUESTS,
+    AggregateRecord,
+    NewRecord,
+)
 from synchroscope.replica import Replica
 from synchroscope.report import Explanation, Report, Request, decode_message, encode_message
 from tests.builders import VIEW, record
@@ -107,3 +116,153 @@ def test_reports_are_published_while_how_a_partition_was_found_is_appended_first
     ]
     told = [decode_message(record.value) for record in published]
     assert [one.notes[-1].position for one in told if isinstance(one, Report)][-1] == 1
+
+
+def test_a_rebuild_that_was_interrupted_and_goes_on_elsewhere_is_no_latency() -> None:
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    storage, now = MemoryStorage(), 1_000.0
+
+    def write() -> None:
+        head = log.head(EVENTS, 0)
+        one = record(head, head + 1, {"limit": head})
+        log.append([NewRecord(EVENTS, 0, one.key, one.value)], now)
+
+    def started() -> Projector:
+        replica = Replica("fraud-scorer@1", VIEW, storage, incarnation="i", bits=4)
+        return Projector(replica, log, batch_records=2, clock=lambda: now)
+
+    for _ in range(4):
+        write()
+    now += 200.0
+    first = started()
+    first.step(now)
+    assert first.replica.position(0) == 2
+    second = started()
+    now += 17.0
+    second.step(now)
+    assert (second.replica.position(0), second.latencies.count) == (4, 0)
+    write()
+    now += 0.5
+    second.step(now)
+    assert second.latencies.count == 1
+    assert 0.45 < second.latencies.percentile(0.5) < 0.55
+
+
+class SlowStorage(SharedStorage):
+    """Takes its time for each bucket."""
+
+    def __init__(self, server: StorageServer, scanned: Callable[[], None]) -> None:
+        super().__init__(server, lambda: None, lambda: None)
+        self._scanned = scanned
+
+    def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
+        self._scanned()
+        return super().scan(partition, bucket, bits)
+
+
+class Asked:
+    """A replica of some partitions whose storage takes a second for each bucket it shows."""
+
+    def __init__(self, partitions: int = 2) -> None:
+        self.log = MemoryLog({EVENTS: partitions, **dict.fromkeys(CONTROL_TOPICS, 1)})
+        self.server = StorageServer()
+        self.now = 1_000.0
+        self.scans = 0
+        storage = SlowStorage(self.server, self._scanned)
+        self.projector = Projector(
+            Replica("fraud-scorer@1", VIEW, storage, incarnation="i", bits=8),
+            self.log,
+            shared=True,
+            clock=lambda: self.now,
+            scrub_interval_seconds=None,
+        )
+
+    def _scanned(self) -> None:
+        self.scans += 1
+        self.now += 1.0
+
+    def ask(self, request_id: str, partition: int = 0) -> None:
+        request = Request(request_id, "fraud-scorer@1", partition, since=0, scrub=True)
+        self.log.append(
+            [NewRecord(REQUESTS, 0, b"fraud-scorer@1", encode_message(request))], self.now
+        )
+
+    def write(self, partition: int) -> None:
+        head = self.log.head(EVENTS, partition)
+        one = record(head, head + 1, {"limit": head}, user=str(partition))
+        self.log.append([NewRecord(EVENTS, partition, one.key, one.value)], self.now)
+
+    def step(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.projector.step(self.now)
+
+    def told(self) -> list[Explanation | Report]:
+        found = [decode_message(r.value) for r in self.log.read(REPORTS, 0, 0, 10_000).records]
+        return [message for message in found if isinstance(message, Explanation | Report)]
+
+    def answers(self) -> list[Explanation]:
+        return [message for message in self.told() if isinstance(message, Explanation)]
+
+
+def test_reports_do_not_get_old_while_everything_is_summed_for_an_answer() -> None:
+    asked = Asked()
+    asked.step(3)
+    asked.ask("one", 0)
+    asked.ask("two", 1)
+    while len(asked.answers()) < 2:
+        asked.step()
+    reports = [one.at for one in asked.told() if isinstance(one, Report)]
+    gaps = [late - early for early, late in pairwise(reports)]
+    assert asked.now - 1_000.0 >= 512.0
+    assert max(gaps) < 20.0
+    assert all(answer.scrubbed for answer in asked.answers())
+
+
+def test_a_question_that_is_put_again_while_it_waits_is_answered_once() -> None:
+    asked = Asked()
+    asked.step(3)
+    for _ in range(5):
+        asked.ask("one")
+        asked.step(2)
+    while not asked.answers():
+        asked.step()
+    # Put again before the answer could be seen.
+    asked.ask("one")
+    asked.step(50)
+    assert [answer.request_id for answer in asked.answers()] == ["one"]
+    assert asked.scans == 256
+    asked.ask("one")
+    asked.step(50)
+    assert len(asked.answers()) == 2
+
+
+def test_a_partition_stands_still_while_it_is_summed_and_the_others_go_on() -> None:
+    asked = Asked()
+    asked.write(0)
+    asked.step(4)
+    asked.ask("one")
+    asked.step()
+    asked.write(0)
+    asked.write(1)
+    asked.step(5)
+    assert asked.answers() == []
+    replica = asked.projector.replica
+    assert (replica.position(0), replica.position(1)) == (1, 1)
+    while not asked.answers():
+        asked.step()
+    assert [answer.note.position for answer in asked.answers()] == [1]
+    asked.step()
+    assert replica.position(0) == 2
+
+
+def test_a_partition_that_is_lost_while_it_is_summed_gets_no_answer_from_its_old_owner() -> None:
+    asked = Asked()
+    asked.step(3)
+    asked.ask("one", 0)
+    asked.step()
+    asked.projector.own({1: 0})
+    asked.step(50)
+    asked.projector.own({0: 1, 1: 0})
+    asked.step(50)
+    assert asked.answers() == []
+    assert asked.scans < 256

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
-from service import supervision
+from service import retrying, supervision
 from service.board import ProcessRecord
 from service.supervision import Health, Supervised, is_hung
 from synchroscope.errors import (
@@ -29,6 +30,7 @@ class Script:
         self.built = 0
         self.closed = 0
         self.steps = 0
+        self.proves = True
 
     def build(self) -> Script:
         self.built += 1
@@ -51,6 +53,13 @@ class Script:
     def record(self) -> ProcessRecord | None:
         return None
 
+    @property
+    def is_proven(self) -> bool:
+        return self.proves
+
+    def healths(self) -> list[Health]:
+        return []
+
 
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -61,8 +70,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(supervision, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(retrying, "PROBE_SECONDS", 0.05)
 
 
 def run(script: Script) -> tuple[Supervised, list[SynchroscopeError]]:
@@ -98,6 +107,41 @@ def test_after_some_failures_the_circuit_opens_and_one_attempt_at_a_time_probes(
     until(lambda: script.steps >= before + 3)
     assert time.monotonic() - began > 0.1
     end(supervised)
+
+
+def test_steps_that_prove_nothing_end_no_row_of_failures_and_waits_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retrying, "LONGEST_PROBE_SECONDS", 0.4)
+    script = Script([None, UnavailableError("kafka", "full")] * 100)
+    script.proves = False
+    supervised, _ = run(script)
+    failures: list[float] = []
+
+    def seen() -> bool:
+        if supervised.health().restarts > len(failures):
+            failures.append(time.monotonic())
+        return len(failures) == 7
+
+    until(seen)
+    waits = [late - early for early, late in itertools.pairwise(failures)]
+    assert min(waits[3:4]) > 0.09
+    assert min(waits[4:5]) > 0.19
+    assert min(waits[5:]) > 0.39
+    script.entries.clear()
+    script.proves = True
+    until(lambda: supervised.health().circuit == "closed")
+    end(supervised)
+
+
+def test_a_role_that_stands_by_runs_though_it_proves_nothing() -> None:
+    script = Script([])
+    script.proves = False
+    supervised, _ = run(script)
+    until(lambda: script.steps > 3)
+    assert supervised.health().state == "running"
+    end(supervised)
+    assert script.built == 1
 
 
 def test_losing_its_place_opens_no_circuit() -> None:
