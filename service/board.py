@@ -159,14 +159,14 @@ class Board:
     def _merged(
         self, name: str, model: str, now: float, final_heads: Mapping[int, int] | None
     ) -> ReplicaStatus:
-        judged: list[Judged] = []
+        judged: dict[int, Judged] = {}
         parts: dict[int, ReplicaStatus] = {}
         for partition in self._partitions:
             standing = self._standings.get(partition)
-            judged.append(_judge(standing, partition, name, now, final_heads))
+            judged[partition] = _judge(standing, partition, name, now, final_heads)
             if standing is not None:
                 parts.update({id(standing): s for s in standing.replicas if s.name == name})
-        worst = min(judged, key=lambda one: _RANK[one.verdict])
+        worst = min(judged.values(), key=lambda one: _RANK[one.verdict])
         found = list(parts.values())
 
         def total(field: str) -> int:
@@ -191,6 +191,11 @@ class Board:
             reported_at=max(reported, default=None),
             repaired=total("repaired"),
             compared_at=_oldest([status.compared_at for status in found]),
+            reasons={
+                partition: f"{one.verdict.value}, {one.reason}"
+                for partition, one in judged.items()
+                if one.verdict is not Verdict.CONSISTENT
+            },
         )
 
     def is_settled(self, heads: Mapping[int, int]) -> bool:

@@ -70,6 +70,7 @@ def measurements_of(account: Account) -> Measurements:
         latencies=account.latencies,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
+        undecodable_in_log=account.undecodable,
         hops={} if hops is None else {name: _hop(work) for name, work in hops.hops.items()},
         schema_checks={} if schemas is None else schemas.checks,
         schema_violations={} if schemas is None else schemas.rules,

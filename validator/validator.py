@@ -39,6 +39,7 @@ from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.pinpoint import WHOLE_FACTS
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
+from validator.refused_finding import close_refused, open_refused
 from validator.repairing import Repairer, RepairLimits
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
@@ -182,11 +183,13 @@ class Validator:
         for partition in self.reference.partitions:
             wanted = self._wanted(partition)
             consumed += self.reference.advance(partition, self._fold_records, wanted)
+        open_refused(self.reference.drain_refused(), self._ledger, self._log, now)
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
                 self._compare_waiting(watch, part, now)
                 concluded = self._investigator.follow_up(watch, number, part, now)
                 self._repairer.follow_up(watch, number, part, concluded, now)
+        close_refused(self._ledger, self._watches.values(), now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 
@@ -486,6 +489,7 @@ class Validator:
             open=Counter(finding.kind for finding in self.open_findings()),
             requests=self.requests_total,
             repeated=sum(self.reference.repeated.values()),
+            undecodable=sum(self.reference.undecodable.values()),
         )
 
     def open_findings(self) -> list[Finding]:
