@@ -37,7 +37,7 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
 
     ``latencies`` are the counts and the sum of `Latencies` since the process began. By partition:
     ``positions``, ``lag_events`` and ``lag_seconds``, the age of the first record that is not yet
-    applied (0 where there is none, absent where it is not known).
+    applied (0 where there is none). Of a lag that is not known both are absent, or the seconds.
     """
 
     latencies: tuple[list[int], float]

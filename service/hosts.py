@@ -331,7 +331,7 @@ class ProjectorHost(Held):
         return ReplicaWork(
             latencies=(latencies.counts, latencies.total_seconds),
             positions=positions,
-            lag_events={n: lag.events for n, lag in lags.items()},
+            lag_events={n: lag.events for n, lag in lags.items() if lag.events is not None},
             lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
         )
 

@@ -525,13 +525,17 @@ class Reference:
         )
 
     def restore(self, stored: Mapping[int, StoredFold]) -> None:
-        """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
+        """Go on from a checkpoint; raise ValueError when it is of other views or partitions, or of
+        a log that was lost and made anew.
+        """
         if stored.keys() != self._folds.keys():
             raise ValueError("checkpoint of other partitions")
         if any(part.made_of != self._made_of for part in stored.values()):
             raise ValueError("checkpoint of other views or another digest")
         if any(part.unproven.endswith(NO_EVENT) for part in stored.values()):
             raise ValueError("checkpoint of a release that could not pass over what is no event")
+        if any(self._is_of_another_log(number, part) for number, part in stored.items()):
+            raise ValueError("checkpoint of a log that was lost and made anew")
         self._stored.clear()
         for number, part in stored.items():
             fold = self._empty()
@@ -547,6 +551,18 @@ class Reference:
             self.undecodable[number] = part.undecodable
             self._points[number].clear()
             self._keep(number, fold)
+
+    def _is_of_another_log(self, partition: int, part: StoredFold) -> bool:
+        """Say whether the log ends before what was folded, or holds there what was not."""
+        if part.position > self._log.head(EVENTS, partition):
+            return True
+        before = self._log.read(EVENTS, partition, part.position - 1, 1) if part.position else None
+        return before is not None and any(
+            record.offset < part.position
+            and (store_position(record) or 0) > part.store_position
+            and _decoded(record) is not None
+            for record in before.records
+        )
 
 
 def _decoded(record: Record) -> WireEvent | None:

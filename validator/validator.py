@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from synchroscope.digest import DEFAULT_BITS, Hasher
+from synchroscope.errors import FencedError
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
 from synchroscope.report import (
     Check,
@@ -394,7 +395,7 @@ class Validator:
         try:
             self.reference.restore(stored.folds)
         except ValueError:
-            return  # Other views, or another digest: fold the log anew and compare everything.
+            return  # Another log, views or digest: fold the log anew and compare everything.
         for watch in stored.watches:
             if watch.name in self._watches and watch.model == self._watches[watch.name].model:
                 self._watches[watch.name] = watch
@@ -473,10 +474,17 @@ class Validator:
     def standing(self, now: float) -> Standing:
         """Return how every replica stands on these partitions, for whoever watches from outside."""
         parts = self.reference.partitions
+        heads = {number: self._log.head(EVENTS, number) for number in parts}
+        for number, head in heads.items():
+            if self.reference.position(number) > head:
+                raise FencedError(
+                    f"partition {number} of {EVENTS} ends at {head}, and more than that was read: "
+                    "it was lost and made anew, and is folded anew"
+                )
         return Standing(
             worker=self._worker,
             at=now,
-            heads={number: self._log.head(EVENTS, number) for number in parts},
+            heads=heads,
             positions={number: self.reference.position(number) for number in parts},
             replicas=self.status(now),
             final={name: self.judge(name, now, final=True) for name in self._watches},

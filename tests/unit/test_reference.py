@@ -254,6 +254,20 @@ def test_a_checkpoint_that_could_not_pass_over_what_is_no_event_is_folded_anew()
         reference(world).restore(stored)
 
 
+@pytest.mark.parametrize("written", [2, 4, 6], ids=["shorter", "as long", "longer"])
+def test_a_checkpoint_of_a_log_that_was_made_anew_is_refused(written: int) -> None:
+    world, anew = World(), World()
+    for number in range(3):
+        world.write("1", limit=number)
+    world.rogue(world.log.read(EVENTS, 0, 2, 1).records[0].value)  # It is not in the new log.
+    for number in range(written):
+        anew.write("1", limit=number)
+    stored = folded(world, 4).store()
+    reference(world).restore(stored)
+    with pytest.raises(ValueError, match="made anew"):
+        reference(anew).restore(stored)
+
+
 def test_a_record_without_a_sequence_takes_the_proof_away_and_names_its_producer() -> None:
     world = World()
     world.write("1", limit=5)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from synchroscope.digest import aggregate_hash
+from synchroscope.errors import FencedError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import EVENTS, REPORTS, STATE, NewRecord, Record
 from synchroscope.report import (
@@ -498,6 +499,22 @@ def test_the_finding_of_a_record_that_is_no_event_closes_when_all_agree_beyond_i
     assert only(w).state == "resolved"
     assert only(w).evidence["agreed_position"] == offset + 1
     assert [w.verdict(REPLICA), w.verdict(OTHER)] == ["CONSISTENT"] * 2
+
+
+def test_a_log_that_was_lost_and_made_anew_is_folded_anew_and_its_replicas_told_what_to_do() -> (
+    None
+):
+    w = world()
+    head = w.log.head
+    w.log.head = lambda topic, n: 0 if topic == EVENTS else head(topic, n)  # type: ignore[method-assign]
+    with pytest.raises(FencedError, match="lost and made anew"):
+        w.validator.standing(w.now)
+    w.restart_validator()
+    assert w.validator.reference.position(0) == 0
+    w.run(2)
+    [status] = w.validator.status(w.now)
+    assert status.verdict == "UNKNOWN"
+    assert "beyond the log's head" in status.reason and "empty storage" in status.reason
 
 
 def test_so_many_records_that_are_no_events_have_a_bounded_number_of_findings() -> None:
