@@ -164,6 +164,7 @@ class RelayHost(Held):
         if consumed:
             self._idle_seconds = SHORTEST_IDLE_SECONDS
         if self._teller.is_due(now):
+            self._relay.look_at_heads()
             work = RelayWork(self._relay.position, self._store.count())
             self._teller.tell(self._log, now, [0], relay=work)
         return consumed
