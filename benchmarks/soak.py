@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,9 @@ QUIET_USERS = 40
 """Written once at the start: what is changed behind their back is found by the scrub alone."""
 PAUSE_SECONDS = (1.0, 9.0)
 RECOVERY_LIMIT_SECONDS = 60.0
+START_LIMIT_SECONDS = 180.0
+"""For the first start of all processes at once, which has nothing to recover from."""
+SHOWN_LINES = 5
 FINDING_LIMIT_SECONDS = 120.0
 FLOOR_SECONDS = 30.0
 PORTS = (20_000, 32_000)
@@ -88,6 +91,10 @@ replicas:
 
 class Violation(Exception):  # noqa: N818 - it is what the report calls it
     """Something that must not happen has happened."""
+
+
+class NotStarted(Exception):  # noqa: N818 - as above
+    """The processes did not come up; nothing was soaked."""
 
 
 class Damage(Struct, frozen=True):
@@ -288,11 +295,13 @@ def is_past(gatherer: Gatherer, store_position: int, heads: dict[int, int]) -> b
     )
 
 
-def recovery_seconds(eyes: Eyes, since: float) -> float:
+def recovery_seconds(
+    eyes: Eyes, since: float, limit_seconds: float = RECOVERY_LIMIT_SECONDS
+) -> float:
     """Return the time from `since` until an event accepted after now is validated everywhere."""
     position: int | None = None
     heads: dict[int, int] = {}
-    while time.monotonic() - since < RECOVERY_LIMIT_SECONDS:
+    while time.monotonic() - since < limit_seconds:
         if position is None:
             before = eyes.ask(lambda g: g.store.count())
             if before is not None:
@@ -301,9 +310,25 @@ def recovery_seconds(eyes: Eyes, since: float) -> float:
             return time.monotonic() - since
         time.sleep(LOOK_SECONDS)
     raise Violation(
-        f"not recovered after {RECOVERY_LIMIT_SECONDS:.0f} s: {eyes.ask(describe)}; "
+        f"not recovered after {limit_seconds:.0f} s: {eyes.ask(describe)}; "
         f"wanted: position {position}, heads {heads}"
     )
+
+
+def why_not_started(pids: Mapping[str, int], running: Iterable[str], folder: Path) -> str:
+    """Say which processes have not told that they run, with the last lines of their logs.
+
+    A relay or a worker that stands by does not tell; of those too the log shows how they do.
+    """
+    told = {process.split("-")[-2] for process in running if process.count("-") >= 2}
+    silent = [name for name, pid in pids.items() if str(pid) not in told]
+    parts = [f"silent: {', '.join(silent) or 'none'}"]
+    for name in silent or pids:
+        path = folder / f"{name}.log"
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = text.splitlines()[-SHOWN_LINES:] or ["(its log is empty)"]
+        parts.append("\n".join([f"{name}:", *(f"    {line}" for line in lines)]))
+    return "\n".join(parts)
 
 
 def describe(gatherer: Gatherer) -> dict[str, Any]:
@@ -360,7 +385,7 @@ class Soak:
         self._eyes = Eyes(self._configuration)
         try:
             load.start()
-            say(f"ready after {recovery_seconds(self._eyes, time.monotonic()):.1f} s")
+            say(f"ready after {self._start_seconds(pipeline):.1f} s")
             for number, (name, act) in enumerate(self._plan(pipeline), 1):
                 self._round(number, name, act)
             load.end()
@@ -375,6 +400,16 @@ class Soak:
                 pipeline.close()
             self._servers.run("down", "--purge")
         return self._result(load)
+
+    def _start_seconds(self, pipeline: DistributedPipeline) -> float:
+        try:
+            return recovery_seconds(self._eyes, time.monotonic(), START_LIMIT_SECONDS)
+        except Violation as late:
+            running = self._eyes.ask(
+                lambda g: [record.process for record in g.board.running(time.time())], []
+            )
+            pids = {name: child.process.pid for name, child in pipeline.children.items()}
+            raise NotStarted(f"{why_not_started(pids, running, self._folder)}\n{late}") from None
 
     def _keep_alive(self, pipeline: DistributedPipeline) -> None:
         while not self._ended.wait(0.2):
@@ -646,7 +681,7 @@ def print_table(result: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run, print, and exit 1 when anything is wrong."""
+    """Run, print, and exit 1 when anything is wrong, 3 when the processes did not come up."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
@@ -667,6 +702,9 @@ def main() -> None:
         except Violation as violation:
             say(f"VIOLATION: {violation}")
             sys.exit(1)
+        except NotStarted as failure:
+            say(f"not started within {START_LIMIT_SECONDS:.0f} s, nothing was tried: {failure}")
+            sys.exit(3)
     print_table(result)
     if options.output is not None:
         options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -5,16 +5,19 @@ the batches before it came, which are certainly published: so the log may store 
 in one step, or the records first, or a first part of each partition's records only. A relay that
 takes over looks at the end of each partition what is there already, and goes on after that. So the
 position may also be an old one, which only has more read from the store again: it is not stored
-with every batch, since with small ones it would be as much work for the log as the events.
+with every batch, since with small ones it would be as much work for the log as the events. What the
+log lacks of what was certainly published is published again (`pipeline.relay_loss`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 
 from pipeline.cloudevents import binary_headers
 from pipeline.event_store import EventStore, StoredDeadLetter, StoredEvent
 from pipeline.partitioner import Partitioner, by_subject
+from pipeline.relay_loss import HEADS, PUBLISHED, check_heads, rows, start_after_loss
 from pipeline.relay_tally import Handed, RelayTally
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import (
@@ -29,6 +32,8 @@ from synchroscope.ports import (
     TopicPartition,
 )
 from synchroscope.tally import DEFAULT_WINDOW_SECONDS
+
+logger = logging.getLogger("synchroscope.relay")
 
 STORE_EVENTS: TopicPartition = ("store.events", 0)
 STORE_DEAD_LETTERS: TopicPartition = ("store.dead-letters", 0)
@@ -81,6 +86,9 @@ class Relay:
         self._noted_at: float | None = None
         self._published = [self._last_event(number) for number in range(self._partitions)]
         self._last_published_letter = self._last_letter()
+        self._heads: dict[int, int] = {}
+        self._corrections: dict[TopicPartition, int] = {}
+        self._republish_what_is_lost(positions)
         # What all partitions have is skipped at once, not read from the store again.
         self._events = max(self._events, min(self._published))
         self._tally: RelayTally | None = None
@@ -95,8 +103,46 @@ class Relay:
         """The store position up to which everything is published."""
         return self._events
 
+    def _republish_what_is_lost(self, stored: Mapping[TopicPartition, int]) -> None:
+        """Go back to what the log lacks.
+
+        That is stored before anything is published, lest a crash meanwhile leaves a gap.
+        """
+        heads = [self._log.head(EVENTS, number) for number in range(self._partitions)]
+        corrected = self._corrections
+        start = start_after_loss(stored, self._published, heads)
+        if start is not None:
+            self._events = corrected[STORE_EVENTS] = start
+            corrected |= rows(PUBLISHED, dict(enumerate(self._published)))
+        has_room = self._last_published_letter > 0 or self._log.head(DEAD_LETTERS, 0) == 0
+        if self._last_published_letter < self._letters and has_room:
+            self._letters = corrected[STORE_DEAD_LETTERS] = self._last_published_letter
+        if corrected:
+            corrected |= rows(HEADS, dict(enumerate(heads)))
+            logger.warning(
+                "the log lacks what was published: publishing again from event %d, dead letter %d "
+                "of the event store",
+                self._events + 1,
+                self._letters + 1,
+            )
+        self._heads = dict(enumerate(heads))
+
+    def look_at_heads(self) -> None:
+        """Raise `ConfigurationError` where the log was lost while it was being written to.
+
+        To be called about once a second: a take-over sees a loss only before events are published
+        behind it.
+        """
+        heads = {number: self._log.head(EVENTS, number) for number in range(self._partitions)}
+        check_heads(self._heads, heads)
+        self._heads = heads
+        self._certain |= rows(HEADS, heads)
+
     def step(self, now: float) -> Progress:
         """Move one batch of events and dead letters."""
+        if self._corrections:
+            self._log.append([], now, consumer=self._name, positions=self._corrections)
+            self._corrections = {}
         events = self._store.read(self._events, self._batch_records)
         letters = self._store.read_dead_letters(self._letters, self._batch_records)
         # It speaks of the batches before: those are certainly published.
@@ -115,7 +161,7 @@ class Relay:
                 record = _event_record(stored, place, cloudevents=self._cloudevents)
                 records.append(record)
                 self._published[place] = stored.position
-                if self._tally is not None:
+                if stored.position > counted:
                     handed.append((stored.recorded, place, record.value))
             elif stored.position > counted:
                 handed.append((stored.recorded, place, encode_event(event)))
@@ -129,6 +175,10 @@ class Relay:
             self._log.append([*records, *notes], now, consumer=self._name, positions=places)
         if events:
             self._events = self._certain[STORE_EVENTS] = events[-1].position
+            for record in records:
+                if record.topic == EVENTS:
+                    number = record.partition
+                    self._certain[PUBLISHED, number] = self._published[number]
             if self._tally is not None:
                 self._tally.hand_over(handed, self._events)
         if letters:

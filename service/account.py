@@ -30,6 +30,7 @@ class Account(Struct, frozen=True):
     consistent_ratio, checks, opened, resolved, open: Comparisons by result, findings by kind.
     reference_positions: How far the reference is folded, by partition.
     requests, repeated: Questions put to replicas; events that the log holds twice.
+    undecodable: Records of the log that are no events.
     faults: What was injected on purpose, in the report's form.
     findings: Every finding ever opened.
     schemas: How the check of events against their schemas stands; None: none is checked.
@@ -56,5 +57,6 @@ class Account(Struct, frozen=True):
     repeated: int
     faults: Sequence[Mapping[str, Any]]
     findings: Sequence[Finding]
+    undecodable: int = 0
     schemas: SchemaStanding | None = None
     hops: HopStanding | None = None

@@ -37,8 +37,9 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
 
     ``latencies`` are the counts and the sum of `Latencies` since the process began. By partition:
     ``positions``, ``lag_events`` and ``lag_seconds``, the age of the first record that is not yet
-    applied (0 where there is none, absent where it is not known). ``waiting`` is why nothing is
-    done now: what the replica's storage answered; positions are then those that were known last.
+    applied (0 where there is none). Of a lag that is not known both are absent, or the seconds.
+    ``waiting`` is why nothing is done now: what the replica's storage answered; positions are then
+    those that were known last.
     """
 
     latencies: tuple[list[int], float]
@@ -161,14 +162,14 @@ class Board:
     def _merged(
         self, name: str, model: str, now: float, final_heads: Mapping[int, int] | None
     ) -> ReplicaStatus:
-        judged: list[Judged] = []
+        judged: dict[int, Judged] = {}
         parts: dict[int, ReplicaStatus] = {}
         for partition in self._partitions:
             standing = self._standings.get(partition)
-            judged.append(_judge(standing, partition, name, now, final_heads))
+            judged[partition] = _judge(standing, partition, name, now, final_heads)
             if standing is not None:
                 parts.update({id(standing): s for s in standing.replicas if s.name == name})
-        worst = min(judged, key=lambda one: _RANK[one.verdict])
+        worst = min(judged.values(), key=lambda one: _RANK[one.verdict])
         found = list(parts.values())
 
         def total(field: str) -> int:
@@ -193,6 +194,11 @@ class Board:
             reported_at=max(reported, default=None),
             repaired=total("repaired"),
             compared_at=_oldest([status.compared_at for status in found]),
+            reasons={
+                partition: f"{one.verdict.value}, {one.reason}"
+                for partition, one in judged.items()
+                if one.verdict is not Verdict.CONSISTENT
+            },
         )
 
     def _with_cause(self, judged: Judged, name: str, now: float) -> str:

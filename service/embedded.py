@@ -260,6 +260,7 @@ class EmbeddedPipeline:
             reference_positions={p: validator.reference.position(p) for p in self.heads()},
             requests=validator.requests_total,
             repeated=sum(validator.reference.repeated.values()),
+            undecodable=sum(validator.reference.undecodable.values()),
             faults=[
                 fault_form(fault, lost_with_process=self._is_lost(fault))
                 for fault in self.faults.faults()

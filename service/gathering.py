@@ -84,6 +84,7 @@ class Gatherer:
             },
             requests=sum(standing.requests for standing in board.standings()),
             repeated=sum(standing.repeated for standing in board.standings()),
+            undecodable=sum(standing.undecodable for standing in board.standings()),
             faults=faults,
             findings=self._findings.read(),
             schemas=board.schemas,

@@ -25,7 +25,6 @@ from validator.hop_standing import HopWork
 def measurements_of(account: Account) -> Measurements:
     """Return the numbers for the metrics; what is not known is left out, never 0."""
     heads = dict(account.heads)
-    end = sum(heads.values())
     replicas = tuple(
         ReplicaMeasurements(
             name=status.name,
@@ -36,11 +35,7 @@ def measurements_of(account: Account) -> Measurements:
             late=status.late,
             anomalies=status.anomalies,
             repaired=status.repaired,
-            lag_events=(
-                end - sum(status.position.values())
-                if status.position.keys() == heads.keys()
-                else None
-            ),
+            lag_events=_behind(heads, status.position),
             comparisons=status.markers_compared,
             reported_at=status.reported_at,
         )
@@ -48,8 +43,8 @@ def measurements_of(account: Account) -> Measurements:
     )
     backlog = None
     if account.relay_position is not None:
-        backlog = max(account.events_produced - account.relay_position, 0)
-    folded = account.reference_positions
+        backlog = account.events_produced - account.relay_position
+        backlog = backlog if backlog >= 0 else None
     schemas, hops = account.schemas, account.hops
     return Measurements(
         at=account.at,
@@ -64,22 +59,28 @@ def measurements_of(account: Account) -> Measurements:
         open_findings={**dict.fromkeys(account.opened, 0), **account.open},
         findings=account.opened,
         resolved=account.resolved,
-        validator_lag_events=(
-            end - sum(folded.values()) if folded.keys() == heads.keys() else None
-        ),
+        validator_lag_events=_behind(heads, account.reference_positions),
         latencies=account.latencies,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
+        undecodable_in_log=account.undecodable,
         hops={} if hops is None else {name: _hop(work) for name, work in hops.hops.items()},
         schema_checks={} if schemas is None else schemas.checks,
         schema_violations={} if schemas is None else schemas.rules,
         schema_unchecked_types=None if schemas is None else len(schemas.unchecked),
-        schema_lag_events=(
-            end - sum(schemas.positions.values())
-            if schemas is not None and schemas.positions.keys() == heads.keys()
-            else None
-        ),
+        schema_lag_events=None if schemas is None else _behind(heads, schemas.positions),
     )
+
+
+def _behind(heads: Mapping[int, int], positions: Mapping[int, int]) -> int | None:
+    """Return how many records lie before the heads; None where that is not known.
+
+    It is not where a partition has no position, or one that lies beyond the head: the topic was
+    lost and made anew.
+    """
+    if positions.keys() != heads.keys() or any(positions[n] > heads[n] for n in heads):
+        return None
+    return sum(heads.values()) - sum(positions.values())
 
 
 def _hop(work: HopWork) -> HopMeasurements:
@@ -141,8 +142,8 @@ def _group_lags(record: ProcessRecord, settings: KafkaSettings) -> Iterator[Grou
     """Yield the lag of the group as a whole: of the replica that is furthest behind."""
     topic = settings.topic(EVENTS)
     for partition in record.partitions:
-        works = [work for work in record.replicas.values() if partition in work.lag_events]
-        if not works:
+        works = [work for work in record.replicas.values() if partition in work.positions]
+        if not works or any(partition not in work.lag_events for work in works):
             continue
         seconds = [work.lag_seconds.get(partition) for work in works]
         known = [one for one in seconds if one is not None]

@@ -53,6 +53,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
         report = build_report(account)
         board = gatherer.board
         report["unvalidated_partitions"] = board.unvalidated(now)
+        report["undecodable_records"] = account.undecodable
         if board.hops is not None:
             report["hops"] = msgspec.to_builtins(board.hops)
         report["kafka_client"] = chosen_client(configuration.log.kafka)
@@ -83,11 +84,33 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
     print_schemas(console, report)
     if board.hops is not None:
         console.print(_hop_table(board.hops, now))
-    for name, replica in report["replicas"].items():
-        if replica["verdict"] != "CONSISTENT":
-            console.print(f"{name}: {replica['verdict']}, {replica['reason']}", highlight=False)
+    print_reasons(report, console)
     console.print(f"Kafka client here: {report['kafka_client']}", style="dim", highlight=False)
     return exit_code(report)
+
+
+def print_reasons(report: dict[str, Any], console: Console) -> None:
+    """Say why replicas are not CONSISTENT, by partition, and which records are no events."""
+    for name, replica in report["replicas"].items():
+        if replica["verdict"] == "CONSISTENT":
+            continue
+        by_reason: dict[str, list[str]] = {}
+        for partition, reason in replica["reasons"].items():
+            by_reason.setdefault(reason, []).append(partition)
+        if len(by_reason) < 2:
+            console.print(f"{name}: {replica['verdict']}, {replica['reason']}", highlight=False)
+            continue
+        for reason, partitions in by_reason.items():
+            place = ", ".join(partitions)
+            console.print(f"{name} on partition {place}: {reason}", highlight=False)
+    refused = report["undecodable_records"]
+    if refused:
+        console.print(
+            f"{refused:,} records of context.events are no events and were passed over: "
+            "synchroscope findings",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def _hop_table(standing: HopStanding, now: float) -> Table:

@@ -31,6 +31,7 @@ def build_report(account: Account) -> dict[str, Any]:
             status.name: {
                 "verdict": status.verdict.value,
                 "reason": status.reason,
+                "reasons": {str(p): reason for p, reason in sorted(status.reasons.items())},
                 "applied": status.applied,
                 "position": {str(p): offset for p, offset in sorted(status.position.items())},
                 "duplicates": status.duplicates,

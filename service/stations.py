@@ -222,13 +222,15 @@ class Station:
                 self._positions = {number: replica.position(number) for number in heads}
         lags = {
             # Nothing is read from the log for who cannot go on.
-            n: Lag(heads[n] - at, None) if self.waiting else lag_of(n, at, now)
+            n: Lag(heads[n] - at if at <= heads[n] else None, None)
+            if self.waiting
+            else lag_of(n, at, now)
             for n, at in self._positions.items()
         }
         return ReplicaWork(
             latencies=(self._latencies.counts, self._latencies.total_seconds),
             positions=dict(self._positions),
-            lag_events={n: lag.events for n, lag in lags.items()},
+            lag_events={n: lag.events for n, lag in lags.items() if lag.events is not None},
             lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
             waiting=self.waiting[:REASON_CHARACTERS],
         )

@@ -103,6 +103,7 @@ class Measurements(Struct, frozen=True):
     validator_lag_events: int | None = None
     validator_requests: int = 0
     repeated_in_log: int = 0
+    undecodable_in_log: int = 0
     hops: Mapping[str, HopMeasurements] = {}
     schema_checks: Mapping[str, int] = {}
     schema_violations: Mapping[str, int] = {}
@@ -174,6 +175,11 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_validator_lag_events": (_G, "Log records the reference has not folded.", ()),
     "synchroscope_validator_requests_total": (_C, "Questions put to replicas.", ()),
     "synchroscope_log_repeated_events_total": (_C, "Event IDs that the log holds twice.", ()),
+    "synchroscope_log_undecodable_records_total": (
+        _C,
+        "Records of the log that are no events.",
+        (),
+    ),
     "synchroscope_schema_checks_total": (
         _C,
         "Events that were to be checked against their schemas, by result.",
@@ -335,6 +341,7 @@ def _samples(found: Measurements) -> dict[str, Samples]:
             ((hop,), work.judged_until) for hop, work in found.hops.items()
         ],
         "synchroscope_log_repeated_events_total": total(found.repeated_in_log),
+        "synchroscope_log_undecodable_records_total": total(found.undecodable_in_log),
         "synchroscope_schema_checks_total": labelled(found.schema_checks),
         "synchroscope_schema_violations_total": labelled(found.schema_violations),
         "synchroscope_schema_unchecked_context_types": total(found.schema_unchecked_types),

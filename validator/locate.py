@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from synchroscope.digest import (
@@ -30,6 +29,7 @@ from synchroscope.sketch import BELOW_BUCKET_BITS, Part, number_of
 from synchroscope.view import View
 from validator.judgement import Case, Judgement, Version, judge
 from validator.reference import Fold, Reference
+from validator.refused import producer_of
 from validator.watch import Held
 
 MAXIMUM_SUSPECTS = 2_000
@@ -358,7 +358,7 @@ class Locator:
                 }
             # Each event of the history is taken once: a second record of it contradicts.
             if known[key].pop(event.event_id, None) != self._seen(view, event):
-                return Culprit(key, record.offset, event.event_id, _producer_of(record.value))
+                return Culprit(key, record.offset, event.event_id, producer_of(record.value) or "?")
         return None
 
     def _bucket(self, key: AggregateKey, bits: int) -> int:
@@ -494,23 +494,6 @@ class Locator:
                 )
             )
         return seen
-
-
-class _Origin(Struct, frozen=True, rename="camel"):
-    model_id: str = "?"
-    instance_id: str = "?"
-
-
-class _Signed(Struct, frozen=True):
-    source: _Origin = _Origin()
-
-
-def _producer_of(value: bytes) -> str:
-    try:
-        source = msgspec.json.decode(value, type=_Signed).source
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "?"
-    return f"{source.model_id}/{source.instance_id}"
 
 
 def _present(changes: Iterable[Changes]) -> dict[str, Lanes]:

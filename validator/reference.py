@@ -32,6 +32,7 @@ from synchroscope.ports import EVENTS, Log, Record
 from synchroscope.sketch import MAXIMUM_SKETCH_BITS, Numbers, Part, Sketches
 from synchroscope.view import View
 from validator.batch_fold import BatchFold, Change, Ordinary
+from validator.refused import MAXIMUM_REFUSED, NO_EVENT, Refused, producer_of
 from validator.repeats import RecentMarks, store_position
 
 REPEAT_WINDOW = 1_024
@@ -104,6 +105,7 @@ class StoredFold(Struct, array_like=True):
     """Views, algorithm and size of the digests."""
     runs: list[tuple[int, int]] = []
     runs_from: int = 0
+    undecodable: int = 0
 
 
 class _Runs:
@@ -177,6 +179,9 @@ class Reference:
         self._runs = {number: _Runs() for number in mine}
         self._stored: dict[int, StoredFold] = {}
         self.repeated = dict.fromkeys(mine, 0)
+        self.undecodable = dict.fromkeys(mine, 0)
+        """How many records were passed over because they are no events, by partition."""
+        self._refused: deque[Refused] = deque(maxlen=MAXIMUM_REFUSED)
         for number in mine:
             self._keep(number, self._folds[number])
 
@@ -244,8 +249,12 @@ class Reference:
             if is_repeat:
                 self.repeated[partition] += 1
                 continue
-            event = self._decode(fold, partition, record)
-            if event is None:
+            try:
+                event = decode_wire(record.value)
+            except InvalidEventError as error:
+                self.undecodable[partition] += 1
+                producer = producer_of(record.value)
+                self._refused.append(Refused(partition, record.offset, str(error), producer))
                 continue
             mark = event_hash(event.event_id)
             if mark in recent:
@@ -275,13 +284,11 @@ class Reference:
         self._runs[partition].add(records[-1].offset, False)
         self._recent[partition].add_all(ordinary.marks)
 
-    @staticmethod
-    def _decode(fold: Fold, partition: int, record: Record) -> WireEvent | None:
-        try:
-            return decode_wire(record.value)
-        except InvalidEventError:
-            fold.unproven = f"record at {partition}:{record.offset} is no event"
-            return None
+    def drain_refused(self) -> list[Refused]:
+        """Return the newest records that were passed over as no events since the last call."""
+        refused = list(self._refused)
+        self._refused.clear()
+        return refused
 
     def _keep_at(self, partition: int, fold: Fold, position: int) -> None:
         fold.position = position
@@ -297,7 +304,11 @@ class Reference:
     def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
         fold.store_position = store_position(record) or fold.store_position
         if event.sequence is None:
-            fold.unproven = f"record at offset {record.offset} has no sequence: order is UNKNOWN"
+            fold.unproven = (
+                f"record at offset {record.offset} of {producer_of(record.value)} "
+                "has no sequence: order is UNKNOWN; have its producer go through the command side, "
+                "and begin this log anew"
+            )
             return
         kind, subject = event.context_type, event.subject
         concerned = [
@@ -361,7 +372,7 @@ class Reference:
         for record in self.records(partition, twin.position, position):
             if _is_published(twin, record) or record.offset in repeats:
                 continue
-            event = self._decode(twin, partition, record)
+            event = _decoded(record)
             if event is not None:
                 self._fold_event(twin, record, event)
         twin.position = position
@@ -388,7 +399,7 @@ class Reference:
         for record in self.records(partition, point.position, newest.position):
             if _is_published(change, record) or record.offset in repeats:
                 continue
-            event = self._decode(change, partition, record)
+            event = _decoded(record)
             if event is not None:
                 self._fold_event(change, record, event)
         return None if change.unproven else change
@@ -451,17 +462,16 @@ class Reference:
         `published` is the store position of what stands before the interval.
         """
         for record in self.records(partition, start, end):
+            event = _decoded(record)
+            if event is None:
+                continue
             position = store_position(record)
             if position is not None:
                 if position <= published:
                     continue
                 published = position
-            if record.offset in self._repeats[partition]:
-                continue
-            try:
-                yield record, decode_wire(record.value)
-            except InvalidEventError:
-                continue
+            if record.offset not in self._repeats[partition]:
+                yield record, event
 
     # -- correcting --------------------------------------------------------------------------
 
@@ -511,14 +521,21 @@ class Reference:
             self._made_of,
             list(self._runs[number].known),
             self._runs[number].since,
+            self.undecodable[number],
         )
 
     def restore(self, stored: Mapping[int, StoredFold]) -> None:
-        """Go on from a checkpoint; raise ValueError when it is of other views or partitions."""
+        """Go on from a checkpoint; raise ValueError when it is of other views or partitions, or of
+        a log that was lost and made anew.
+        """
         if stored.keys() != self._folds.keys():
             raise ValueError("checkpoint of other partitions")
         if any(part.made_of != self._made_of for part in stored.values()):
             raise ValueError("checkpoint of other views or another digest")
+        if any(part.unproven.endswith(NO_EVENT) for part in stored.values()):
+            raise ValueError("checkpoint of a release that could not pass over what is no event")
+        if any(self._is_of_another_log(number, part) for number, part in stored.items()):
+            raise ValueError("checkpoint of a log that was lost and made anew")
         self._stored.clear()
         for number, part in stored.items():
             fold = self._empty()
@@ -531,8 +548,29 @@ class Reference:
             self._recent[number] = RecentMarks(self._repeat_window, part.recent)
             self._runs[number] = _Runs(part.runs, part.runs_from)
             self.repeated[number] = part.repeated
+            self.undecodable[number] = part.undecodable
             self._points[number].clear()
             self._keep(number, fold)
+
+    def _is_of_another_log(self, partition: int, part: StoredFold) -> bool:
+        """Say whether the log ends before what was folded, or holds there what was not."""
+        if part.position > self._log.head(EVENTS, partition):
+            return True
+        before = self._log.read(EVENTS, partition, part.position - 1, 1) if part.position else None
+        return before is not None and any(
+            record.offset < part.position
+            and (store_position(record) or 0) > part.store_position
+            and _decoded(record) is not None
+            for record in before.records
+        )
+
+
+def _decoded(record: Record) -> WireEvent | None:
+    """Return the event of a record; None where it is none."""
+    try:
+        return decode_wire(record.value)
+    except InvalidEventError:
+        return None
 
 
 def _is_published(fold: Fold, record: Record) -> bool:

@@ -48,7 +48,10 @@ def flaw_of_note(note: Note, heads: Heads) -> str:
     if not 0 <= note.partition < heads.count:
         return f"partition {note.partition} of {heads.count}"
     if note.position < 0 or not heads.reach(note.partition, note.position):
-        return f"position {note.position} lies beyond the log's head"
+        return (
+            f"position {note.position} lies beyond the log's head: if the topic was lost and made "
+            "anew, start the replica on an empty storage"
+        )
     counters = (
         note.facts,
         note.applied,

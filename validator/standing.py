@@ -40,6 +40,8 @@ class Standing(Struct, frozen=True, rename="camel"):
     open: Mapping[str, int]
     requests: int
     repeated: int
+    undecodable: int = 0
+    """Records of these partitions that are no events."""
 
 
 def consumer_of(partitions: Sequence[int] | None) -> str:

@@ -32,6 +32,8 @@ class ReplicaStatus(Struct, frozen=True):
     repaired: int = 0
     compared_at: float | None = None
     """When the partition whose evidence is the oldest was compared; None: one never was."""
+    reasons: dict[int, str] = {}
+    """Partition -> verdict and reason, where several are judged singly and it is not CONSISTENT."""
 
 
 def status_of(watch: ReplicaWatch, judged: Judged, open_findings: int) -> ReplicaStatus:

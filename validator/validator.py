@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from synchroscope.digest import DEFAULT_BITS, Hasher
+from synchroscope.errors import FencedError
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
 from synchroscope.report import (
     Check,
@@ -39,6 +40,7 @@ from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.pinpoint import WHOLE_FACTS
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
+from validator.refused_finding import close_refused, open_refused
 from validator.repairing import Repairer, RepairLimits
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
@@ -182,11 +184,13 @@ class Validator:
         for partition in self.reference.partitions:
             wanted = self._wanted(partition)
             consumed += self.reference.advance(partition, self._fold_records, wanted)
+        open_refused(self.reference.drain_refused(), self._ledger, self._log, now)
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
                 self._compare_waiting(watch, part, now)
                 concluded = self._investigator.follow_up(watch, number, part, now)
                 self._repairer.follow_up(watch, number, part, concluded, now)
+        close_refused(self._ledger, self._watches.values(), now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 
@@ -391,7 +395,7 @@ class Validator:
         try:
             self.reference.restore(stored.folds)
         except ValueError:
-            return  # Other views, or another digest: fold the log anew and compare everything.
+            return  # Another log, views or digest: fold the log anew and compare everything.
         for watch in stored.watches:
             if watch.name in self._watches and watch.model == self._watches[watch.name].model:
                 self._watches[watch.name] = watch
@@ -470,10 +474,17 @@ class Validator:
     def standing(self, now: float) -> Standing:
         """Return how every replica stands on these partitions, for whoever watches from outside."""
         parts = self.reference.partitions
+        heads = {number: self._log.head(EVENTS, number) for number in parts}
+        for number, head in heads.items():
+            if self.reference.position(number) > head:
+                raise FencedError(
+                    f"partition {number} of {EVENTS} ends at {head}, and more than that was read: "
+                    "it was lost and made anew, and is folded anew"
+                )
         return Standing(
             worker=self._worker,
             at=now,
-            heads={number: self._log.head(EVENTS, number) for number in parts},
+            heads=heads,
             positions={number: self.reference.position(number) for number in parts},
             replicas=self.status(now),
             final={name: self.judge(name, now, final=True) for name in self._watches},
@@ -486,6 +497,7 @@ class Validator:
             open=Counter(finding.kind for finding in self.open_findings()),
             requests=self.requests_total,
             repeated=sum(self.reference.repeated.values()),
+            undecodable=sum(self.reference.undecodable.values()),
         )
 
     def open_findings(self) -> list[Finding]:

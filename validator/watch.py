@@ -187,9 +187,9 @@ def judge_replica(
     for number, part in watch.partitions.items():
         if part.differs:
             return Judged(Verdict.DIVERGED, f"digest differs on partition {number}")
-    for number, reason in unproven.items():
-        if reason:
-            return Judged(Verdict.UNKNOWN, f"reference of partition {number}: {reason}")
+    flaws = [f"reference of partition {n}: {reason}" for n, reason in unproven.items() if reason]
+    if flaws:
+        return Judged(Verdict.UNKNOWN, "; ".join(flaws))
     for number, part in watch.partitions.items():
         if part.news:
             return Judged(Verdict.UNKNOWN, f"partition {number} is being investigated")

@@ -24,6 +24,7 @@ from benchmarks.servers_world import (
     percentile,
     retail_records,
 )
+from benchmarks.soak import RECOVERY_LIMIT_SECONDS, START_LIMIT_SECONDS, why_not_started
 from benchmarks.whole import FullPipeline, PacedProducer, PlainPipeline, run
 from examples.retail.views import VIEWS
 from pipeline.log_memory import MemoryLog
@@ -219,3 +220,15 @@ def test_a_group_that_is_not_known_starts_no_server() -> None:
         servers_main(["--only", "nothing"])
 
     assert ended.value.code == 2
+
+
+def test_a_soak_that_does_not_start_names_the_silent_processes_and_shows_their_logs(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "relay-0.log").write_text("one\ntwo\n" + "waits for PostgreSQL\n" * 4)
+    pids = {"relay-0": 11, "projector-0": 12, "validator-0": 13}
+    told = why_not_started(pids, ["some-host-12-abcdef"], tmp_path)
+    assert told.splitlines()[0] == "silent: relay-0, validator-0"
+    assert "two" in told and "one" not in told and told.count("waits for PostgreSQL") == 4
+    assert "validator-0:\n    (its log is empty)" in told
+    assert START_LIMIT_SECONDS > RECOVERY_LIMIT_SECONDS

@@ -94,6 +94,16 @@ def test_the_worst_of_all_partitions_holds(
     assert verdict(log)[0] is worst
 
 
+def test_every_partition_tells_its_own_reason_and_not_only_the_worst_one(log: MemoryLog) -> None:
+    log.append([standing(0, OPEN)], NOW)
+    [found] = board(log).statuses(NOW)
+    assert found.reasons.keys() == {0, 1}
+    assert found.reasons[1] == "UNKNOWN, nobody has validated partition 1 yet"
+    log.append([standing(0), standing(1)], NOW)
+    [found] = board(log).statuses(NOW)
+    assert found.reasons == {}
+
+
 def test_what_a_validator_does_not_renew_gets_old(log: MemoryLog) -> None:
     log.append([standing(0), standing(1, at=NOW - STANDING_LIMIT_SECONDS - 1)], NOW)
     found, reason = verdict(log)

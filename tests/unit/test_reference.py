@@ -210,24 +210,72 @@ def test_where_repeats_are_no_longer_known_going_back_is_out_of_reach() -> None:
 
 
 @pytest.mark.parametrize(
-    "value, reason",
+    "value, producer",
     [
-        (b"\xff\x00", "is no event"),
-        (b"{}", "is no event"),
-        (event(None, {"limit": 1}, number=900), "has no sequence"),
-        (event(1, {"limit": 2**70}, number=901), "is no event"),
+        (b"\xff\x00", None),
+        (b"{}", None),
+        (event(1, {"limit": 2**70}, number=901), "risk-assessment/ra-1"),
     ],
-    ids=["bytes", "empty", "no sequence", "too large a number"],
+    ids=["bytes", "empty", "too large a number"],
 )
-def test_a_record_that_cannot_be_folded_takes_the_proof_away_for_good(
-    value: Any, reason: str
+def test_a_record_that_is_no_event_is_passed_over_told_once_and_takes_no_proof_away(
+    value: Any, producer: str | None
 ) -> None:
     world = World()
     world.write("1", limit=5)
-    world.rogue(value)
+    world.rogue(value, (("store-position", b"77"),))
+    world.write("1", limit=6)
+    made = folded(world, 3)
+    clean = World()
+    clean.write("1", limit=5)
+    clean.write("1", limit=6)
+
+    assert made.current(0).unproven == ""
+    assert (made.undecodable, made.current(0).store_position) == ({0: 1}, 2)
+    assert [shape(made.current(0))[3][v.model][::2] for v in VIEWS] == [
+        shape(folded(clean, 2).current(0))[3][v.model][::2] for v in VIEWS
+    ]
+    assert [record.offset for record, _ in made.events(0, 0, 3)] == [0, 2]
+    [refused] = made.drain_refused()
+    assert (refused.partition, refused.offset, refused.producer) == (0, 1, producer)
+    back = made.at(0, 2)
+    assert back is not None and back.unproven == ""
+    assert made.drain_refused() == []
+    other = reference(world)
+    other.restore(made.store())
+    assert other.undecodable == {0: 1}
+
+
+def test_a_checkpoint_that_could_not_pass_over_what_is_no_event_is_folded_anew() -> None:
+    world = World()
+    stored = folded(world, 0).store()
+    stored[0].unproven = "record at 0:1 is no event"
+    with pytest.raises(ValueError, match="could not pass over"):
+        reference(world).restore(stored)
+
+
+@pytest.mark.parametrize("written", [2, 4, 6], ids=["shorter", "as long", "longer"])
+def test_a_checkpoint_of_a_log_that_was_made_anew_is_refused(written: int) -> None:
+    world, anew = World(), World()
+    for number in range(3):
+        world.write("1", limit=number)
+    world.rogue(world.log.read(EVENTS, 0, 2, 1).records[0].value)  # It is not in the new log.
+    for number in range(written):
+        anew.write("1", limit=number)
+    stored = folded(world, 4).store()
+    reference(world).restore(stored)
+    with pytest.raises(ValueError, match="made anew"):
+        reference(anew).restore(stored)
+
+
+def test_a_record_without_a_sequence_takes_the_proof_away_and_names_its_producer() -> None:
+    world = World()
+    world.write("1", limit=5)
+    world.rogue(event(None, {"limit": 1}, number=900))
     world.write("1", limit=6)
     made = folded(world, 3)
     back = made.at(0, 2)
+    reason = "offset 1 of risk-assessment/ra-1 has no sequence"
 
     assert reason in made.current(0).unproven
     assert back is not None and reason in back.unproven

@@ -11,8 +11,8 @@ from pipeline.commands import CommandSide
 from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
 from pipeline.relay import POSITION_SECONDS, STORE_POSITION, Relay
-from synchroscope.errors import UnavailableError
-from synchroscope.ports import DEAD_LETTERS, EVENTS, NewRecord, TopicPartition
+from synchroscope.errors import ConfigurationError, UnavailableError
+from synchroscope.ports import DEAD_LETTERS, EVENTS, Batch, NewRecord, TopicPartition
 from tests.builders import event
 
 PARTITIONS = 3
@@ -134,3 +134,85 @@ def test_a_relay_that_was_thought_dead_repeats_and_never_reorders_what_leads_on(
                 leading.append(place)
         assert leading == sorted(set(part))
     assert sum(map(len, published(log))) > store.count()
+
+
+# -- what the log has lost -----------------------------------------------------------------------
+
+
+def stand_in(log: MemoryLog, kept: Mapping[int, int | None]) -> PartialLog:
+    """Return a log made anew: what a relay stored, and the first `kept` records a partition."""
+    made = PartialLog()
+    made.append([], NOW, consumer="relay", positions=log.positions("relay"))
+    for partition in range(PARTITIONS):
+        for record in log.read(EVENTS, partition, 0, 10_000).records[: kept.get(partition)]:
+            new = NewRecord(EVENTS, partition, record.key, record.value, record.headers)
+            MemoryLog.append(made, [new], NOW)
+    return made
+
+
+def published_whole() -> tuple[MemoryEventStore, PartialLog]:
+    """Return a store, and a log that a relay which has told its position is through with."""
+    store, log = filled(90), PartialLog()
+    relay = Relay(store, log, batch_records=20)
+    for number in range(10):
+        relay.look_at_heads()
+        relay.step(NOW + number)
+    return store, log
+
+
+LOSSES = {
+    "all": dict.fromkeys(range(PARTITIONS), 0),
+    "a partition": {1: 0},
+    "the end of one": {2: 3},
+    "ends of all": {0: 2, 1: 5, 2: 1},
+    "nothing of the events": {},
+}
+
+
+@pytest.mark.parametrize("kept", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("crash", range(5))
+def test_what_a_log_made_anew_lacks_is_published_again_and_nothing_twice(
+    kept: Mapping[int, int | None], crash: int
+) -> None:
+    store, log = published_whole()
+    anew = stand_in(log, kept)
+    anew.kept = crash if crash < 4 else None
+    for _ in range(2):  # One after the other dies over it.
+        try:
+            drain(Relay(store, anew, batch_records=10))
+        except UnavailableError:
+            continue
+    anew.kept = None
+    drain(Relay(store, anew, batch_records=10))
+    assert_whole(anew, store)
+
+
+def test_records_that_retention_took_are_not_published_again() -> None:
+    store, log = published_whole()
+    read, before = log.read, published(log)
+    heads = [log.head(EVENTS, number) for number in range(PARTITIONS)]
+    log.read = lambda topic, number, place, limit: (  # type: ignore[method-assign]
+        Batch([], heads[number]) if topic == EVENTS else read(topic, number, place, limit)
+    )
+    relay = Relay(store, log, batch_records=10)
+    assert relay.position >= 80
+    log.read = read  # type: ignore[method-assign]
+    assert published(log) == before
+
+
+def test_a_loss_that_later_events_stand_behind_is_refused_with_the_remedy() -> None:
+    store, log = published_whole()
+    anew = stand_in(log, {0: 0})
+    running = Relay(store, log)
+    last = log.read(EVENTS, 0, 0, 10_000).records[-1]
+    with CommandSide(store).batch(NOW) as batch:
+        for number in range(90, 140):
+            made = event(None, {"limit": number}, number=number, user=str(number % 17))
+            batch.submit(msgspec.json.encode(made))
+    running._log = anew
+    running.step(NOW)
+    with pytest.raises(ConfigurationError, match="synchroscope prepare"):
+        running.look_at_heads()
+    assert anew.head(EVENTS, 0) < last.offset + 1
+    with pytest.raises(ConfigurationError, match="had come to"):
+        Relay(store, anew)

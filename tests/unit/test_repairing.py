@@ -12,6 +12,7 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import REQUESTS, AggregateRecord, NewRecord
 from synchroscope.report import Repair, RepairOrder, Report, Request, encode_message
+from tests.builders import event
 from tests.unit import test_validator as validation
 from tests.validation_world import REPLICA, World
 from validator.finding import Finding
@@ -348,7 +349,7 @@ def test_who_asks_again_with_the_same_request_is_not_given_another_repair() -> N
 
 def test_an_unproven_reference_repairs_nothing() -> None:
     world = missing_one()
-    world.rogue(b"no event at all")
+    world.rogue(event(None, {"limit": 1}, number=900))
     world.run()
     order(world, open_findings(world)[0].id)
     world.run()

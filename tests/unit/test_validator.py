@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from synchroscope.digest import aggregate_hash
+from synchroscope.errors import FencedError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import EVENTS, REPORTS, STATE, NewRecord, Record
 from synchroscope.report import (
@@ -27,6 +28,7 @@ from synchroscope.view import View
 from tests.builders import event, update
 from tests.validation_world import REPLICA, VIEW, World
 from validator.finding import Finding, public_form
+from validator.refused_finding import MAXIMUM_OPEN
 
 OTHER = "scorer@2"
 
@@ -466,15 +468,72 @@ def test_headers_that_are_no_numbers_stop_nothing(name: str, header: bytes) -> N
     assert w.verdict() == "CONSISTENT"
 
 
-@pytest.mark.parametrize("value", [b"\xff", event(None, {"limit": 1}, number=900)], ids=["", "no"])
+def test_beside_a_record_that_is_no_event_a_lost_one_is_still_found() -> None:
+    w = world()
+    offset = w.rogue({**rogue(900, 2, 5), "contextDelta": {}})
+    w.drop(offset + 1)
+    w.write("1", limit=9)
+    w.run(20)
+
+    found = {finding.kind: finding for finding in w.findings()}
+    assert found.keys() == {"log-contradiction", "missed"}
+    refused = found["log-contradiction"]
+    assert refused.replica is None and refused.first_bad_position is not None
+    assert refused.first_bad_position.offset == offset
+    assert refused.evidence["producer"] == "rogue/r-1"
+    assert "undecodable record" in refused.evidence["undecodable"]
+    assert (found["missed"].state, w.verdict()) == ("open", "DIVERGED")
+    assert w.validator.standing(w.now).undecodable == 1
+
+
+def test_the_finding_of_a_record_that_is_no_event_closes_when_all_agree_beyond_it() -> None:
+    w = world(replicas=(REPLICA, OTHER))
+    w.links[OTHER].hold_at = w.log.head(EVENTS, 0)
+    offset = w.rogue(b"\xff")
+    w.run(20)
+    assert (only(w).state, w.verdict(REPLICA)) == ("open", "CONSISTENT")
+    w.restart_validator()
+    w.links[OTHER].hold_at = None
+    w.run(20)
+
+    assert only(w).state == "resolved"
+    assert only(w).evidence["agreed_position"] == offset + 1
+    assert [w.verdict(REPLICA), w.verdict(OTHER)] == ["CONSISTENT"] * 2
+
+
+def test_a_log_that_was_lost_and_made_anew_is_folded_anew_and_its_replicas_told_what_to_do() -> (
+    None
+):
+    w = world()
+    head = w.log.head
+    w.log.head = lambda topic, n: 0 if topic == EVENTS else head(topic, n)  # type: ignore[method-assign]
+    with pytest.raises(FencedError, match="lost and made anew"):
+        w.validator.standing(w.now)
+    w.restart_validator()
+    assert w.validator.reference.position(0) == 0
+    w.run(2)
+    [status] = w.validator.status(w.now)
+    assert status.verdict == "UNKNOWN"
+    assert "beyond the log's head" in status.reason and "empty storage" in status.reason
+
+
+def test_so_many_records_that_are_no_events_have_a_bounded_number_of_findings() -> None:
+    w = world()
+    w.links[REPLICA].hold_at = w.log.head(EVENTS, 0)
+    for number in range(MAXIMUM_OPEN + 20):
+        w.rogue(b"nonsense %d" % number)
+    w.run(20)
+
+    assert len(w.validator.open_findings()) == MAXIMUM_OPEN
+    assert w.validator.standing(w.now).undecodable == MAXIMUM_OPEN + 20
+
+
 @pytest.mark.parametrize("is_asked", [False, True])
-def test_a_reference_that_is_not_proven_neither_clears_nor_blames(
-    value: Any, is_asked: bool
-) -> None:
+def test_a_reference_that_is_not_proven_neither_clears_nor_blames(is_asked: bool) -> None:
     w = world()
     if is_asked:
         w.validator.scrub(w.now)
-    w.rogue(value)
+    w.rogue(event(None, {"limit": 1}, number=900))
     w.write("1", limit=9)
     w.run(20)
 

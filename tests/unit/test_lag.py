@@ -1,0 +1,45 @@
+"""How far readers are behind, and that what is not known is never 0."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.kafka_settings import KafkaSettings
+from pipeline.log_memory import MemoryLog
+from service.board import ProcessRecord, ReplicaWork
+from service.lag import Lag, lag_of
+from service.measuring import process_measurements, replica_lag_seconds
+from synchroscope.ports import EVENTS, NewRecord
+
+NOW = 1_000.0
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    made = MemoryLog({EVENTS: 2})
+    made.append([NewRecord(EVENTS, 0, b"", b"1"), NewRecord(EVENTS, 0, b"", b"2")], NOW - 5)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [(0, Lag(2, 5.0)), (1, Lag(1, 5.0)), (2, Lag(0, 0.0)), (3, Lag(None, None))],
+    ids=["nothing read", "some read", "all read", "beyond the head of a log made anew"],
+)
+def test_lag_is_known_up_to_the_head_and_not_beyond_it(
+    log: MemoryLog, position: int, expected: Lag
+) -> None:
+    assert lag_of(log, 0, position, log.head(EVENTS, 0), NOW) == expected
+
+
+def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -> None:
+    nothing: tuple[list[int], float] = ([], 0.0)
+    works = {
+        "scorer@1": ReplicaWork(nothing, {0: 9, 1: 4}, {1: 0}, {1: 0.0}),
+        "scorer@2": ReplicaWork(nothing, {0: 3, 1: 3}, {0: 0, 1: 1}, {0: 0.0, 1: 2.0}),
+    }
+    record = ProcessRecord("p", "projector", "c", NOW, NOW, [0, 1], works)
+    settings = KafkaSettings(bootstrap_servers="localhost:1")
+    made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
+    assert [(lag.partition, lag.events, lag.seconds) for lag in made.group_lags] == [(1, 1, 2.0)]
+    assert replica_lag_seconds([record]) == {"scorer@2": 2.0}
