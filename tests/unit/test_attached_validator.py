@@ -243,3 +243,19 @@ def test_another_mapping_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     reference.close()
     with pytest.raises(ConfigurationError, match="another record mapping"):
         KeyedReference(tmp_path, "y")
+
+
+def test_rows_that_were_deleted_between_two_runs_with_one_folder_are_found_in_the_first_walk(
+    tmp_path: Path,
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, walk_seconds=600.0)
+    world = AttachedWorld(tmp_path / "data", settings)
+    for number in range(9):
+        world.send(f"user-{number}", {"a": number})
+    world.run(20.0)
+    world.validator.reference.close()
+    del world.store.rows["user-4"]
+    world.open()
+    world.run(30.0, traffic=False)
+    assert world.checker.walk.whole == 1
+    assert only(world) == ("foreign", "deleted behind the pipeline's back", ["user-4"])

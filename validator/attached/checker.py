@@ -204,10 +204,9 @@ class StoreChecker:
     def _walk_on(self, limit: int, now: float) -> dict[bytes, SeenRow]:
         walk = self.walk
         if walk.phase == "resting":
-            is_due = walk.number == 0 or now >= walk.started_at + self.settings.walk_seconds
-            if not is_due:
+            if now < walk.started_at + self.settings.walk_seconds:
                 return {}
-            walk.begin(now)
+            walk.begin(now, self._reference.next_walk(self._number))
         if walk.phase == "rows":
             return self._source.walk_rows(walk, limit)
         if self._pending and (walk.phase == "settling" or not walk.after):

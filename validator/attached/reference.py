@@ -27,6 +27,7 @@ MAXIMUM_NAME_BYTES = 400
 """LMDB's keys are at most 511 bytes; longer names are cut, and a hash keeps them apart."""
 _ABOUT = b"fold"
 _COUNTS = b"counts"
+_WALK = b"walk"
 _STORES = "store"
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
@@ -196,6 +197,21 @@ class KeyedReference:
 
         self._write(write)
 
+    def next_walk(self, store: int) -> int:
+        """Return a number for a store's walk that none had, in this process or an earlier one.
+
+        Rows that were met are marked with it on disk, so that an earlier walk's would hide others.
+        """
+        name, prefix = _WALK + bytes((store,)), bytes((store,))
+
+        def write(transaction: Any) -> int:
+            data = transaction.get(name, db=self._about)
+            last = int(data) if data is not None else _last_walk(transaction, self._seen, prefix)
+            transaction.put(name, str(last + 1).encode(), db=self._about)
+            return last + 1
+
+        return self._write(write)
+
     def number_of(self, store: str) -> int:
         """Return the number under which a store's rows are kept, the same for ever."""
         known = {name: data[0] for name, data in self.stored(_STORES).items()}
@@ -274,6 +290,16 @@ class KeyedReference:
             "can be written and the disk has space; if it is damaged, delete it and the log is "
             "folded anew"
         )
+
+
+def _last_walk(transaction: Any, seen: Any, prefix: bytes) -> int:
+    """Return the highest walk in a folder that was filled before their numbers were kept."""
+    with transaction.cursor(seen) as cursor:
+        last, found = 0, cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            last = max(last, _decode_seen(cursor.value()).walk)
+            found = cursor.next()
+    return last
 
 
 def _new_item(partition: int, change: Change) -> Item:
