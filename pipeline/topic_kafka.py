@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -10,7 +11,7 @@ from pipeline.kafka_client import OnWait, open_client
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower
 from synchroscope.errors import ConfigurationError, SynchroscopeError
-from synchroscope.ports import Batch
+from synchroscope.ports import Batch, Record
 
 FOLLOW_WAIT_MILLISECONDS = 100
 
@@ -92,6 +93,23 @@ class KafkaTopic:
                 else:
                     low = batch.records[0].offset + 1
         return min(low, end)
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at an offset of each partition; what is gone is left out."""
+        found: dict[int, Record] = {}
+        reader = self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS)
+        with closing(Follower(reader, self._settings, self._on_wait)) as follower:
+            for partition, offset in offsets.items():
+                first, end = self.range(partition)
+                if not first <= offset < end:
+                    continue
+                place = self.name, partition
+                follower.start(place, offset, first, end)
+                batch = follower.read(place, offset, 1, end)
+                follower.stop(place)
+                if batch is not None and batch.records and batch.records[0].offset == offset:
+                    found[partition] = batch.records[0]
+        return found
 
     def group_positions(self, group: str) -> dict[int, int]:
         """Return what a consumer group has committed of this topic."""

@@ -259,3 +259,60 @@ def test_rows_that_were_deleted_between_two_runs_with_one_folder_are_found_in_th
     world.run(30.0, traffic=False)
     assert world.checker.walk.whole == 1
     assert only(world) == ("foreign", "deleted behind the pipeline's back", ["user-4"])
+
+
+def test_what_was_deleted_from_the_topic_before_it_was_read_is_unknown_and_never_a_finding(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-3"]["a"] = 500  # Found while it could be told.
+    world.run(15.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-3"]]
+    world.validator.reference.close()
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number + 100})
+        world.send(f"new-{number}", {"a": 1, "b": "y"})
+    for partition in range(2):
+        world.topic.drop_before(partition, world.topic.range(partition)[1])
+    world.news.clear()
+    world.open()
+    world.run(20.0)
+    assert [f.state for f in world.news if f.state != "resolved"] == ["open"]  # Why it is closed.
+    assert "deleted from the topic" in world.news[-1].evidence["withdrawn"]
+    verdict, reason = world.verdict()
+    assert (verdict, "40 keys cannot be checked" in reason) == ("UNKNOWN", True)
+    assert "deleted from the topic before they were read" in reason
+    for name in list(world.store.rows):
+        world.send(name, {"a": 0, "b": "z"} if "busy" not in name else {"n": 1})
+    world.store.rows["user-4"]["b"] = "by hand"
+    world.run(20.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-4"]]
+    world.store.rows["user-4"]["b"] = "z"
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT", world.verdict()
+
+
+def test_retention_that_overtakes_the_validator_while_it_runs_is_noticed(
+    world: AttachedWorld,
+) -> None:
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number + 100})
+    for partition in range(2):
+        world.topic.drop_before(partition, world.topic.range(partition)[1])
+    world.run(20.0)
+    assert world.news == []
+    assert "deleted from the topic" in world.verdict()[1]
+    assert world.validator.counts["records deleted unread"] >= 10
+
+
+def test_a_topic_that_was_made_anew_is_refused_and_the_folder_named(
+    world: AttachedWorld, tmp_path: Path
+) -> None:
+    world.validator.reference.close()
+    ends = [world.topic.range(partition)[1] for partition in range(2)]
+    world.topic = MemoryTopic(2)
+    for partition, end in enumerate(ends):
+        for number in range(end + 5):
+            world.topic.append(partition, b"v%d" % number, b'{"a": 1}', 5.0)
+    world.open()
+    with pytest.raises(ConfigurationError, match=f"{tmp_path}/data: another record is at"):
+        world.run(1.0, traffic=False)

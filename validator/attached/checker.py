@@ -27,6 +27,7 @@ from validator.attached.row_source import RowSource, name_of
 from validator.attached.schedule import Due, Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
+from validator.attached.unchecked import NOT_READ, Unchecked
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -74,6 +75,7 @@ class StoreChecker:
         self.settings = settings
         self.schedule = Schedule(horizons)
         self.suspects = Suspects()
+        self.unchecked = Unchecked()
         self.walk = Walk()
         self.counts: Counter[str] = Counter()
         self.frontier: dict[int, tuple[int, float]] = {}
@@ -245,12 +247,18 @@ class StoreChecker:
                 lower=pending.lower.get(partition, 0),
                 passed=self._passed(pending, partition),
                 is_complete=log.is_complete,
+                known_from=log.known_from.get(partition, 0),
+                unknown_because=NOT_READ if log.known_from else "",
             )
             looks[key] = found
+            if not self.unchecked.note(key, found.unchecked):
+                self.walk.is_whole = False
             self.counts[found.result] += 1
             remembered[key] = self._remember(item, found, before, pending)
             if found.result == "unknown":
                 self.suspects.clear(key)
+                if found.unchecked:
+                    self._reporter.withdraw(key, found.unchecked, now)
             elif found.result == "agrees":
                 agreed.append(key)
                 self.suspects.clear(key)

@@ -40,6 +40,7 @@ class FieldLook(Struct, frozen=True):
     ``matched``: offset of the version that the value is (-1: absent before the first event; None:
     of no version). ``following``: offset of the event after that version. ``proven``: the newest
     version that the store has surely reached. ``is_reverted``: a newer one was there before.
+    ``reason``: why it cannot be checked at all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class FieldLook(Struct, frozen=True):
     is_of_another_version: bool = False
     is_cut: bool = False
     spans: Sequence[tuple[int, int]] = ()
+    reason: str = ""
 
     @property
     def is_wrong(self) -> bool:
@@ -81,6 +83,11 @@ class Look(Struct, frozen=True):
             if state in states:
                 return result
         return "unknown" if states else "agrees"
+
+    @property
+    def unchecked(self) -> str:
+        """Why a part of the row cannot be checked; empty where all of it was."""
+        return next((field.reason for field in self.fields if field.reason), "")
 
     @property
     def wrong(self) -> list[FieldLook]:
@@ -127,6 +134,8 @@ def look(
     lower: int,
     passed: Passed,
     is_complete: bool,
+    known_from: int = 0,
+    unknown_because: str = "",
 ) -> Look:
     """Compare a row with the log.
 
@@ -139,13 +148,24 @@ def look(
     lower: Every event before this offset must be there.
     passed: What the store has gone past.
     is_complete: The log is known from its beginning.
+    known_from: What the log says before this offset is not known to be all of it.
+    unknown_because: Why something is not known, where that is to be told.
     """
     at = _stated_offset(item, row)
+    known = _Known(is_complete, known_from, unknown_because)
     names = reader.fields_of(item, row)
     return Look(
-        [_field(name, item, row, memory, reader, at, lower, passed, is_complete) for name in names],
+        [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names],
         row.is_there,
     )
+
+
+class _Known(Struct, frozen=True):
+    """How much of the log is known of an item, as `look` is told."""
+
+    is_complete: bool
+    known_from: int
+    because: str
 
 
 def _stated_offset(item: Item | None, row: SeenRow) -> int | None:
@@ -163,15 +183,17 @@ def _field(
     at: int | None,
     lower: int,
     passed: Passed,
-    is_complete: bool,
+    known: _Known,
 ) -> FieldLook:
     history = None if item is None else item.fields.get(name)
     if history is None:
-        entries = [Entry(-1, ABSENT_HASH)] if is_complete else []
-        expected, is_cut = None, not is_complete
+        entries = [Entry(-1, ABSENT_HASH)] if known.is_complete else []
+        expected, is_cut = None, not known.is_complete
     else:
-        entries = history.entries(is_complete=is_complete)
-        expected, is_cut = history.current, history.is_cut or not is_complete
+        entries = history.entries(is_complete=known.is_complete)
+        expected, is_cut = history.current, history.is_cut or not known.is_complete
+        if known.known_from > 0:
+            entries = [entry for entry in entries if entry.offset >= known.known_from]
     value = row.fields.get(name)
     hashes = reader.hashes(value)
     matching = [place for place, entry in enumerate(entries) if entry.value_hash in hashes]
@@ -211,7 +233,9 @@ def _field(
         return passed(entries[-1].offset, _timestamp_of(item, name, entries[-1].offset))
 
     if not entries:
-        return found("unknown" if value is not None else "agrees")
+        if value is None and expected is None:
+            return found("agrees")
+        return found("unknown", reason=known.because)
     if is_of_another:
         # It is known what the log had there, so lag is no excuse.
         return found(

@@ -98,8 +98,11 @@ class Item(Struct, array_like=True):
     fields: dict[str, FieldHistory] = {}
     versions: bytes = b""
 
-    def apply(self, change: Change) -> bool:
-        """Take a change; say whether any value changed."""
+    def apply(self, change: Change, known_from: int = 0) -> bool:
+        """Take a change; say whether any value changed.
+
+        What was said before offset `known_from` may have changed unseen, so it is said anew.
+        """
         self.touched, self.touched_at = change.offset, change.timestamp
         values: Mapping[str, Any] = change.fields
         if change.is_delete or change.is_replacement:
@@ -114,7 +117,9 @@ class Item(Struct, array_like=True):
                 if value is None:
                     continue
                 history = self.fields[name] = FieldHistory([])
-            elif value_hash(value) == value_hash(history.current):
+            elif history.recent[-1].offset >= known_from and value_hash(value) == value_hash(
+                history.current
+            ):
                 continue
             history.append(Version(change.offset, change.timestamp, value))
             is_changed = True

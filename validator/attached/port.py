@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from synchroscope.ports import Batch, Record
@@ -34,6 +34,10 @@ class Topic(Protocol):
 
     def position_at(self, partition: int, timestamp: float) -> int:
         """Return the first position whose record is not older than a moment, or the end."""
+        ...
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at an offset of each partition; what is gone is left out."""
         ...
 
     def group_positions(self, group: str) -> dict[int, int]:
@@ -93,6 +97,15 @@ class MemoryTopic:
         """Return the first position not older than a moment."""
         later = (r.offset for r in self._records[partition] if r.timestamp >= timestamp)
         return next(later, self._ends[partition])
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at these offsets."""
+        return {
+            partition: record
+            for partition, offset in offsets.items()
+            for record in self._records[partition]
+            if record.offset == offset
+        }
 
     def group_positions(self, group: str) -> dict[int, int]:
         """Return what the group committed."""

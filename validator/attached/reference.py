@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import lmdb
 import msgspec
 from msgspec import Struct
-from xxhash import xxh3_128_digest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from synchroscope.errors import ConfigurationError, StorageError
+from synchroscope.ports import Record
 from validator.attached.history import Item, decode_item, encode_item
 from validator.attached.record_mapping import Change
 
@@ -41,16 +42,34 @@ def item_key(context_type: str, subject: str) -> bytes:
     return name[: MAXIMUM_NAME_BYTES - 17] + b"\0" + xxh3_128_digest(name)
 
 
+class Mark(Struct, frozen=True, array_like=True):
+    """What stood at an offset."""
+
+    offset: int
+    timestamp: float
+    content_hash: int
+
+
+def mark_of(record: Record) -> Mark:
+    """Return what a record is known again by."""
+    content = b"%d %b%b" % (len(record.key), record.key, record.value)
+    return Mark(record.offset, record.timestamp, xxh3_64_intdigest(content))
+
+
 class FoldState(Struct, frozen=True):
     """Where the fold stands, and from where on it knows everything.
 
     ``is_complete``: the log was folded from its very beginning, so that a key that was not seen
-    is none of the log's.
+    is none of the log's. ``known_from``: partitions of which records were deleted before they were
+    read, and the first offset after that. ``marks``: the last record of each partition, by which a
+    topic is known again.
     """
 
     fingerprint: str
     positions: dict[int, int]
     is_complete: bool
+    known_from: dict[int, int] = {}
+    marks: dict[int, Mark] = {}
 
 
 class Seen(Struct, array_like=True):
@@ -82,7 +101,7 @@ class KeyedReference:
     def __init__(
         self, path: Path | str, fingerprint: str, *, map_bytes: int = FIRST_MAP_BYTES
     ) -> None:
-        self._path = Path(path)
+        self.path = self._path = Path(path)
         self._lock = threading.Lock()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -124,12 +143,21 @@ class KeyedReference:
         positions: Mapping[int, int],
         is_complete: bool,
         counts: Mapping[str, int],
+        known_from: Mapping[int, int] | None = None,
+        marks: Mapping[int, Mark] | None = None,
     ) -> dict[bytes, Item]:
         """Apply (partition, change) pairs and move the positions, in one step.
 
         Returns the items that were touched.
         """
         changes = list(changes)
+        state = FoldState(
+            self._fingerprint,
+            dict(positions),
+            is_complete,
+            dict(known_from or {}),
+            dict(marks or {}),
+        )
 
         def write(transaction: Any) -> dict[bytes, Item]:
             items: dict[bytes, Item] = {}
@@ -140,10 +168,9 @@ class KeyedReference:
                     data = transaction.get(key, db=self._items)
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
-                item.apply(change)
+                item.apply(change, state.known_from.get(partition, 0))
             with transaction.cursor(self._items) as cursor:
                 cursor.putmulti([(key, encode_item(item)) for key, item in items.items()])
-            state = FoldState(self._fingerprint, dict(positions), is_complete)
             transaction.put(_ABOUT, _encode(state), db=self._about)
             transaction.put(_COUNTS, _encode(dict(counts)), db=self._about)
             return items

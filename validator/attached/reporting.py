@@ -81,6 +81,11 @@ class Reporter:
             self._held.pop(key, None)
         self._book.agree(self._settings.name, keys, now)
 
+    def withdraw(self, key: bytes, reason: str, now: float) -> None:
+        """Take back what was said of an item that turns out not to be known well enough."""
+        self._held.pop(key, None)
+        self._book.withdraw(self._settings.name, key, reason, now)
+
     def _causes(self, found: Confirmed) -> list[Cause]:
         return causes(found.item, found.look, is_text=self._reader.is_text)
 

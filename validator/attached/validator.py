@@ -16,7 +16,7 @@ from validator.attached.history import Item
 from validator.attached.log_view import LogView
 from validator.attached.port import Topic
 from validator.attached.record_mapping import Change, RecordReader, Unreadable
-from validator.attached.reference import KeyedReference
+from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
 
 FOLD_RECORDS = 2_000
 Verdict = Literal["CONSISTENT", "UNKNOWN", "DIVERGED"]
@@ -70,6 +70,8 @@ class AttachedValidator:
         self._target: Mapping[int, int] | None = None
         self._positions: dict[int, int] = {}
         self._is_complete = False
+        self._known_from: dict[int, int] = {}
+        self._marks: dict[int, Mark] = {}
         self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
 
     def _ask_heads(self) -> dict[int, int]:
@@ -109,15 +111,30 @@ class AttachedValidator:
             self._positions, self._is_complete = starts, is_complete
             self.reference.fold([], starts, is_complete, self.counts)
         else:
-            if len(state.positions) != count or any(
-                position > heads[p] for p, position in state.positions.items()
-            ):
-                raise ConfigurationError(
-                    f"topic {self._topic.name} is not the one that was folded: it has {count} "
-                    "partitions and ends earlier; name another --data-dir"
-                )
+            self._check_topic(state, heads)
             self._positions, self._is_complete = dict(state.positions), state.is_complete
+            self._known_from, self._marks = dict(state.known_from), dict(state.marks)
         self._target = heads
+
+    def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
+        """Refuse a topic of the same name that was made anew."""
+        problem = ""
+        if len(state.positions) != len(heads):
+            problem = f"it has {len(heads)} partitions, not {len(state.positions)}"
+        else:
+            early = [p for p, position in sorted(state.positions.items()) if position > heads[p]]
+            if early:
+                problem = f"partition {early[0]} ends at {heads[early[0]]}, earlier than before"
+            offsets = {p: mark.offset for p, mark in state.marks.items()}
+            for partition, record in {} if problem else self._topic.records_at(offsets).items():
+                if mark_of(record) != state.marks[partition]:
+                    problem = f"another record is at {record.offset} of partition {partition}"
+        if problem:
+            raise ConfigurationError(
+                f"topic {self._topic.name} is not the one that was folded into "
+                f"{self.reference.path}: {problem}. If it was made anew, name another --data-dir, "
+                "or delete this one and the topic is folded from its beginning"
+            )
 
     def _first(self, partition: int) -> int:
         if self._begin == "earliest":
@@ -135,6 +152,11 @@ class AttachedValidator:
         for partition in sorted(positions):
             batch = self._topic.read(partition, positions[partition], FOLD_RECORDS)
             read += len(batch.records)
+            first = batch.records[0].offset if batch.records else batch.position
+            if first > positions[partition]:
+                self._check_gap(partition, positions[partition])
+            if batch.records:
+                self._marks[partition] = mark_of(batch.records[-1])
             for record in batch.records:
                 found = self._reader.read(record)
                 if isinstance(found, Change):
@@ -146,8 +168,17 @@ class AttachedValidator:
             positions[partition] = batch.position
         if positions != self._positions:
             self._keep(changes, positions, read, now)
-        self.log.folded(now, self._positions, is_complete=self._is_complete)
+        self.log.folded(
+            now, self._positions, is_complete=self._is_complete, known_from=self._known_from
+        )
         return read
+
+    def _check_gap(self, partition: int, position: int) -> None:
+        """Note where records were deleted before they could be read: what they said is unknown."""
+        first = self._topic.range(partition)[0]
+        if first > position:
+            self._known_from[partition], self._is_complete = first, False
+            self.counts["records deleted unread"] += first - position
 
     def _keep(
         self,
@@ -159,7 +190,12 @@ class AttachedValidator:
         self.counts["records"] += read
         self.counts["changes"] += len(changes)
         items: Mapping[bytes, Item] = self.reference.fold(
-            changes, positions, self._is_complete, self.counts
+            changes,
+            positions,
+            self._is_complete,
+            self.counts,
+            self._known_from,
+            self._marks,
         )
         self._positions = positions
         if self.is_caught_up:
@@ -209,6 +245,8 @@ class AttachedValidator:
         if age > settings.walk_limit_seconds:
             return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
         # 6. There is what cannot be looked at.
+        if checker.unchecked:
+            return standing("UNKNOWN", checker.unchecked.sentence())
         if checker.keyless:
             return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
         return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
