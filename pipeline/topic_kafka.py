@@ -94,6 +94,14 @@ class KafkaTopic:
                     low = batch.records[0].offset + 1
         return min(low, end)
 
+    def is_compacted(self) -> bool | None:
+        """Say whether older records of a key are removed; None: this user may not ask."""
+        try:
+            policy = self._client.topics([self.name])[self.name].settings.get("cleanup.policy")
+        except (ConfigurationError, KeyError):
+            return None
+        return None if not policy else "compact" in policy
+
     def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
         """Return what stands at an offset of each partition; what is gone is left out."""
         found: dict[int, Record] = {}

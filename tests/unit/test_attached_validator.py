@@ -316,3 +316,54 @@ def test_a_topic_that_was_made_anew_is_refused_and_the_folder_named(
     world.open()
     with pytest.raises(ConfigurationError, match=f"{tmp_path}/data: another record is at"):
         world.run(1.0, traffic=False)
+
+
+# -- compacted topics ------------------------------------------------------------------------------
+
+
+def compacted(tmp_path: Path, *, tells: bool = True, group: str = "") -> AttachedWorld:
+    """Return a store that has the first of three versions; the second one is compacted away."""
+    settings = msgspec.structs.replace(SETTINGS, group=group)
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.topic.compacted = True if tells else None
+    for version in range(3):
+        for number in range(10):
+            world.send(f"user-{number}", {"a": 100 * version + number})
+        world.is_consuming = False
+    for partition in range(2):
+        world.topic.compact(partition)
+    return world
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_store_that_is_behind_a_compacted_topic_has_no_findings(
+    tmp_path: Path, tells: bool
+) -> None:
+    world = compacted(tmp_path, tells=tells)
+    world.run(30.0)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert verdict == "UNKNOWN"
+    assert "12 may have a version that was compacted away" in reason  # Two of them are busy.
+    world.is_consuming = True
+    world.consume()
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_what_is_wrong_in_a_compacted_topic_s_store_is_proven_by_its_group(tmp_path: Path) -> None:
+    world = compacted(tmp_path, group="writer")
+    world.is_consuming = True
+    world.consume()
+    world.store.rows["user-3"]["a"] = 5_000
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0, traffic=False)
+    assert world.news == []
+    ends = {partition: world.topic.range(partition)[1] for partition in range(2)}
+    world.topic.groups["writer"] = ends
+    world.run(20.0, traffic=False)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("unexplained", "no version that is still known", "user-3"),
+        ("foreign", "row that the log does not have", "ghost"),
+    }

@@ -27,7 +27,7 @@ from validator.attached.row_source import RowSource, name_of
 from validator.attached.schedule import Due, Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
-from validator.attached.unchecked import NOT_READ, Unchecked
+from validator.attached.unchecked import COMPACTED, NOT_READ, Unchecked
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -52,6 +52,13 @@ class _Pending(Struct):
     heads: Positions
     due: Sequence[Due]
     walk: int
+
+    @property
+    def is_all_committed(self) -> bool:
+        """Whether the group had committed a settle window ago all that was known by then."""
+        return bool(self.lower) and all(
+            self.committed.get(partition, 0) >= end for partition, end in self.lower.items()
+        )
 
 
 class StoreChecker:
@@ -248,7 +255,9 @@ class StoreChecker:
                 passed=self._passed(pending, partition),
                 is_complete=log.is_complete,
                 known_from=log.known_from.get(partition, 0),
-                unknown_because=NOT_READ if log.known_from else "",
+                unknown_because=_unknown_because(log),
+                is_compacted=log.is_compacted,
+                is_all_passed=pending.is_all_committed,
             )
             looks[key] = found
             if not self.unchecked.note(key, found.unchecked):
@@ -394,6 +403,12 @@ class StoreChecker:
     def close(self) -> None:
         """Close the store."""
         self._source.close()
+
+
+def _unknown_because(log: LogView) -> str:
+    if log.known_from:
+        return NOT_READ
+    return COMPACTED if log.is_compacted else ""
 
 
 def _mark(row: SeenRow) -> int:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.unchecked import COMPACTED
 
 State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -136,6 +137,8 @@ def look(
     is_complete: bool,
     known_from: int = 0,
     unknown_because: str = "",
+    is_compacted: bool = False,
+    is_all_passed: bool = False,
 ) -> Look:
     """Compare a row with the log.
 
@@ -150,9 +153,15 @@ def look(
     is_complete: The log is known from its beginning.
     known_from: What the log says before this offset is not known to be all of it.
     unknown_because: Why something is not known, where that is to be told.
+    is_compacted: Any version but the newest may be gone from the log.
+    is_all_passed: The store has gone past all that was due, in every partition.
     """
     at = _stated_offset(item, row)
-    known = _Known(is_complete, known_from, unknown_because)
+    if is_compacted and item is not None and not _is_event_of(item, at):
+        at = None
+    # A row that was deleted may be all that is left of a key, until the store has come that far.
+    is_complete = is_complete and (not is_compacted or (item is None and is_all_passed))
+    known = _Known(is_complete, known_from, unknown_because, is_compacted)
     names = reader.fields_of(item, row)
     return Look(
         [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names],
@@ -166,6 +175,15 @@ class _Known(Struct, frozen=True):
     is_complete: bool
     known_from: int
     because: str
+    is_compacted: bool
+
+
+def _is_event_of(item: Item, at: int | None) -> bool:
+    """Say whether what the item was after an event is known, though others are gone."""
+    if at is None or at >= item.touched:
+        return True
+    histories = item.fields.values()
+    return any(at == e.offset for history in histories for e in history.entries(is_complete=False))
 
 
 def _stated_offset(item: Item | None, row: SeenRow) -> int | None:
@@ -229,8 +247,11 @@ def _field(
             **more,
         )
 
+    def is_past(offset: int) -> bool:
+        return passed(offset, _timestamp_of(item, name, offset))
+
     def newest_is_passed() -> bool:
-        return passed(entries[-1].offset, _timestamp_of(item, name, entries[-1].offset))
+        return is_past(entries[-1].offset)
 
     if not entries:
         if value is None and expected is None:
@@ -249,14 +270,18 @@ def _field(
         return found("agrees", max(allowed))
     if matching:
         place = max(matching)
-        following = entries[place + 1].offset
+        # A version between that one and the newest may have had the same value, and be gone.
+        superseded = entries[-1 if known.is_compacted else place + 1].offset
         return found(
             "behind",
             place,
-            is_reverted=before >= following,
+            is_reverted=before >= superseded,
             spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
-            is_passed=passed(following, _timestamp_of(item, name, following)),
+            is_passed=is_past(superseded),
         )
+    was_newest = before >= entries[-1].offset
+    if known.is_compacted and item is not None and not (was_newest or newest_is_passed()):
+        return found("unknown", reason=COMPACTED)
     if due < 0:
         return found("unclear")
     oldest = entries[0].offset

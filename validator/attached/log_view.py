@@ -33,6 +33,7 @@ class LogView:
         self.is_complete = False
         self.known_from: Positions = {}
         """Partitions of which records were deleted before they were read, and up to where."""
+        self.is_compacted = False
         self.heads: Positions = {}
         """As far as they were asked for."""
 

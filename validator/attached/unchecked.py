@@ -7,6 +7,7 @@ from collections import Counter
 MAXIMUM_UNCHECKED = 20_000
 
 NOT_READ = "may have changed in records that were deleted from the topic before they were read"
+COMPACTED = "may have a version that was compacted away from the topic"
 
 
 class Unchecked:

@@ -72,6 +72,7 @@ class AttachedValidator:
         self._is_complete = False
         self._known_from: dict[int, int] = {}
         self._marks: dict[int, Mark] = {}
+        self._compacted: bool | None = None
         self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
 
     def _ask_heads(self) -> dict[int, int]:
@@ -114,6 +115,7 @@ class AttachedValidator:
             self._check_topic(state, heads)
             self._positions, self._is_complete = dict(state.positions), state.is_complete
             self._known_from, self._marks = dict(state.known_from), dict(state.marks)
+        self._compacted = self._topic.is_compacted()
         self._target = heads
 
     def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
@@ -155,6 +157,9 @@ class AttachedValidator:
             first = batch.records[0].offset if batch.records else batch.position
             if first > positions[partition]:
                 self._check_gap(partition, positions[partition])
+            self.counts["offsets without a record"] += (
+                batch.position - positions[partition] - len(batch.records)
+            )
             if batch.records:
                 self._marks[partition] = mark_of(batch.records[-1])
             for record in batch.records:
@@ -168,6 +173,10 @@ class AttachedValidator:
             positions[partition] = batch.position
         if positions != self._positions:
             self._keep(changes, positions, read, now)
+        # Where nobody tells, holes do; those of transactions look like them.
+        self.log.is_compacted = self._compacted or (
+            self._compacted is None and self.counts["offsets without a record"] > 0
+        )
         self.log.folded(
             now, self._positions, is_complete=self._is_complete, known_from=self._known_from
         )
@@ -179,6 +188,7 @@ class AttachedValidator:
         if first > position:
             self._known_from[partition], self._is_complete = first, False
             self.counts["records deleted unread"] += first - position
+            self.counts["offsets without a record"] -= first - position
 
     def _keep(
         self,
@@ -218,6 +228,8 @@ class AttachedValidator:
             seconds = max(seconds, now - suspect.recorded_at)
         opened = len(self.book.open_of(name))
 
+        unknown = [checker.unchecked.sentence()] if checker.unchecked else []
+
         def standing(verdict: Verdict, reason: str) -> StoreStanding:
             return StoreStanding(name, verdict, reason, events, seconds)
 
@@ -231,7 +243,8 @@ class AttachedValidator:
         undecided = checker.undecided(now)
         if undecided and lagging:
             keys = f"{len(lagging):,} keys lack events"
-            return standing("UNKNOWN", f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}")
+            lag = f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}"
+            return standing("UNKNOWN", "; ".join([lag, *unknown]))
         if undecided:
             return standing("UNKNOWN", f"{undecided} keys change too fast to be judged")
         # 4. Something differs, and must still do so at the next look to be a finding.
@@ -245,8 +258,8 @@ class AttachedValidator:
         if age > settings.walk_limit_seconds:
             return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
         # 6. There is what cannot be looked at.
-        if checker.unchecked:
-            return standing("UNKNOWN", checker.unchecked.sentence())
+        if unknown:
+            return standing("UNKNOWN", "; ".join(unknown))
         if checker.keyless:
             return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
         return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
