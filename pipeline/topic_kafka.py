@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -14,6 +15,8 @@ from synchroscope.errors import ConfigurationError, SynchroscopeError
 from synchroscope.ports import Batch, Record
 
 FOLLOW_WAIT_MILLISECONDS = 100
+COUNT_SECONDS = 1.0
+"""So often at most a topic is asked for its partitions: less than a recheck takes by default."""
 
 
 class KafkaTopic:
@@ -42,7 +45,7 @@ class KafkaTopic:
                     f"{settings.server} has no topic {name!r}: correct log.topic, or allow this "
                     "user to describe it"
                 )
-            self._count = counts[name]
+            self._count, self._counted_at = counts[name], time.monotonic()
             self._follower = Follower(
                 self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS), settings, on_wait
             )
@@ -51,7 +54,11 @@ class KafkaTopic:
             raise
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has."""
+        """Return how many partitions the topic has by now: a topic may grow while it is read."""
+        now = time.monotonic()
+        if now - self._counted_at >= COUNT_SECONDS:
+            counted = self._client.partition_counts().get(self.name, 0)
+            self._count, self._counted_at = max(self._count, counted), now
         return self._count
 
     def range(self, partition: int) -> tuple[int, int]:

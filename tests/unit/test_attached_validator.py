@@ -367,3 +367,49 @@ def test_what_is_wrong_in_a_compacted_topic_s_store_is_proven_by_its_group(tmp_p
         ("unexplained", "no version that is still known", "user-3"),
         ("foreign", "row that the log does not have", "ghost"),
     }
+
+
+# -- keys in several partitions --------------------------------------------------------------------
+
+
+def test_a_key_with_records_in_several_partitions_is_unknown_and_never_a_finding(
+    world: AttachedWorld,
+) -> None:
+    other = 1 - world.partition("user-3")
+    world.store.rows["user-3"]["a"] = 500
+    world.run(15.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-3"]]
+    world.topic.append(other, b"user-3", b'{"a": 77}', world.now)
+    world.store.rows["user-3"]["a"] = 77
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict() == (
+        "UNKNOWN",
+        "1 keys cannot be checked: 1 have records in several partitions, which have no order among "
+        "them",
+    )
+    world.store.rows["user-4"]["b"] = "y"
+    world.run(20.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-4"]]
+
+
+def test_a_topic_that_grows_while_it_is_read_is_read_whole(world: AttachedWorld) -> None:
+    world.topic.grow(3)
+    world.topic.append(2, b"user-3", b'{"a": 77}', world.now)
+    world.topic.append(2, b"new", b'{"a": 77}', world.now)
+    world.store.rows["user-3"]["a"] = 77
+    world.store.rows["new"] = {"a": 78}
+    world.run(20.0)
+    assert [f.subjects for f in world.news] == [["new"]]
+    assert "several partitions" not in world.verdict()[1]
+    world.store.rows["new"] = {"a": 77}
+    world.run(20.0)
+    assert "1 have records in several partitions" in world.verdict()[1]
+    world.validator.reference.close()
+    world.topic.grow(4)
+    world.topic.append(3, b"later", b'{"a": 1}', world.now)
+    world.open()
+    world.run(20.0)
+    assert world.verdict()[0] == "UNKNOWN"
+    assert world.validator.counts["records"] > 0
+    assert world.validator.log.positions[3] == 1

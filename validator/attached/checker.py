@@ -277,7 +277,9 @@ class StoreChecker:
         if agreed and (self._book.open or self._reporter.is_holding):
             self._reporter.agree(agreed, now)
         for due in pending.due:
-            if due.key in looks:
+            if due.key in looks and looks[due.key].unchecked:
+                self.schedule.drop([due])
+            elif due.key in looks:
                 is_there = looks[due.key].has_applied(due.offset)
                 if is_there:
                     self._recent.append(due.key)

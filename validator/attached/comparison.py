@@ -15,7 +15,7 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.unchecked import COMPACTED
+from validator.attached.unchecked import COMPACTED, SPREAD
 
 State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -156,6 +156,8 @@ def look(
     is_compacted: Any version but the newest may be gone from the log.
     is_all_passed: The store has gone past all that was due, in every partition.
     """
+    if item is not None and item.is_spread:
+        return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
     at = _stated_offset(item, row)
     if is_compacted and item is not None and not _is_event_of(item, at):
         at = None
@@ -167,6 +169,13 @@ def look(
         [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names],
         row.is_there,
     )
+
+
+def _all_unknown(item: Item, row: SeenRow, reader: RowReader, reason: str) -> list[FieldLook]:
+    return [
+        FieldLook(name, "unknown", row.fields.get(name), None, -1, reason=reason)
+        for name in reader.fields_of(item, row)
+    ]
 
 
 class _Known(Struct, frozen=True):

@@ -87,6 +87,7 @@ class Item(Struct, array_like=True):
 
     ``first_offset``: of its first event that the fold saw; ``touched``: of its last one.
     ``versions``: the subject's own (version, offset), where the mapping names one.
+    ``is_spread``: it has records in several partitions, so that nobody knows which came first.
     """
 
     context_type: str
@@ -97,6 +98,7 @@ class Item(Struct, array_like=True):
     touched_at: float
     fields: dict[str, FieldHistory] = {}
     versions: bytes = b""
+    is_spread: bool = False
 
     def apply(self, change: Change, known_from: int = 0) -> bool:
         """Take a change; say whether any value changed.

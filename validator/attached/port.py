@@ -18,7 +18,7 @@ class Topic(Protocol):
     name: str
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has."""
+        """Return how many partitions the topic has by now; it may grow."""
         ...
 
     def range(self, partition: int) -> tuple[int, int]:
@@ -69,6 +69,13 @@ class MemoryTopic:
         self._firsts, self._ends = [0] * partitions, [0] * partitions
         self.groups: dict[str, dict[int, int]] = {}
         self.compacted: bool | None = False
+
+    def grow(self, partitions: int) -> None:
+        """Add empty partitions."""
+        while len(self._records) < partitions:
+            self._records.append([])
+            self._firsts.append(0)
+            self._ends.append(0)
 
     def append(self, partition: int, key: bytes, value: bytes, timestamp: float) -> int:
         """Append a record and return its offset."""

@@ -168,6 +168,7 @@ class KeyedReference:
                     data = transaction.get(key, db=self._items)
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
+                item.is_spread = item.is_spread or item.partition != partition
                 item.apply(change, state.known_from.get(partition, 0))
             with transaction.cursor(self._items) as cursor:
                 cursor.putmulti([(key, encode_item(item)) for key, item in items.items()])

@@ -8,6 +8,7 @@ MAXIMUM_UNCHECKED = 20_000
 
 NOT_READ = "may have changed in records that were deleted from the topic before they were read"
 COMPACTED = "may have a version that was compacted away from the topic"
+SPREAD = "have records in several partitions, which have no order among them"
 
 
 class Unchecked:

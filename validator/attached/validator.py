@@ -121,7 +121,7 @@ class AttachedValidator:
     def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
         """Refuse a topic of the same name that was made anew."""
         problem = ""
-        if len(state.positions) != len(heads):
+        if len(state.positions) > len(heads):
             problem = f"it has {len(heads)} partitions, not {len(state.positions)}"
         else:
             early = [p for p, position in sorted(state.positions.items()) if position > heads[p]]
@@ -148,6 +148,11 @@ class AttachedValidator:
     def _fold(self, now: float) -> int:
         if self._target is None:
             self._start()
+        for partition in range(len(self._positions), self._topic.partitions()):
+            # The topic has grown: what the new partition has lost already is not known.
+            first = self._topic.range(partition)[0]
+            self._positions[partition] = first
+            self._is_complete = self._is_complete and first == 0
         changes: list[tuple[int, Change]] = []
         positions = dict(self._positions)
         read = 0
