@@ -64,13 +64,41 @@ def test_a_tombstone_and_a_record_that_says_so_delete(value: Any) -> None:
         (record({"a": 1}), "no subject"),
         (record({"id": ["x"]}), "no subject"),
         (record({"id": ""}), "no subject"),
-        (record({"id": "u", "n": 2**70}), "no canonical value"),
+        (Record(0, b"k", b'{"id": "\\ud83d"}', (), 0.0), "no subject"),
+        (Record(0, b"k", b"", (), 0.0), "deletion without a subject"),
     ],
 )
 def test_what_cannot_be_understood_is_counted_by_a_reason(given: Record, reason: str) -> None:
     found = RecordReader(RecordMapping(subject="$.id")).read(given)
     assert isinstance(found, Unreadable)
     assert found.reason == reason
+
+
+def test_a_value_that_cannot_be_read_leaves_the_rest_of_its_record() -> None:
+    found = read(
+        RecordMapping(subject="key"), Record(0, b"k", b'{"a": "\\ud83d", "b": 2}', (), 0.0)
+    )
+    assert (found.fields, found.unreadable, found.is_unreadable) == ({"b": 2}, ("a",), False)
+    found = read(RecordMapping(subject="key"), Record(0, b"k", b'{"\\ud83d": 1, "b": 2}', (), 0.0))
+    assert (found.fields, found.unreadable, found.is_unreadable) == ({"b": 2}, (), True)
+
+
+def test_what_only_python_calls_json_is_read_too() -> None:
+    data = b'{"a": NaN, "b": -Infinity, "c": 1}'
+    found = read(RecordMapping(subject="key"), Record(0, b"k", data, (), 0.0))
+    assert str(found.fields) == "{'a': nan, 'b': -inf, 'c': 1}"
+    assert not found.unreadable
+
+
+def test_a_record_that_is_no_json_says_whose_it_is_where_the_key_tells() -> None:
+    given = Record(3, b"k", b"{", (), 0.0)
+    by_key = RecordReader(RecordMapping(subject="key")).read(given)
+    assert isinstance(by_key, Unreadable)
+    assert by_key.change is not None
+    assert (by_key.change.subject, by_key.change.is_unreadable) == ("k", True)
+    by_value = RecordReader(RecordMapping(subject="$.id")).read(given)
+    assert isinstance(by_value, Unreadable)
+    assert by_value.change is None
 
 
 def test_records_that_are_not_meant_are_passed_over() -> None:

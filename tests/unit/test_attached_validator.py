@@ -10,6 +10,7 @@ import pytest
 from synchroscope.errors import ConfigurationError, StorageError, SynchroscopeError
 from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
+from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
 
 
@@ -413,3 +414,80 @@ def test_a_topic_that_grows_while_it_is_read_is_read_whole(world: AttachedWorld)
     assert world.verdict()[0] == "UNKNOWN"
     assert world.validator.counts["records"] > 0
     assert world.validator.log.positions[3] == 1
+
+
+# -- records that cannot be read -------------------------------------------------------------------
+
+
+def test_records_that_cannot_be_read_are_named_by_the_verdict_unless_they_are_accepted(
+    world: AttachedWorld,
+) -> None:
+    world.send_bytes("user-3", b"no JSON")
+    world.send_bytes("", b"{}")
+    world.store.rows["user-3"] = {"a": 70, "c": 80}  # Whatever it said to those who can read it.
+    world.run(20.0, traffic=False)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert verdict == "UNKNOWN"
+    assert reason.startswith("2 records could not be read: 1 no JSON, 1 no subject")
+    assert "1 have a value in a record that could not be read" in reason
+    world.validator.reference.close()
+    world.records = msgspec.structs.replace(world.records, unreadable="skip")
+    world.open()
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_value_that_cannot_be_read_is_unknown_until_the_next_event_and_the_rest_is_checked(
+    world: AttachedWorld,
+) -> None:
+    world.send("user-3", {"a": "\ud83d", "b": "y"})
+    world.run(15.0)
+    assert world.news == []
+    assert world.verdict() == (
+        "UNKNOWN",
+        "1 keys cannot be checked: 1 have a value in a record that could not be read",
+    )
+    world.store.rows["user-3"]["b"] = "by hand"
+    world.run(15.0)
+    assert only(world)[2] == ["user-3"]
+    world.store.rows["user-3"]["b"] = "y"
+    world.run(15.0)
+    assert world.open_findings() == []
+    world.is_consuming = False
+    world.send("user-3", {"a": 5})
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict()[1].startswith("LAGGING")
+    world.is_consuming = True
+    world.run(30.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    assert len(world.news) == 2
+
+
+def test_nan_and_infinities_are_values(world: AttachedWorld) -> None:
+    world.send("user-3", {"a": float("nan"), "b": float("inf")})
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.store.rows["user-3"]["b"] = "\ud83d"
+    world.run(15.0)
+    assert only(world) == ("foreign", "written behind the pipeline's back", ["user-3"])
+
+
+def test_rows_that_a_deletion_without_a_subject_may_have_meant_are_unknown(tmp_path: Path) -> None:
+    records = RecordMapping(subject="$.user", type="t")
+    world = AttachedWorld(tmp_path / "data", records=records)
+    for number in range(6):
+        world.send(f"user-{number}", {"user": f"user-{number}", "a": number})
+    world.run(15.0, traffic=False)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.send("user-3", None)
+    world.run(15.0, traffic=False)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert (verdict, "1 deletion without a subject" in reason) == ("UNKNOWN", True)
+    assert "1 may have been deleted by a record that names no subject" in reason
+    other = next(u for u in world.store.rows if world.partition(u) != world.partition("user-3"))
+    del world.store.rows[other]
+    world.run(15.0, traffic=False)
+    assert only(world)[:2] == ("foreign", "deleted behind the pipeline's back")

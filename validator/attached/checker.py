@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from synchroscope.errors import SynchroscopeError, UnavailableError
+from synchroscope.errors import InvalidEventError, SynchroscopeError, UnavailableError
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
@@ -27,7 +27,7 @@ from validator.attached.row_source import RowSource, name_of
 from validator.attached.schedule import Due, Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
-from validator.attached.unchecked import COMPACTED, NOT_READ, Unchecked
+from validator.attached.unchecked import COMPACTED, NOT_READ, UNREADABLE, Unchecked
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -258,9 +258,11 @@ class StoreChecker:
                 unknown_because=_unknown_because(log),
                 is_compacted=log.is_compacted,
                 is_all_passed=pending.is_all_committed,
+                lost_delete=log.lost_deletes.get(partition, -1),
             )
             looks[key] = found
-            if not self.unchecked.note(key, found.unchecked):
+            is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
+            if not self.unchecked.note(key, "" if is_accepted else found.unchecked):
                 self.walk.is_whole = False
             self.counts[found.result] += 1
             remembered[key] = self._remember(item, found, before, pending)
@@ -419,7 +421,11 @@ def _mark(row: SeenRow) -> int:
 
 
 def _printable(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+    try:
+        value_hash(value)
+    except InvalidEventError:
+        return ascii(value)
+    return value
 
 
 def _recorded_at(item: Item | None, offset: int | None) -> float:

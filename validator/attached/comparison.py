@@ -15,7 +15,7 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.unchecked import COMPACTED, SPREAD
+from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
 
 State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -139,6 +139,7 @@ def look(
     unknown_because: str = "",
     is_compacted: bool = False,
     is_all_passed: bool = False,
+    lost_delete: int = -1,
 ) -> Look:
     """Compare a row with the log.
 
@@ -155,9 +156,12 @@ def look(
     unknown_because: Why something is not known, where that is to be told.
     is_compacted: Any version but the newest may be gone from the log.
     is_all_passed: The store has gone past all that was due, in every partition.
+    lost_delete: Offset of the last record that deleted nobody knows whom.
     """
     if item is not None and item.is_spread:
         return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
+    if item is not None and not row.is_there and item.touched < lost_delete and item.is_alive:
+        return Look(_all_unknown(item, row, reader, LOST_DELETE), row.is_there)
     at = _stated_offset(item, row)
     if is_compacted and item is not None and not _is_event_of(item, at):
         at = None
@@ -213,6 +217,11 @@ def _field(
     known: _Known,
 ) -> FieldLook:
     history = None if item is None else item.fields.get(name)
+    if history is not None and history.is_unreadable:
+        offset = history.recent[-1].offset
+        return FieldLook(name, "unknown", row.fields.get(name), None, offset, reason=UNREADABLE)
+    if history is None and item is not None and item.is_unreadable and name in row.fields:
+        return FieldLook(name, "unknown", row.fields[name], None, -1, reason=UNREADABLE)
     if history is None:
         entries = [Entry(-1, ABSENT_HASH)] if known.is_complete else []
         expected, is_cut = None, not known.is_complete

@@ -34,6 +34,9 @@ class LogView:
         self.known_from: Positions = {}
         """Partitions of which records were deleted before they were read, and up to where."""
         self.is_compacted = False
+        self.lost_deletes: dict[int, int] = {}
+        """Of each partition the last record that deletes a subject which cannot be read."""
+        self.accepts_unreadable = False
         self.heads: Positions = {}
         """As far as they were asked for."""
 

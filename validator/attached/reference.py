@@ -62,7 +62,7 @@ class FoldState(Struct, frozen=True):
     ``is_complete``: the log was folded from its very beginning, so that a key that was not seen
     is none of the log's. ``known_from``: partitions of which records were deleted before they were
     read, and the first offset after that. ``marks``: the last record of each partition, by which a
-    topic is known again.
+    topic is known again. ``lost_deletes``: the last record that deletes nobody knows whom.
     """
 
     fingerprint: str
@@ -70,6 +70,7 @@ class FoldState(Struct, frozen=True):
     is_complete: bool
     known_from: dict[int, int] = {}
     marks: dict[int, Mark] = {}
+    lost_deletes: dict[int, int] = {}
 
 
 class Seen(Struct, array_like=True):
@@ -145,6 +146,7 @@ class KeyedReference:
         counts: Mapping[str, int],
         known_from: Mapping[int, int] | None = None,
         marks: Mapping[int, Mark] | None = None,
+        lost_deletes: Mapping[int, int] | None = None,
     ) -> dict[bytes, Item]:
         """Apply (partition, change) pairs and move the positions, in one step.
 
@@ -157,6 +159,7 @@ class KeyedReference:
             is_complete,
             dict(known_from or {}),
             dict(marks or {}),
+            dict(lost_deletes or {}),
         )
 
         def write(transaction: Any) -> dict[bytes, Item]:

@@ -260,9 +260,8 @@ def _known_right(found: Confirmed, cause: Cause) -> int | None:
 
 
 def _value(value: Any, is_public: bool) -> Any:
-    if is_public or value is None:
-        return value
     try:
-        return f"hash:{value_hash(value):016x}"
-    except InvalidEventError:  # What no log can hold.
+        hashed = value_hash(value)
+    except InvalidEventError:  # What no log can hold, and perhaps nobody write.
         return "hash:none"
+    return value if is_public or value is None else f"hash:{hashed:016x}"

@@ -9,6 +9,8 @@ MAXIMUM_UNCHECKED = 20_000
 NOT_READ = "may have changed in records that were deleted from the topic before they were read"
 COMPACTED = "may have a version that was compacted away from the topic"
 SPREAD = "have records in several partitions, which have no order among them"
+UNREADABLE = "have a value in a record that could not be read"
+LOST_DELETE = "may have been deleted by a record that names no subject"
 
 
 class Unchecked:

@@ -15,7 +15,12 @@ from validator.attached.checker import StoreChecker
 from validator.attached.history import Item
 from validator.attached.log_view import LogView
 from validator.attached.port import Topic
-from validator.attached.record_mapping import Change, RecordReader, Unreadable
+from validator.attached.record_mapping import (
+    NO_CANONICAL_VALUE,
+    Change,
+    RecordReader,
+    Unreadable,
+)
 from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
 
 FOLD_RECORDS = 2_000
@@ -74,6 +79,7 @@ class AttachedValidator:
         self._marks: dict[int, Mark] = {}
         self._compacted: bool | None = None
         self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
+        self.log.accepts_unreadable = reader.accepts_unreadable
 
     def _ask_heads(self) -> dict[int, int]:
         return {p: self._topic.range(p)[1] for p in range(self._topic.partitions())}
@@ -115,6 +121,7 @@ class AttachedValidator:
             self._check_topic(state, heads)
             self._positions, self._is_complete = dict(state.positions), state.is_complete
             self._known_from, self._marks = dict(state.known_from), dict(state.marks)
+            self.log.lost_deletes = dict(state.lost_deletes)
         self._compacted = self._topic.is_compacted()
         self._target = heads
 
@@ -171,8 +178,10 @@ class AttachedValidator:
                 found = self._reader.read(record)
                 if isinstance(found, Change):
                     changes.append((partition, found))
+                    if found.unreadable or found.is_unreadable:
+                        self.counts[f"unreadable: {NO_CANONICAL_VALUE}"] += 1
                 elif isinstance(found, Unreadable):
-                    self.counts[f"unreadable: {found.reason}"] += 1
+                    changes += self._unreadable(partition, record.offset, found)
                 else:
                     self.counts["not meant"] += 1
             positions[partition] = batch.position
@@ -186,6 +195,17 @@ class AttachedValidator:
             now, self._positions, is_complete=self._is_complete, known_from=self._known_from
         )
         return read
+
+    def _unreadable(
+        self, partition: int, offset: int, found: Unreadable
+    ) -> list[tuple[int, Change]]:
+        """Count a record that cannot be read, and return what is not known since."""
+        self.counts[f"unreadable: {found.reason}"] += 1
+        if self.log.accepts_unreadable:
+            return []
+        if found.is_deletion:
+            self.log.lost_deletes[partition] = offset
+        return [] if found.change is None else [(partition, found.change)]
 
     def _check_gap(self, partition: int, position: int) -> None:
         """Note where records were deleted before they could be read: what they said is unknown."""
@@ -211,6 +231,7 @@ class AttachedValidator:
             self.counts,
             self._known_from,
             self._marks,
+            self.log.lost_deletes,
         )
         self._positions = positions
         if self.is_caught_up:
@@ -218,6 +239,24 @@ class AttachedValidator:
                 checker.changed(items, now)
 
     # -- how things stand ------------------------------------------------------------------------
+
+    def unreadable(self) -> dict[str, int]:
+        """Return how many records nobody accepts could not be read at all, by reason.
+
+        Those of which single values cannot be read are not among them: their keys are known.
+        """
+        found = {
+            name.removeprefix("unreadable: "): count
+            for name, count in self.counts.items()
+            if name.startswith("unreadable: ") and count
+        }
+        found.pop(NO_CANONICAL_VALUE, None)
+        return {} if self.log.accepts_unreadable else found
+
+    def _unreadable_sentence(self) -> str:
+        found = self.unreadable()
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.items()))
+        return f"{sum(found.values()):,} records could not be read: {reasons}"
 
     def standings(self, now: float) -> list[StoreStanding]:
         """Return how each store stands."""
@@ -233,7 +272,8 @@ class AttachedValidator:
             seconds = max(seconds, now - suspect.recorded_at)
         opened = len(self.book.open_of(name))
 
-        unknown = [checker.unchecked.sentence()] if checker.unchecked else []
+        unknown = [self._unreadable_sentence()] if self.unreadable() else []
+        unknown += [checker.unchecked.sentence()] if checker.unchecked else []
 
         def standing(verdict: Verdict, reason: str) -> StoreStanding:
             return StoreStanding(name, verdict, reason, events, seconds)
