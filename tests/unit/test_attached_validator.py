@@ -491,3 +491,19 @@ def test_rows_that_a_deletion_without_a_subject_may_have_meant_are_unknown(tmp_p
     del world.store.rows[other]
     world.run(15.0, traffic=False)
     assert only(world)[:2] == ("foreign", "deleted behind the pipeline's back")
+
+
+def test_numbers_of_over_64_bits_are_compared_to_the_last_digit(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, public=frozenset({"a", "b"}))
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.send("user-3", {"a": 10**21, "b": [2.5e19]})
+    world.store.rows["user-3"]["b"] = [25 * 10**18]
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.store.rows["user-3"]["a"] += 1
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.evidence["fields"]["a"]["expected"] == str(10**21)
+    world.validator.reference.close()
+    world.open()
+    assert world.open_findings() == [finding]

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
-from synchroscope.canonical import encode
 from validator.attached.record_mapping import Change
+from validator.value_form import encode_value, packable, unpacked
 
 RECENT_VERSIONS = 6
 OLDER_VERSIONS = 120
@@ -27,7 +27,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def value_hash(value: Any) -> int:
     """Return the hash by which values are the same or not; 5 and 5.0 are."""
-    return xxh3_64_intdigest(encode(value))
+    return xxh3_64_intdigest(encode_value(value))
 
 
 ABSENT_HASH = value_hash(None)
@@ -171,7 +171,18 @@ def entry_at(entries: Sequence[Entry], position: int) -> int:
 
 def encode_item(item: Item) -> bytes:
     """Return the item as bytes."""
-    return _encode(item)
+    try:
+        return _encode(item)
+    except OverflowError:  # An integer of over 64 bits.
+        return _encode(msgspec.structs.replace(item, fields=_packable(item.fields)))
 
 
-decode_item = msgspec.msgpack.Decoder(Item).decode
+def _packable(fields: Mapping[str, FieldHistory]) -> dict[str, FieldHistory]:
+    found = {}
+    for name, history in fields.items():
+        recent = [Version(v.offset, v.timestamp, packable(v.value)) for v in history.recent]
+        found[name] = msgspec.structs.replace(history, recent=recent)
+    return found
+
+
+decode_item = msgspec.msgpack.Decoder(Item, ext_hook=unpacked).decode

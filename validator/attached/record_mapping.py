@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from synchroscope.canonical import encode
 from synchroscope.errors import ConfigurationError, InvalidEventError
 from synchroscope.ports import Record
 from validator.attached.paths import (
@@ -19,6 +18,7 @@ from validator.attached.paths import (
 )
 from validator.stores.json_text import decode_json
 from validator.stores.port import key_text
+from validator.value_form import encode_value
 
 MAXIMUM_NAME_BYTES = 1_024
 NO_CANONICAL_VALUE = "no canonical value"
@@ -179,7 +179,7 @@ class RecordReader:
 
 def _is_canonical(value: Any) -> bool:
     try:
-        encode(value)
+        encode_value(value)
     except InvalidEventError:
         return False
     return True

@@ -30,6 +30,7 @@ from validator.attached.store_settings import StoreSettings
 from validator.attached.strays import Strays
 from validator.attached.walk import Walk
 from validator.finding import Since, timestamp
+from validator.value_form import shown
 
 FEW_REVERSALS = 3
 HOLD_SECONDS = 30.0
@@ -264,4 +265,4 @@ def _value(value: Any, is_public: bool) -> Any:
         hashed = value_hash(value)
     except InvalidEventError:  # What no log can hold, and perhaps nobody write.
         return "hash:none"
-    return value if is_public or value is None else f"hash:{hashed:016x}"
+    return shown(value) if is_public or value is None else f"hash:{hashed:016x}"
