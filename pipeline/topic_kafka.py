@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 from warnings import catch_warnings, simplefilter
@@ -10,9 +12,11 @@ from pipeline.kafka_client import OnWait, open_client
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower
 from synchroscope.errors import ConfigurationError, SynchroscopeError
-from synchroscope.ports import Batch
+from synchroscope.ports import Batch, Record
 
 FOLLOW_WAIT_MILLISECONDS = 100
+COUNT_SECONDS = 1.0
+"""So often at most a topic is asked for its partitions: less than a recheck takes by default."""
 
 
 class KafkaTopic:
@@ -41,7 +45,7 @@ class KafkaTopic:
                     f"{settings.server} has no topic {name!r}: correct log.topic, or allow this "
                     "user to describe it"
                 )
-            self._count = counts[name]
+            self._count, self._counted_at = counts[name], time.monotonic()
             self._follower = Follower(
                 self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS), settings, on_wait
             )
@@ -50,7 +54,11 @@ class KafkaTopic:
             raise
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has."""
+        """Return how many partitions the topic has by now: a topic may grow while it is read."""
+        now = time.monotonic()
+        if now - self._counted_at >= COUNT_SECONDS:
+            counted = self._client.partition_counts().get(self.name, 0)
+            self._count, self._counted_at = max(self._count, counted), now
         return self._count
 
     def range(self, partition: int) -> tuple[int, int]:
@@ -92,6 +100,31 @@ class KafkaTopic:
                 else:
                     low = batch.records[0].offset + 1
         return min(low, end)
+
+    def is_compacted(self) -> bool | None:
+        """Say whether older records of a key are removed; None: this user may not ask."""
+        try:
+            policy = self._client.topics([self.name])[self.name].settings.get("cleanup.policy")
+        except (ConfigurationError, KeyError):
+            return None
+        return None if not policy else "compact" in policy
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at an offset of each partition; what is gone is left out."""
+        found: dict[int, Record] = {}
+        reader = self._client.reader(wait_milliseconds=FOLLOW_WAIT_MILLISECONDS)
+        with closing(Follower(reader, self._settings, self._on_wait)) as follower:
+            for partition, offset in offsets.items():
+                first, end = self.range(partition)
+                if not first <= offset < end:
+                    continue
+                place = self.name, partition
+                follower.start(place, offset, first, end)
+                batch = follower.read(place, offset, 1, end)
+                follower.stop(place)
+                if batch is not None and batch.records and batch.records[0].offset == offset:
+                    found[partition] = batch.records[0]
+        return found
 
     def group_positions(self, group: str) -> dict[int, int]:
         """Return what a consumer group has committed of this topic."""

@@ -159,6 +159,7 @@ def report(validator: AttachedValidator, now: float) -> dict[str, Any]:
                 for partition, head in validator.log.heads.items()
             ),
             "is_complete": validator.log.is_complete,
+            "deleted_unread": validator.counts["records deleted unread"],
             "is_caught_up": validator.is_caught_up,
             "unreadable": {
                 name.removeprefix("unreadable: "): count
@@ -204,6 +205,7 @@ def _store_report(
         },
         "rows_read": checker.rows_read,
         "rows_without_key": checker.keyless,
+        "unchecked_keys": checker.unchecked.by_reason(),
         "walks": walk.whole,
         "walk_rows": walk.last_rows,
         "walk_age_seconds": None if walk.finished_at is None else round(now - walk.finished_at, 3),

@@ -138,7 +138,10 @@ class AttachedConfiguration(Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def fingerprint(self) -> str:
         """Return what names the fold: another one needs another folder."""
-        what = [self.log.topic, self.log.start, msgspec.to_builtins(self.record)]
+        # What is made of unreadable records can be changed at any time.
+        record = {**msgspec.to_builtins(self.record)}
+        del record["unreadable"]
+        what = [self.log.topic, self.log.start, record]
         return xxh3_64_hexdigest(msgspec.json.encode(what, order="deterministic"))
 
 

@@ -78,13 +78,14 @@ class AttachedWorld:
         begin: Begin = "earliest",
         topic: MemoryTopic | None = None,
         rows: RowMapping = ROWS,
+        records: RecordMapping = MAPPING,
     ) -> None:
         self.now = 1_000.0
         self.topic = topic or MemoryTopic(2)
         self.store = MemoryStore()
         self.is_consuming = True
         self._folder, self._settings, self._begin = folder, settings, begin
-        self._rows = rows
+        self._rows, self.records = rows, records
         self._consumed: dict[int, int] = {}
         self._lost: set[tuple[int, int]] = set()
         self.news: list[Finding] = []
@@ -100,7 +101,12 @@ class AttachedWorld:
             self._settings, number, self.store, reader, reference, book, [1.0, 10.0]
         )
         self.validator = AttachedValidator(
-            self.topic, RecordReader(MAPPING), reference, [self.checker], book, begin=self._begin
+            self.topic,
+            RecordReader(self.records),
+            reference,
+            [self.checker],
+            book,
+            begin=self._begin,
         )
 
     def send(self, user: str, fields: dict[str, Any] | None, *, is_lost: bool = False) -> int:
@@ -111,6 +117,13 @@ class AttachedWorld:
         if is_lost:
             self._lost.add((partition, offset))
         self.consume()
+        return offset
+
+    def send_bytes(self, user: str, value: bytes) -> int:
+        """Append what the consumer passes over; return its offset."""
+        partition = self.partition(user)
+        offset = self.topic.append(partition, user.encode(), value, self.now)
+        self._lost.add((partition, offset))
         return offset
 
     def partition(self, user: str) -> int:

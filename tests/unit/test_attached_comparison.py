@@ -197,3 +197,40 @@ def test_a_value_that_comes_back_is_no_proof_of_the_newer_version() -> None:
     assert field.proven == 10
     (field,) = looked(back, SeenRow({"a": "x"}), reached=0, memory=Seen({"a": 20})).fields
     assert field.proven == 30
+
+
+def test_in_a_compacted_topic_the_row_s_own_offset_proves_and_an_older_one_does_not() -> None:
+    def result(fields: dict[str, Any], offset: int, reached: int = 0) -> str:
+        row = SeenRow(fields, offset=offset)
+        return look(
+            TWO,
+            row,
+            NOTHING_SEEN,
+            TYPED,
+            lower=ALL,
+            passed=lambda offset, timestamp: offset < reached,
+            is_complete=True,
+            is_compacted=True,
+        ).result
+
+    assert result({"a": 7, "b": "x"}, 20) == "wrong"
+    assert result({"a": 7, "b": "x"}, 10) == "wrong"
+    assert result({"a": 7, "b": "x"}, 15) != "wrong"  # The event at 15 may be gone.
+    assert result({"a": 1, "b": "x"}, 10) == "lagging"
+    assert result({"a": 2, "b": "x"}, 20) == "agrees"
+
+
+def test_a_value_that_a_compacted_version_may_have_had_is_not_called_older_than_another() -> None:
+    three = item((10, {"a": 1}), (20, {"a": 2}), (40, {"a": 3}))  # At 30 it may have been 1 again.
+    for is_compacted, expected in ((False, "wrong"), (True, "lagging")):
+        found = look(
+            three,
+            SeenRow({"a": 1}),
+            Seen({"a": 20}),
+            TYPED,
+            lower=ALL,
+            passed=lambda offset, timestamp: offset <= 20,
+            is_complete=True,
+            is_compacted=is_compacted,
+        )
+        assert found.result == expected

@@ -75,4 +75,5 @@ def test_the_fold_has_another_name_for_another_topic_or_mapping_only(tmp_path: P
         return load(tmp_path, SOUND.replace(before, after) if before else SOUND).fingerprint()
 
     assert name() == name("kafka:9092", "other:9092") == name("name: one", "name: two")
+    assert name() == name("type: profile", "type: profile, unreadable: skip")
     assert len({name(), name("events", "others"), name("subject: key", "subject: $.id")}) == 3

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
 import pytest
+from xxhash import xxh3_64_intdigest
 
+from synchroscope.canonical import encode
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import Record
-from validator.attached.history import OLDER_VERSIONS, RECENT_VERSIONS, FieldHistory, Version
+from validator.attached.history import (
+    OLDER_VERSIONS,
+    RECENT_VERSIONS,
+    FieldHistory,
+    Item,
+    Version,
+    decode_item,
+    encode_item,
+    value_hash,
+)
 from validator.attached.paths import MISSING, compile_path, plain_steps
 from validator.attached.record_mapping import (
     Change,
@@ -64,13 +76,78 @@ def test_a_tombstone_and_a_record_that_says_so_delete(value: Any) -> None:
         (record({"a": 1}), "no subject"),
         (record({"id": ["x"]}), "no subject"),
         (record({"id": ""}), "no subject"),
-        (record({"id": "u", "n": 2**70}), "no canonical value"),
+        (Record(0, b"k", b'{"id": "\\ud83d"}', (), 0.0), "no subject"),
+        (Record(0, b"k", b"", (), 0.0), "deletion without a subject"),
     ],
 )
 def test_what_cannot_be_understood_is_counted_by_a_reason(given: Record, reason: str) -> None:
     found = RecordReader(RecordMapping(subject="$.id")).read(given)
     assert isinstance(found, Unreadable)
     assert found.reason == reason
+
+
+def test_a_value_that_cannot_be_read_leaves_the_rest_of_its_record() -> None:
+    found = read(
+        RecordMapping(subject="key"), Record(0, b"k", b'{"a": "\\ud83d", "b": 2}', (), 0.0)
+    )
+    assert (found.fields, found.unreadable, found.is_unreadable) == ({"b": 2}, ("a",), False)
+    found = read(RecordMapping(subject="key"), Record(0, b"k", b'{"\\ud83d": 1, "b": 2}', (), 0.0))
+    assert (found.fields, found.unreadable, found.is_unreadable) == ({"b": 2}, (), True)
+
+
+BIG = [10**21, 10**30, -(10**30), 2**64, 2.5e19, 1e300, [10**21, {"a": 1e300}]]
+
+
+@pytest.mark.parametrize("value", BIG)
+def test_numbers_of_over_64_bits_are_values_and_are_kept_as_they_are(value: Any) -> None:
+    data = json.dumps({"n": value}).encode()
+    change = read(RecordMapping(subject="key"), Record(5, b"k", data, (), 0.0))
+    item = Item("t", "k", 0, 5, 5, 0.0, {}, b"")
+    item.apply(change)
+    kept = decode_item(encode_item(item))
+    assert kept.fields["n"].current == value
+    assert value_hash(kept.fields["n"].current) == value_hash(value)
+
+
+def test_a_large_float_is_the_integer_that_its_shortest_form_says() -> None:
+    assert value_hash(2.5e19) == value_hash(25 * 10**18)
+    assert value_hash([{"a": 1e300}]) == value_hash([{"a": 10**300}])
+    assert value_hash(1.2345678901234567e19) == value_hash(12345678901234567000)
+    assert value_hash(-2.5e19) == value_hash(-25 * 10**18)
+    assert len({value_hash(n) for n in (10**21, 10**21 + 1, -(10**21), str(10**21))}) == 4
+    for ordinary in (
+        0,
+        -1,
+        2**63,
+        2**64 - 1,
+        -(2**63),
+        0.5,
+        5.0,
+        1e18,
+        "x",
+        None,
+        [1],
+        {"a": True},
+    ):
+        assert value_hash(ordinary) == xxh3_64_intdigest(encode(ordinary))
+
+
+def test_what_only_python_calls_json_is_read_too() -> None:
+    data = b'{"a": NaN, "b": -Infinity, "c": 1}'
+    found = read(RecordMapping(subject="key"), Record(0, b"k", data, (), 0.0))
+    assert str(found.fields) == "{'a': nan, 'b': -inf, 'c': 1}"
+    assert not found.unreadable
+
+
+def test_a_record_that_is_no_json_says_whose_it_is_where_the_key_tells() -> None:
+    given = Record(3, b"k", b"{", (), 0.0)
+    by_key = RecordReader(RecordMapping(subject="key")).read(given)
+    assert isinstance(by_key, Unreadable)
+    assert by_key.change is not None
+    assert (by_key.change.subject, by_key.change.is_unreadable) == ("k", True)
+    by_value = RecordReader(RecordMapping(subject="$.id")).read(given)
+    assert isinstance(by_value, Unreadable)
+    assert by_value.change is None
 
 
 def test_records_that_are_not_meant_are_passed_over() -> None:

@@ -10,6 +10,7 @@ import pytest
 from synchroscope.errors import ConfigurationError, StorageError, SynchroscopeError
 from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
+from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
 
 
@@ -243,3 +244,266 @@ def test_another_mapping_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     reference.close()
     with pytest.raises(ConfigurationError, match="another record mapping"):
         KeyedReference(tmp_path, "y")
+
+
+def test_rows_that_were_deleted_between_two_runs_with_one_folder_are_found_in_the_first_walk(
+    tmp_path: Path,
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, walk_seconds=600.0)
+    world = AttachedWorld(tmp_path / "data", settings)
+    for number in range(9):
+        world.send(f"user-{number}", {"a": number})
+    world.run(20.0)
+    world.validator.reference.close()
+    del world.store.rows["user-4"]
+    world.open()
+    world.run(30.0, traffic=False)
+    assert world.checker.walk.whole == 1
+    assert only(world) == ("foreign", "deleted behind the pipeline's back", ["user-4"])
+
+
+def test_what_was_deleted_from_the_topic_before_it_was_read_is_unknown_and_never_a_finding(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-3"]["a"] = 500  # Found while it could be told.
+    world.run(15.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-3"]]
+    world.validator.reference.close()
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number + 100})
+        world.send(f"new-{number}", {"a": 1, "b": "y"})
+    for partition in range(2):
+        world.topic.drop_before(partition, world.topic.range(partition)[1])
+    world.news.clear()
+    world.open()
+    world.run(20.0)
+    assert [f.state for f in world.news if f.state != "resolved"] == ["open"]  # Why it is closed.
+    assert "deleted from the topic" in world.news[-1].evidence["withdrawn"]
+    verdict, reason = world.verdict()
+    assert (verdict, "40 keys cannot be checked" in reason) == ("UNKNOWN", True)
+    assert "deleted from the topic before they were read" in reason
+    for name in list(world.store.rows):
+        world.send(name, {"a": 0, "b": "z"} if "busy" not in name else {"n": 1})
+    world.store.rows["user-4"]["b"] = "by hand"
+    world.run(20.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-4"]]
+    world.store.rows["user-4"]["b"] = "z"
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT", world.verdict()
+
+
+def test_retention_that_overtakes_the_validator_while_it_runs_is_noticed(
+    world: AttachedWorld,
+) -> None:
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number + 100})
+    for partition in range(2):
+        world.topic.drop_before(partition, world.topic.range(partition)[1])
+    world.run(20.0)
+    assert world.news == []
+    assert "deleted from the topic" in world.verdict()[1]
+    assert world.validator.counts["records deleted unread"] >= 10
+
+
+def test_a_topic_that_was_made_anew_is_refused_and_the_folder_named(
+    world: AttachedWorld, tmp_path: Path
+) -> None:
+    world.validator.reference.close()
+    ends = [world.topic.range(partition)[1] for partition in range(2)]
+    world.topic = MemoryTopic(2)
+    for partition, end in enumerate(ends):
+        for number in range(end + 5):
+            world.topic.append(partition, b"v%d" % number, b'{"a": 1}', 5.0)
+    world.open()
+    with pytest.raises(ConfigurationError, match=f"{tmp_path}/data: another record is at"):
+        world.run(1.0, traffic=False)
+
+
+# -- compacted topics ------------------------------------------------------------------------------
+
+
+def compacted(tmp_path: Path, *, tells: bool = True, group: str = "") -> AttachedWorld:
+    """Return a store that has the first of three versions; the second one is compacted away."""
+    settings = msgspec.structs.replace(SETTINGS, group=group)
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.topic.compacted = True if tells else None
+    for version in range(3):
+        for number in range(10):
+            world.send(f"user-{number}", {"a": 100 * version + number})
+        world.is_consuming = False
+    for partition in range(2):
+        world.topic.compact(partition)
+    return world
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_store_that_is_behind_a_compacted_topic_has_no_findings(
+    tmp_path: Path, tells: bool
+) -> None:
+    world = compacted(tmp_path, tells=tells)
+    world.run(30.0)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert verdict == "UNKNOWN"
+    assert "12 may have a version that was compacted away" in reason  # Two of them are busy.
+    world.is_consuming = True
+    world.consume()
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_what_is_wrong_in_a_compacted_topic_s_store_is_proven_by_its_group(tmp_path: Path) -> None:
+    world = compacted(tmp_path, group="writer")
+    world.is_consuming = True
+    world.consume()
+    world.store.rows["user-3"]["a"] = 5_000
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0, traffic=False)
+    assert world.news == []
+    ends = {partition: world.topic.range(partition)[1] for partition in range(2)}
+    world.topic.groups["writer"] = ends
+    world.run(20.0, traffic=False)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("unexplained", "no version that is still known", "user-3"),
+        ("foreign", "row that the log does not have", "ghost"),
+    }
+
+
+# -- keys in several partitions --------------------------------------------------------------------
+
+
+def test_a_key_with_records_in_several_partitions_is_unknown_and_never_a_finding(
+    world: AttachedWorld,
+) -> None:
+    other = 1 - world.partition("user-3")
+    world.store.rows["user-3"]["a"] = 500
+    world.run(15.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-3"]]
+    world.topic.append(other, b"user-3", b'{"a": 77}', world.now)
+    world.store.rows["user-3"]["a"] = 77
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict() == (
+        "UNKNOWN",
+        "1 keys cannot be checked: 1 have records in several partitions, which have no order among "
+        "them",
+    )
+    world.store.rows["user-4"]["b"] = "y"
+    world.run(20.0)
+    assert [f.subjects for f in world.open_findings()] == [["user-4"]]
+
+
+def test_a_topic_that_grows_while_it_is_read_is_read_whole(world: AttachedWorld) -> None:
+    world.topic.grow(3)
+    world.topic.append(2, b"user-3", b'{"a": 77}', world.now)
+    world.topic.append(2, b"new", b'{"a": 77}', world.now)
+    world.store.rows["user-3"]["a"] = 77
+    world.store.rows["new"] = {"a": 78}
+    world.run(20.0)
+    assert [f.subjects for f in world.news] == [["new"]]
+    assert "several partitions" not in world.verdict()[1]
+    world.store.rows["new"] = {"a": 77}
+    world.run(20.0)
+    assert "1 have records in several partitions" in world.verdict()[1]
+    world.validator.reference.close()
+    world.topic.grow(4)
+    world.topic.append(3, b"later", b'{"a": 1}', world.now)
+    world.open()
+    world.run(20.0)
+    assert world.verdict()[0] == "UNKNOWN"
+    assert world.validator.counts["records"] > 0
+    assert world.validator.log.positions[3] == 1
+
+
+# -- records that cannot be read -------------------------------------------------------------------
+
+
+def test_records_that_cannot_be_read_are_named_by_the_verdict_unless_they_are_accepted(
+    world: AttachedWorld,
+) -> None:
+    world.send_bytes("user-3", b"no JSON")
+    world.send_bytes("", b"{}")
+    world.store.rows["user-3"] = {"a": 70, "c": 80}  # Whatever it said to those who can read it.
+    world.run(20.0, traffic=False)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert verdict == "UNKNOWN"
+    assert reason.startswith("2 records could not be read: 1 no JSON, 1 no subject")
+    assert "1 have a value in a record that could not be read" in reason
+    world.validator.reference.close()
+    world.records = msgspec.structs.replace(world.records, unreadable="skip")
+    world.open()
+    world.run(20.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_value_that_cannot_be_read_is_unknown_until_the_next_event_and_the_rest_is_checked(
+    world: AttachedWorld,
+) -> None:
+    world.send("user-3", {"a": "\ud83d", "b": "y"})
+    world.run(15.0)
+    assert world.news == []
+    assert world.verdict() == (
+        "UNKNOWN",
+        "1 keys cannot be checked: 1 have a value in a record that could not be read",
+    )
+    world.store.rows["user-3"]["b"] = "by hand"
+    world.run(15.0)
+    assert only(world)[2] == ["user-3"]
+    world.store.rows["user-3"]["b"] = "y"
+    world.run(15.0)
+    assert world.open_findings() == []
+    world.is_consuming = False
+    world.send("user-3", {"a": 5})
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict()[1].startswith("LAGGING")
+    world.is_consuming = True
+    world.run(30.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    assert len(world.news) == 2
+
+
+def test_nan_and_infinities_are_values(world: AttachedWorld) -> None:
+    world.send("user-3", {"a": float("nan"), "b": float("inf")})
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.store.rows["user-3"]["b"] = "\ud83d"
+    world.run(15.0)
+    assert only(world) == ("foreign", "written behind the pipeline's back", ["user-3"])
+
+
+def test_rows_that_a_deletion_without_a_subject_may_have_meant_are_unknown(tmp_path: Path) -> None:
+    records = RecordMapping(subject="$.user", type="t")
+    world = AttachedWorld(tmp_path / "data", records=records)
+    for number in range(6):
+        world.send(f"user-{number}", {"user": f"user-{number}", "a": number})
+    world.run(15.0, traffic=False)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.send("user-3", None)
+    world.run(15.0, traffic=False)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert (verdict, "1 deletion without a subject" in reason) == ("UNKNOWN", True)
+    assert "1 may have been deleted by a record that names no subject" in reason
+    other = next(u for u in world.store.rows if world.partition(u) != world.partition("user-3"))
+    del world.store.rows[other]
+    world.run(15.0, traffic=False)
+    assert only(world)[:2] == ("foreign", "deleted behind the pipeline's back")
+
+
+def test_numbers_of_over_64_bits_are_compared_to_the_last_digit(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, public=frozenset({"a", "b"}))
+    world = AttachedWorld(tmp_path / "data", settings)
+    world.send("user-3", {"a": 10**21, "b": [2.5e19]})
+    world.store.rows["user-3"]["b"] = [25 * 10**18]
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+    world.store.rows["user-3"]["a"] += 1
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.evidence["fields"]["a"]["expected"] == str(10**21)
+    world.validator.reference.close()
+    world.open()
+    assert world.open_findings() == [finding]

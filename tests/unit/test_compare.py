@@ -160,6 +160,7 @@ BLIND, TYPED = Equality(None, is_blind=True), Equality(None, is_blind=False)
         ("007", "7", False, False),
         (2**70, 2**70, True, True),
         (2**70, 2**70 + 1, False, False),
+        (2.5e19, 25 * 10**18, True, True),
         ("\ud800", "\ud800", True, True),
         ([1, {"a": None}], [1.0, {"a": None}], True, True),
     ],

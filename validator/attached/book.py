@@ -133,6 +133,13 @@ class Book:
                 members.keys.difference_update(keys)
                 self._store_members(finding.id)
 
+    def withdraw(self, store: str, key: bytes, reason: str, now: float) -> None:
+        """Resolve the findings of an item of which the log is not known any more, and say so."""
+        for name, finding in list(self.of_item(store, key).items()):
+            self.amend(name, {**finding.evidence, "withdrawn": f"such keys {reason}"})
+            self.resolve(name, now)
+        self.agree(store, [key], now)
+
     def keep_only(self, store: str, key: bytes, names: Iterable[str], now: float) -> None:
         """Resolve those findings of an item that a confirmed look does not repeat."""
         wanted = set(names)

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from synchroscope.errors import SynchroscopeError, UnavailableError
+from synchroscope.errors import InvalidEventError, SynchroscopeError, UnavailableError
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
@@ -27,6 +27,7 @@ from validator.attached.row_source import RowSource, name_of
 from validator.attached.schedule import Due, Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
+from validator.attached.unchecked import COMPACTED, NOT_READ, UNREADABLE, Unchecked
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -52,6 +53,13 @@ class _Pending(Struct):
     due: Sequence[Due]
     walk: int
 
+    @property
+    def is_all_committed(self) -> bool:
+        """Whether the group had committed a settle window ago all that was known by then."""
+        return bool(self.lower) and all(
+            self.committed.get(partition, 0) >= end for partition, end in self.lower.items()
+        )
+
 
 class StoreChecker:
     """One store under watch; `step` does a bounded part of the work.
@@ -74,6 +82,7 @@ class StoreChecker:
         self.settings = settings
         self.schedule = Schedule(horizons)
         self.suspects = Suspects()
+        self.unchecked = Unchecked()
         self.walk = Walk()
         self.counts: Counter[str] = Counter()
         self.frontier: dict[int, tuple[int, float]] = {}
@@ -204,10 +213,9 @@ class StoreChecker:
     def _walk_on(self, limit: int, now: float) -> dict[bytes, SeenRow]:
         walk = self.walk
         if walk.phase == "resting":
-            is_due = walk.number == 0 or now >= walk.started_at + self.settings.walk_seconds
-            if not is_due:
+            if now < walk.started_at + self.settings.walk_seconds:
                 return {}
-            walk.begin(now)
+            walk.begin(now, self._reference.next_walk(self._number))
         if walk.phase == "rows":
             return self._source.walk_rows(walk, limit)
         if self._pending and (walk.phase == "settling" or not walk.after):
@@ -246,12 +254,22 @@ class StoreChecker:
                 lower=pending.lower.get(partition, 0),
                 passed=self._passed(pending, partition),
                 is_complete=log.is_complete,
+                known_from=log.known_from.get(partition, 0),
+                unknown_because=_unknown_because(log),
+                is_compacted=log.is_compacted,
+                is_all_passed=pending.is_all_committed,
+                lost_delete=log.lost_deletes.get(partition, -1),
             )
             looks[key] = found
+            is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
+            if not self.unchecked.note(key, "" if is_accepted else found.unchecked):
+                self.walk.is_whole = False
             self.counts[found.result] += 1
             remembered[key] = self._remember(item, found, before, pending)
             if found.result == "unknown":
                 self.suspects.clear(key)
+                if found.unchecked:
+                    self._reporter.withdraw(key, found.unchecked, now)
             elif found.result == "agrees":
                 agreed.append(key)
                 self.suspects.clear(key)
@@ -261,7 +279,9 @@ class StoreChecker:
         if agreed and (self._book.open or self._reporter.is_holding):
             self._reporter.agree(agreed, now)
         for due in pending.due:
-            if due.key in looks:
+            if due.key in looks and looks[due.key].unchecked:
+                self.schedule.drop([due])
+            elif due.key in looks:
                 is_there = looks[due.key].has_applied(due.offset)
                 if is_there:
                     self._recent.append(due.key)
@@ -389,13 +409,23 @@ class StoreChecker:
         self._source.close()
 
 
+def _unknown_because(log: LogView) -> str:
+    if log.known_from:
+        return NOT_READ
+    return COMPACTED if log.is_compacted else ""
+
+
 def _mark(row: SeenRow) -> int:
     fields: dict[str, Any] = {name: _printable(value) for name, value in row.fields.items()}
     return value_hash([row.is_there, fields])
 
 
 def _printable(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+    try:
+        value_hash(value)
+    except InvalidEventError:
+        return ascii(value)
+    return value
 
 
 def _recorded_at(item: Item | None, offset: int | None) -> float:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
 
 State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -40,6 +41,7 @@ class FieldLook(Struct, frozen=True):
     ``matched``: offset of the version that the value is (-1: absent before the first event; None:
     of no version). ``following``: offset of the event after that version. ``proven``: the newest
     version that the store has surely reached. ``is_reverted``: a newer one was there before.
+    ``reason``: why it cannot be checked at all.
     """
 
     name: str
@@ -57,6 +59,7 @@ class FieldLook(Struct, frozen=True):
     is_of_another_version: bool = False
     is_cut: bool = False
     spans: Sequence[tuple[int, int]] = ()
+    reason: str = ""
 
     @property
     def is_wrong(self) -> bool:
@@ -81,6 +84,11 @@ class Look(Struct, frozen=True):
             if state in states:
                 return result
         return "unknown" if states else "agrees"
+
+    @property
+    def unchecked(self) -> str:
+        """Why a part of the row cannot be checked; empty where all of it was."""
+        return next((field.reason for field in self.fields if field.reason), "")
 
     @property
     def wrong(self) -> list[FieldLook]:
@@ -127,6 +135,11 @@ def look(
     lower: int,
     passed: Passed,
     is_complete: bool,
+    known_from: int = 0,
+    unknown_because: str = "",
+    is_compacted: bool = False,
+    is_all_passed: bool = False,
+    lost_delete: int = -1,
 ) -> Look:
     """Compare a row with the log.
 
@@ -139,13 +152,51 @@ def look(
     lower: Every event before this offset must be there.
     passed: What the store has gone past.
     is_complete: The log is known from its beginning.
+    known_from: What the log says before this offset is not known to be all of it.
+    unknown_because: Why something is not known, where that is to be told.
+    is_compacted: Any version but the newest may be gone from the log.
+    is_all_passed: The store has gone past all that was due, in every partition.
+    lost_delete: Offset of the last record that deleted nobody knows whom.
     """
+    if item is not None and item.is_spread:
+        return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
+    if item is not None and not row.is_there and item.touched < lost_delete and item.is_alive:
+        return Look(_all_unknown(item, row, reader, LOST_DELETE), row.is_there)
     at = _stated_offset(item, row)
+    if is_compacted and item is not None and not _is_event_of(item, at):
+        at = None
+    # A row that was deleted may be all that is left of a key, until the store has come that far.
+    is_complete = is_complete and (not is_compacted or (item is None and is_all_passed))
+    known = _Known(is_complete, known_from, unknown_because, is_compacted)
     names = reader.fields_of(item, row)
     return Look(
-        [_field(name, item, row, memory, reader, at, lower, passed, is_complete) for name in names],
+        [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names],
         row.is_there,
     )
+
+
+def _all_unknown(item: Item, row: SeenRow, reader: RowReader, reason: str) -> list[FieldLook]:
+    return [
+        FieldLook(name, "unknown", row.fields.get(name), None, -1, reason=reason)
+        for name in reader.fields_of(item, row)
+    ]
+
+
+class _Known(Struct, frozen=True):
+    """How much of the log is known of an item, as `look` is told."""
+
+    is_complete: bool
+    known_from: int
+    because: str
+    is_compacted: bool
+
+
+def _is_event_of(item: Item, at: int | None) -> bool:
+    """Say whether what the item was after an event is known, though others are gone."""
+    if at is None or at >= item.touched:
+        return True
+    histories = item.fields.values()
+    return any(at == e.offset for history in histories for e in history.entries(is_complete=False))
 
 
 def _stated_offset(item: Item | None, row: SeenRow) -> int | None:
@@ -163,15 +214,22 @@ def _field(
     at: int | None,
     lower: int,
     passed: Passed,
-    is_complete: bool,
+    known: _Known,
 ) -> FieldLook:
     history = None if item is None else item.fields.get(name)
+    if history is not None and history.is_unreadable:
+        offset = history.recent[-1].offset
+        return FieldLook(name, "unknown", row.fields.get(name), None, offset, reason=UNREADABLE)
+    if history is None and item is not None and item.is_unreadable and name in row.fields:
+        return FieldLook(name, "unknown", row.fields[name], None, -1, reason=UNREADABLE)
     if history is None:
-        entries = [Entry(-1, ABSENT_HASH)] if is_complete else []
-        expected, is_cut = None, not is_complete
+        entries = [Entry(-1, ABSENT_HASH)] if known.is_complete else []
+        expected, is_cut = None, not known.is_complete
     else:
-        entries = history.entries(is_complete=is_complete)
-        expected, is_cut = history.current, history.is_cut or not is_complete
+        entries = history.entries(is_complete=known.is_complete)
+        expected, is_cut = history.current, history.is_cut or not known.is_complete
+        if known.known_from > 0:
+            entries = [entry for entry in entries if entry.offset >= known.known_from]
     value = row.fields.get(name)
     hashes = reader.hashes(value)
     matching = [place for place, entry in enumerate(entries) if entry.value_hash in hashes]
@@ -207,11 +265,16 @@ def _field(
             **more,
         )
 
+    def is_past(offset: int) -> bool:
+        return passed(offset, _timestamp_of(item, name, offset))
+
     def newest_is_passed() -> bool:
-        return passed(entries[-1].offset, _timestamp_of(item, name, entries[-1].offset))
+        return is_past(entries[-1].offset)
 
     if not entries:
-        return found("unknown" if value is not None else "agrees")
+        if value is None and expected is None:
+            return found("agrees")
+        return found("unknown", reason=known.because)
     if is_of_another:
         # It is known what the log had there, so lag is no excuse.
         return found(
@@ -225,14 +288,18 @@ def _field(
         return found("agrees", max(allowed))
     if matching:
         place = max(matching)
-        following = entries[place + 1].offset
+        # A version between that one and the newest may have had the same value, and be gone.
+        superseded = entries[-1 if known.is_compacted else place + 1].offset
         return found(
             "behind",
             place,
-            is_reverted=before >= following,
+            is_reverted=before >= superseded,
             spans=[(entries[at].offset + 1, _end(entries, at)) for at in matching],
-            is_passed=passed(following, _timestamp_of(item, name, following)),
+            is_passed=is_past(superseded),
         )
+    was_newest = before >= entries[-1].offset
+    if known.is_compacted and item is not None and not (was_newest or newest_is_passed()):
+        return found("unknown", reason=COMPACTED)
     if due < 0:
         return found("unclear")
     oldest = entries[0].offset

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
-from synchroscope.canonical import encode
 from validator.attached.record_mapping import Change
+from validator.value_form import encode_value, packable, unpacked
 
 RECENT_VERSIONS = 6
 OLDER_VERSIONS = 120
@@ -27,7 +27,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def value_hash(value: Any) -> int:
     """Return the hash by which values are the same or not; 5 and 5.0 are."""
-    return xxh3_64_intdigest(encode(value))
+    return xxh3_64_intdigest(encode_value(value))
 
 
 ABSENT_HASH = value_hash(None)
@@ -49,14 +49,25 @@ class Entry(Struct, frozen=True):
 
 
 class FieldHistory(Struct, array_like=True):
-    """One field's versions in order: ``older`` as (offset, hash), then ``recent``."""
+    """One field's versions in order: ``older`` as (offset, hash), then ``recent``.
+
+    ``is_unreadable``: the newest is a value that could not be read, and is not known.
+    """
 
     recent: list[Version]
     older: bytes = b""
     is_cut: bool = False
+    is_unreadable: bool = False
+
+    def lose(self, offset: int, timestamp: float) -> None:
+        """Note an event that nobody can read: what it made of the field, any value may be."""
+        self.recent, self.older = [Version(offset, timestamp, None)], b""
+        self.is_cut = self.is_unreadable = True
 
     def append(self, version: Version) -> None:
         """Add the newest version, and forget the oldest beyond the bounds."""
+        if self.is_unreadable:
+            self.recent, self.is_unreadable = [], False
         self.recent.append(version)
         if len(self.recent) > RECENT_VERSIONS:
             oldest = self.recent.pop(0)
@@ -87,6 +98,8 @@ class Item(Struct, array_like=True):
 
     ``first_offset``: of its first event that the fold saw; ``touched``: of its last one.
     ``versions``: the subject's own (version, offset), where the mapping names one.
+    ``is_spread``: it has records in several partitions, so that nobody knows which came first.
+    ``is_unreadable``: an event that could not be read may have given it fields beside those.
     """
 
     context_type: str
@@ -97,28 +110,46 @@ class Item(Struct, array_like=True):
     touched_at: float
     fields: dict[str, FieldHistory] = {}
     versions: bytes = b""
+    is_spread: bool = False
+    is_unreadable: bool = False
 
-    def apply(self, change: Change) -> bool:
-        """Take a change; say whether any value changed."""
+    def apply(self, change: Change, known_from: int = 0) -> bool:
+        """Take a change; say whether any value changed.
+
+        What was said before offset `known_from` may have changed unseen, so it is said anew.
+        """
         self.touched, self.touched_at = change.offset, change.timestamp
         values: Mapping[str, Any] = change.fields
         if change.is_delete or change.is_replacement:
             values = {**dict.fromkeys(self.fields), **({} if change.is_delete else values)}
+            self.is_unreadable = False
         if change.version is not None and change.version >= 0:
             self.versions += _ENTRY.pack(change.version, change.offset)
             self.versions = self.versions[-OLDER_VERSIONS * _ENTRY.size :]
-        is_changed = False
+        is_changed = bool(change.unreadable) or change.is_unreadable
         for name, value in values.items():
             history = self.fields.get(name)
             if history is None:
                 if value is None:
                     continue
                 history = self.fields[name] = FieldHistory([])
-            elif value_hash(value) == value_hash(history.current):
+            elif (
+                history.recent[-1].offset >= known_from
+                and not history.is_unreadable
+                and value_hash(value) == value_hash(history.current)
+            ):
                 continue
             history.append(Version(change.offset, change.timestamp, value))
             is_changed = True
+        self.is_unreadable = self.is_unreadable or change.is_unreadable
+        for name in self.fields if change.is_unreadable else change.unreadable:
+            self.fields.setdefault(name, FieldHistory([])).lose(change.offset, change.timestamp)
         return is_changed
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether any field has a value, as far as is known."""
+        return any(h.current is not None or h.is_unreadable for h in self.fields.values())
 
     def offset_of_version(self, version: int) -> int | None:
         """Return the offset of the event that bore a version; the last one, if several did."""
@@ -140,7 +171,18 @@ def entry_at(entries: Sequence[Entry], position: int) -> int:
 
 def encode_item(item: Item) -> bytes:
     """Return the item as bytes."""
-    return _encode(item)
+    try:
+        return _encode(item)
+    except OverflowError:  # An integer of over 64 bits.
+        return _encode(msgspec.structs.replace(item, fields=_packable(item.fields)))
 
 
-decode_item = msgspec.msgpack.Decoder(Item).decode
+def _packable(fields: Mapping[str, FieldHistory]) -> dict[str, FieldHistory]:
+    found = {}
+    for name, history in fields.items():
+        recent = [Version(v.offset, v.timestamp, packable(v.value)) for v in history.recent]
+        found[name] = msgspec.structs.replace(history, recent=recent)
+    return found
+
+
+decode_item = msgspec.msgpack.Decoder(Item, ext_hook=unpacked).decode

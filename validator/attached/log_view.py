@@ -31,12 +31,26 @@ class LogView:
         self._moments: deque[tuple[float, Positions]] = deque(maxlen=KEPT_MOMENTS)
         self.positions: Positions = {}
         self.is_complete = False
+        self.known_from: Positions = {}
+        """Partitions of which records were deleted before they were read, and up to where."""
+        self.is_compacted = False
+        self.lost_deletes: dict[int, int] = {}
+        """Of each partition the last record that deletes a subject which cannot be read."""
+        self.accepts_unreadable = False
         self.heads: Positions = {}
         """As far as they were asked for."""
 
-    def folded(self, now: float, positions: Positions, *, is_complete: bool) -> None:
-        """Note how far the fold is."""
+    def folded(
+        self,
+        now: float,
+        positions: Positions,
+        *,
+        is_complete: bool,
+        known_from: Positions | None = None,
+    ) -> None:
+        """Note how far the fold is, and what it knows."""
         self.positions, self.is_complete = dict(positions), is_complete
+        self.known_from = dict(known_from or {})
         interval = self._keep_seconds * 2 / KEPT_MOMENTS
         if not self._moments or now >= self._moments[-1][0] + interval:
             self._moments.append((now, self.positions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from synchroscope.ports import Batch, Record
@@ -18,7 +18,7 @@ class Topic(Protocol):
     name: str
 
     def partitions(self) -> int:
-        """Return how many partitions the topic has."""
+        """Return how many partitions the topic has by now; it may grow."""
         ...
 
     def range(self, partition: int) -> tuple[int, int]:
@@ -34,6 +34,14 @@ class Topic(Protocol):
 
     def position_at(self, partition: int, timestamp: float) -> int:
         """Return the first position whose record is not older than a moment, or the end."""
+        ...
+
+    def is_compacted(self) -> bool | None:
+        """Say whether older records of a key are removed; None where the server does not tell."""
+        ...
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at an offset of each partition; what is gone is left out."""
         ...
 
     def group_positions(self, group: str) -> dict[int, int]:
@@ -58,8 +66,16 @@ class MemoryTopic:
     def __init__(self, partitions: int = 1, name: str = "memory") -> None:
         self.name = name
         self._records: list[list[Record]] = [[] for _ in range(partitions)]
-        self._ends = [0] * partitions
+        self._firsts, self._ends = [0] * partitions, [0] * partitions
         self.groups: dict[str, dict[int, int]] = {}
+        self.compacted: bool | None = False
+
+    def grow(self, partitions: int) -> None:
+        """Add empty partitions."""
+        while len(self._records) < partitions:
+            self._records.append([])
+            self._firsts.append(0)
+            self._ends.append(0)
 
     def append(self, partition: int, key: bytes, value: bytes, timestamp: float) -> int:
         """Append a record and return its offset."""
@@ -72,6 +88,13 @@ class MemoryTopic:
         """Forget the oldest records, as retention does."""
         kept = [record for record in self._records[partition] if record.offset >= offset]
         self._records[partition] = kept
+        self._firsts[partition] = max(self._firsts[partition], offset)
+
+    def compact(self, partition: int) -> None:
+        """Forget all but the newest record of each key."""
+        newest = {record.key: record.offset for record in self._records[partition]}
+        kept = [r for r in self._records[partition] if newest[r.key] == r.offset]
+        self._records[partition] = kept
 
     def partitions(self) -> int:
         """Return how many partitions there are."""
@@ -79,8 +102,7 @@ class MemoryTopic:
 
     def range(self, partition: int) -> tuple[int, int]:
         """Return the first kept offset and the end."""
-        records, end = self._records[partition], self._ends[partition]
-        return (records[0].offset if records else end), end
+        return self._firsts[partition], self._ends[partition]
 
     def read(self, partition: int, position: int, limit: int) -> Batch:
         """Return records from a position on."""
@@ -93,6 +115,19 @@ class MemoryTopic:
         """Return the first position not older than a moment."""
         later = (r.offset for r in self._records[partition] if r.timestamp >= timestamp)
         return next(later, self._ends[partition])
+
+    def is_compacted(self) -> bool | None:
+        """Return what was set."""
+        return self.compacted
+
+    def records_at(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Return what stands at these offsets."""
+        return {
+            partition: record
+            for partition, offset in offsets.items()
+            for record in self._records[partition]
+            if record.offset == offset
+        }
 
     def group_positions(self, group: str) -> dict[int, int]:
         """Return what the group committed."""

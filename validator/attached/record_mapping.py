@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import msgspec
 from msgspec import Struct
 
-from synchroscope.canonical import encode
 from synchroscope.errors import ConfigurationError, InvalidEventError
 from synchroscope.ports import Record
 from validator.attached.paths import (
@@ -18,9 +16,12 @@ from validator.attached.paths import (
     compile_source,
     compile_wildcard,
 )
+from validator.stores.json_text import decode_json
 from validator.stores.port import key_text
+from validator.value_form import encode_value
 
 MAXIMUM_NAME_BYTES = 1_024
+NO_CANONICAL_VALUE = "no canonical value"
 
 
 class DeleteMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +47,8 @@ class RecordMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     delete: Which records delete the subject, beside those without a value.
     version: Source of the subject's own version, where stores keep one.
     only: Records that are meant, where the topic holds others too: a source and the values allowed.
+    unreadable: ``unknown``: what cannot be read leaves the verdict UNKNOWN. ``skip``: whoever fills
+        the stores passes over such records too, so they count as none.
     """
 
     subject: str
@@ -56,10 +59,14 @@ class RecordMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     delete: DeleteMapping | None = None
     version: str = ""
     only: DeleteMapping | None = None
+    unreadable: Literal["unknown", "skip"] = "unknown"
 
 
 class Change(Struct, frozen=True):
-    """What one record does: ``fields`` with None for what it removes; ``is_delete``: everything."""
+    """What one record does: ``fields`` with None for what it removes; ``is_delete``: everything.
+
+    ``unreadable``: fields that it changes to nobody can say what. ``is_unreadable``: all may be.
+    """
 
     context_type: str
     subject: str
@@ -69,13 +76,21 @@ class Change(Struct, frozen=True):
     offset: int
     timestamp: float
     version: int | None = None
+    unreadable: tuple[str, ...] = ()
+    is_unreadable: bool = False
 
 
 class Unreadable(Struct, frozen=True):
-    """A record of which no change could be made: ``reason`` is one of a few."""
+    """A record of which no change could be made: ``reason`` is one of a few.
+
+    ``change``: where its subject could be read, what is not known any more. ``is_deletion``: it
+    deletes a subject that it does not name where the mapping says.
+    """
 
     reason: str
     detail: str
+    change: Change | None = None
+    is_deletion: bool = False
 
 
 class RecordReader:
@@ -83,6 +98,7 @@ class RecordReader:
 
     def __init__(self, mapping: RecordMapping) -> None:
         self._mapping = mapping
+        self.accepts_unreadable = mapping.unreadable == "skip"
         self._subject = compile_source(mapping.subject)
         self._type = compile_source(mapping.type)
         self._fields = _fields(mapping)
@@ -95,28 +111,28 @@ class RecordReader:
         value: Any = MISSING
         if record.value:
             try:
-                value = msgspec.json.decode(record.value)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                return Unreadable("no JSON", str(error))
+                value = decode_json(record.value)
+            except ValueError as error:
+                return self._no_json(record, str(error))
         opened = Opened(record, value)
         if self._only is not None and not self._only(opened):
             return None
-        subject, context_type = self._subject(opened), self._type(opened)
-        for name, found in (("subject", subject), ("type", context_type)):
-            if found is MISSING or found is None or isinstance(found, dict | list):
-                return Unreadable(f"no {name}", f"{getattr(self._mapping, name)} is not there")
-        subject, context_type = key_text(subject), key_text(context_type)
-        if not subject or len(subject) + len(context_type) > MAXIMUM_NAME_BYTES:
-            return Unreadable("no subject", "it is empty, or longer than 1,024 characters")
+        name = self._name(opened)
+        if isinstance(name, Unreadable):
+            return name
+        context_type, subject = name
         is_delete = value is MISSING or value is None
         is_delete = is_delete or (self._delete is not None and self._delete(opened))
         fields: dict[str, Any] = {}
+        unreadable: tuple[str, ...] = ()
+        is_unreadable = False
         if not is_delete:
             fields = self._fields(opened)
-            try:
-                encode(fields)
-            except InvalidEventError as error:
-                return Unreadable("no canonical value", str(error))
+            if not _is_canonical(fields):
+                bad = [name for name, item in fields.items() if not _is_canonical({name: item})]
+                fields = {name: item for name, item in fields.items() if name not in bad}
+                unreadable = tuple(name for name in bad if _is_canonical(name))
+                is_unreadable = len(unreadable) < len(bad)
         return Change(
             context_type,
             subject,
@@ -126,11 +142,47 @@ class RecordReader:
             record.offset,
             record.timestamp,
             self._version_of(opened),
+            unreadable,
+            is_unreadable,
         )
+
+    def _name(self, opened: Opened) -> tuple[str, str] | Unreadable:
+        """Return context type and subject."""
+        subject, context_type = self._subject(opened), self._type(opened)
+        for name, found in (("subject", subject), ("type", context_type)):
+            if found is MISSING or found is None or isinstance(found, dict | list):
+                detail = f"{getattr(self._mapping, name)} is not there"
+                if not opened.record.value:
+                    return Unreadable(f"deletion without a {name}", detail, is_deletion=True)
+                return Unreadable(f"no {name}", detail)
+        subject, context_type = key_text(subject), key_text(context_type)
+        if not subject or len(subject) + len(context_type) > MAXIMUM_NAME_BYTES:
+            return Unreadable("no subject", "it is empty, or longer than 1,024 characters")
+        if not _is_canonical([subject, context_type]):
+            return Unreadable("no subject", "it is no Unicode text")
+        return context_type, subject
+
+    def _no_json(self, record: Record, detail: str) -> Unreadable:
+        """Say whose record it is, where the key or a header tells."""
+        name = self._name(Opened(record, MISSING))
+        if isinstance(name, Unreadable):
+            return Unreadable("no JSON", detail)
+        change = Change(
+            *name, {}, False, False, record.offset, record.timestamp, is_unreadable=True
+        )
+        return Unreadable("no JSON", detail, change)
 
     def _version_of(self, opened: Opened) -> int | None:
         found = None if self._version is None else self._version(opened)
         return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _is_canonical(value: Any) -> bool:
+    try:
+        encode_value(value)
+    except InvalidEventError:
+        return False
+    return True
 
 
 def _fields(mapping: RecordMapping) -> Callable[[Opened], dict[str, Any]]:

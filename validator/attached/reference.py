@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import lmdb
 import msgspec
 from msgspec import Struct
-from xxhash import xxh3_128_digest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from synchroscope.errors import ConfigurationError, StorageError
+from synchroscope.ports import Record
 from validator.attached.history import Item, decode_item, encode_item
 from validator.attached.record_mapping import Change
 
@@ -27,6 +28,7 @@ MAXIMUM_NAME_BYTES = 400
 """LMDB's keys are at most 511 bytes; longer names are cut, and a hash keeps them apart."""
 _ABOUT = b"fold"
 _COUNTS = b"counts"
+_WALK = b"walk"
 _STORES = "store"
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
@@ -40,16 +42,35 @@ def item_key(context_type: str, subject: str) -> bytes:
     return name[: MAXIMUM_NAME_BYTES - 17] + b"\0" + xxh3_128_digest(name)
 
 
+class Mark(Struct, frozen=True, array_like=True):
+    """What stood at an offset."""
+
+    offset: int
+    timestamp: float
+    content_hash: int
+
+
+def mark_of(record: Record) -> Mark:
+    """Return what a record is known again by."""
+    content = b"%d %b%b" % (len(record.key), record.key, record.value)
+    return Mark(record.offset, record.timestamp, xxh3_64_intdigest(content))
+
+
 class FoldState(Struct, frozen=True):
     """Where the fold stands, and from where on it knows everything.
 
     ``is_complete``: the log was folded from its very beginning, so that a key that was not seen
-    is none of the log's.
+    is none of the log's. ``known_from``: partitions of which records were deleted before they were
+    read, and the first offset after that. ``marks``: the last record of each partition, by which a
+    topic is known again. ``lost_deletes``: the last record that deletes nobody knows whom.
     """
 
     fingerprint: str
     positions: dict[int, int]
     is_complete: bool
+    known_from: dict[int, int] = {}
+    marks: dict[int, Mark] = {}
+    lost_deletes: dict[int, int] = {}
 
 
 class Seen(Struct, array_like=True):
@@ -81,7 +102,7 @@ class KeyedReference:
     def __init__(
         self, path: Path | str, fingerprint: str, *, map_bytes: int = FIRST_MAP_BYTES
     ) -> None:
-        self._path = Path(path)
+        self.path = self._path = Path(path)
         self._lock = threading.Lock()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -123,12 +144,23 @@ class KeyedReference:
         positions: Mapping[int, int],
         is_complete: bool,
         counts: Mapping[str, int],
+        known_from: Mapping[int, int] | None = None,
+        marks: Mapping[int, Mark] | None = None,
+        lost_deletes: Mapping[int, int] | None = None,
     ) -> dict[bytes, Item]:
         """Apply (partition, change) pairs and move the positions, in one step.
 
         Returns the items that were touched.
         """
         changes = list(changes)
+        state = FoldState(
+            self._fingerprint,
+            dict(positions),
+            is_complete,
+            dict(known_from or {}),
+            dict(marks or {}),
+            dict(lost_deletes or {}),
+        )
 
         def write(transaction: Any) -> dict[bytes, Item]:
             items: dict[bytes, Item] = {}
@@ -139,10 +171,10 @@ class KeyedReference:
                     data = transaction.get(key, db=self._items)
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
-                item.apply(change)
+                item.is_spread = item.is_spread or item.partition != partition
+                item.apply(change, state.known_from.get(partition, 0))
             with transaction.cursor(self._items) as cursor:
                 cursor.putmulti([(key, encode_item(item)) for key, item in items.items()])
-            state = FoldState(self._fingerprint, dict(positions), is_complete)
             transaction.put(_ABOUT, _encode(state), db=self._about)
             transaction.put(_COUNTS, _encode(dict(counts)), db=self._about)
             return items
@@ -195,6 +227,21 @@ class KeyedReference:
                 cursor.putmulti(encoded)
 
         self._write(write)
+
+    def next_walk(self, store: int) -> int:
+        """Return a number for a store's walk that none had, in this process or an earlier one.
+
+        Rows that were met are marked with it on disk, so that an earlier walk's would hide others.
+        """
+        name, prefix = _WALK + bytes((store,)), bytes((store,))
+
+        def write(transaction: Any) -> int:
+            data = transaction.get(name, db=self._about)
+            last = int(data) if data is not None else _last_walk(transaction, self._seen, prefix)
+            transaction.put(name, str(last + 1).encode(), db=self._about)
+            return last + 1
+
+        return self._write(write)
 
     def number_of(self, store: str) -> int:
         """Return the number under which a store's rows are kept, the same for ever."""
@@ -274,6 +321,16 @@ class KeyedReference:
             "can be written and the disk has space; if it is damaged, delete it and the log is "
             "folded anew"
         )
+
+
+def _last_walk(transaction: Any, seen: Any, prefix: bytes) -> int:
+    """Return the highest walk in a folder that was filled before their numbers were kept."""
+    with transaction.cursor(seen) as cursor:
+        last, found = 0, cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            last = max(last, _decode_seen(cursor.value()).walk)
+            found = cursor.next()
+    return last
 
 
 def _new_item(partition: int, change: Change) -> Item:

@@ -30,6 +30,7 @@ from validator.attached.store_settings import StoreSettings
 from validator.attached.strays import Strays
 from validator.attached.walk import Walk
 from validator.finding import Since, timestamp
+from validator.value_form import shown
 
 FEW_REVERSALS = 3
 HOLD_SECONDS = 30.0
@@ -80,6 +81,11 @@ class Reporter:
         for key in keys:
             self._held.pop(key, None)
         self._book.agree(self._settings.name, keys, now)
+
+    def withdraw(self, key: bytes, reason: str, now: float) -> None:
+        """Take back what was said of an item that turns out not to be known well enough."""
+        self._held.pop(key, None)
+        self._book.withdraw(self._settings.name, key, reason, now)
 
     def _causes(self, found: Confirmed) -> list[Cause]:
         return causes(found.item, found.look, is_text=self._reader.is_text)
@@ -255,9 +261,8 @@ def _known_right(found: Confirmed, cause: Cause) -> int | None:
 
 
 def _value(value: Any, is_public: bool) -> Any:
-    if is_public or value is None:
-        return value
     try:
-        return f"hash:{value_hash(value):016x}"
-    except InvalidEventError:  # What no log can hold.
+        hashed = value_hash(value)
+    except InvalidEventError:  # What no log can hold, and perhaps nobody write.
         return "hash:none"
+    return shown(value) if is_public or value is None else f"hash:{hashed:016x}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError, InvalidEventError
 from validator.attached.history import Item, value_hash
 from validator.attached.paths import MISSING, compile_path
+from validator.stores.json_text import decode_json
 from validator.stores.port import Key, Row, key_text
 
 EVERY_FIELD = "*"
@@ -132,7 +132,7 @@ class RowReader:
         for meaning in meanings:
             try:
                 found.add(value_hash(meaning))
-            except InvalidEventError:  # What no log can hold, such as a number over 64 bits.
+            except InvalidEventError:  # What no log can hold, such as a lone surrogate.
                 continue
         return frozenset(found)
 
@@ -142,9 +142,11 @@ def _meanings(text: str) -> list[Any]:
         return [text == "True"]
     if text in ("None", ""):
         return [None]
+    if text in ("nan", "inf", "-inf"):
+        return [float(text)]
     try:
-        return [msgspec.json.decode(text)]
-    except (msgspec.DecodeError, UnicodeEncodeError):
+        return [decode_json(text.encode())]
+    except ValueError:
         return []
 
 

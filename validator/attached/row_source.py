@@ -70,8 +70,7 @@ class RowSource:
         mine = [
             key
             for key, item in rows
-            if self._reader.key_of(item.context_type, item.subject) is not None
-            and any(history.current is not None for history in item.fields.values())
+            if self._reader.key_of(item.context_type, item.subject) is not None and item.is_alive
         ]
         seen = self._reference.seen(self._number, mine)
         left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != walk.number]

@@ -15,8 +15,13 @@ from validator.attached.checker import StoreChecker
 from validator.attached.history import Item
 from validator.attached.log_view import LogView
 from validator.attached.port import Topic
-from validator.attached.record_mapping import Change, RecordReader, Unreadable
-from validator.attached.reference import KeyedReference
+from validator.attached.record_mapping import (
+    NO_CANONICAL_VALUE,
+    Change,
+    RecordReader,
+    Unreadable,
+)
+from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
 
 FOLD_RECORDS = 2_000
 Verdict = Literal["CONSISTENT", "UNKNOWN", "DIVERGED"]
@@ -70,7 +75,11 @@ class AttachedValidator:
         self._target: Mapping[int, int] | None = None
         self._positions: dict[int, int] = {}
         self._is_complete = False
+        self._known_from: dict[int, int] = {}
+        self._marks: dict[int, Mark] = {}
+        self._compacted: bool | None = None
         self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
+        self.log.accepts_unreadable = reader.accepts_unreadable
 
     def _ask_heads(self) -> dict[int, int]:
         return {p: self._topic.range(p)[1] for p in range(self._topic.partitions())}
@@ -109,15 +118,32 @@ class AttachedValidator:
             self._positions, self._is_complete = starts, is_complete
             self.reference.fold([], starts, is_complete, self.counts)
         else:
-            if len(state.positions) != count or any(
-                position > heads[p] for p, position in state.positions.items()
-            ):
-                raise ConfigurationError(
-                    f"topic {self._topic.name} is not the one that was folded: it has {count} "
-                    "partitions and ends earlier; name another --data-dir"
-                )
+            self._check_topic(state, heads)
             self._positions, self._is_complete = dict(state.positions), state.is_complete
+            self._known_from, self._marks = dict(state.known_from), dict(state.marks)
+            self.log.lost_deletes = dict(state.lost_deletes)
+        self._compacted = self._topic.is_compacted()
         self._target = heads
+
+    def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
+        """Refuse a topic of the same name that was made anew."""
+        problem = ""
+        if len(state.positions) > len(heads):
+            problem = f"it has {len(heads)} partitions, not {len(state.positions)}"
+        else:
+            early = [p for p, position in sorted(state.positions.items()) if position > heads[p]]
+            if early:
+                problem = f"partition {early[0]} ends at {heads[early[0]]}, earlier than before"
+            offsets = {p: mark.offset for p, mark in state.marks.items()}
+            for partition, record in {} if problem else self._topic.records_at(offsets).items():
+                if mark_of(record) != state.marks[partition]:
+                    problem = f"another record is at {record.offset} of partition {partition}"
+        if problem:
+            raise ConfigurationError(
+                f"topic {self._topic.name} is not the one that was folded into "
+                f"{self.reference.path}: {problem}. If it was made anew, name another --data-dir, "
+                "or delete this one and the topic is folded from its beginning"
+            )
 
     def _first(self, partition: int) -> int:
         if self._begin == "earliest":
@@ -129,25 +155,65 @@ class AttachedValidator:
     def _fold(self, now: float) -> int:
         if self._target is None:
             self._start()
+        for partition in range(len(self._positions), self._topic.partitions()):
+            # The topic has grown: what the new partition has lost already is not known.
+            first = self._topic.range(partition)[0]
+            self._positions[partition] = first
+            self._is_complete = self._is_complete and first == 0
         changes: list[tuple[int, Change]] = []
         positions = dict(self._positions)
         read = 0
         for partition in sorted(positions):
             batch = self._topic.read(partition, positions[partition], FOLD_RECORDS)
             read += len(batch.records)
+            first = batch.records[0].offset if batch.records else batch.position
+            if first > positions[partition]:
+                self._check_gap(partition, positions[partition])
+            self.counts["offsets without a record"] += (
+                batch.position - positions[partition] - len(batch.records)
+            )
+            if batch.records:
+                self._marks[partition] = mark_of(batch.records[-1])
             for record in batch.records:
                 found = self._reader.read(record)
                 if isinstance(found, Change):
                     changes.append((partition, found))
+                    if found.unreadable or found.is_unreadable:
+                        self.counts[f"unreadable: {NO_CANONICAL_VALUE}"] += 1
                 elif isinstance(found, Unreadable):
-                    self.counts[f"unreadable: {found.reason}"] += 1
+                    changes += self._unreadable(partition, record.offset, found)
                 else:
                     self.counts["not meant"] += 1
             positions[partition] = batch.position
         if positions != self._positions:
             self._keep(changes, positions, read, now)
-        self.log.folded(now, self._positions, is_complete=self._is_complete)
+        # Where nobody tells, holes do; those of transactions look like them.
+        self.log.is_compacted = self._compacted or (
+            self._compacted is None and self.counts["offsets without a record"] > 0
+        )
+        self.log.folded(
+            now, self._positions, is_complete=self._is_complete, known_from=self._known_from
+        )
         return read
+
+    def _unreadable(
+        self, partition: int, offset: int, found: Unreadable
+    ) -> list[tuple[int, Change]]:
+        """Count a record that cannot be read, and return what is not known since."""
+        self.counts[f"unreadable: {found.reason}"] += 1
+        if self.log.accepts_unreadable:
+            return []
+        if found.is_deletion:
+            self.log.lost_deletes[partition] = offset
+        return [] if found.change is None else [(partition, found.change)]
+
+    def _check_gap(self, partition: int, position: int) -> None:
+        """Note where records were deleted before they could be read: what they said is unknown."""
+        first = self._topic.range(partition)[0]
+        if first > position:
+            self._known_from[partition], self._is_complete = first, False
+            self.counts["records deleted unread"] += first - position
+            self.counts["offsets without a record"] -= first - position
 
     def _keep(
         self,
@@ -159,7 +225,13 @@ class AttachedValidator:
         self.counts["records"] += read
         self.counts["changes"] += len(changes)
         items: Mapping[bytes, Item] = self.reference.fold(
-            changes, positions, self._is_complete, self.counts
+            changes,
+            positions,
+            self._is_complete,
+            self.counts,
+            self._known_from,
+            self._marks,
+            self.log.lost_deletes,
         )
         self._positions = positions
         if self.is_caught_up:
@@ -167,6 +239,24 @@ class AttachedValidator:
                 checker.changed(items, now)
 
     # -- how things stand ------------------------------------------------------------------------
+
+    def unreadable(self) -> dict[str, int]:
+        """Return how many records nobody accepts could not be read at all, by reason.
+
+        Those of which single values cannot be read are not among them: their keys are known.
+        """
+        found = {
+            name.removeprefix("unreadable: "): count
+            for name, count in self.counts.items()
+            if name.startswith("unreadable: ") and count
+        }
+        found.pop(NO_CANONICAL_VALUE, None)
+        return {} if self.log.accepts_unreadable else found
+
+    def _unreadable_sentence(self) -> str:
+        found = self.unreadable()
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.items()))
+        return f"{sum(found.values()):,} records could not be read: {reasons}"
 
     def standings(self, now: float) -> list[StoreStanding]:
         """Return how each store stands."""
@@ -182,6 +272,9 @@ class AttachedValidator:
             seconds = max(seconds, now - suspect.recorded_at)
         opened = len(self.book.open_of(name))
 
+        unknown = [self._unreadable_sentence()] if self.unreadable() else []
+        unknown += [checker.unchecked.sentence()] if checker.unchecked else []
+
         def standing(verdict: Verdict, reason: str) -> StoreStanding:
             return StoreStanding(name, verdict, reason, events, seconds)
 
@@ -195,7 +288,8 @@ class AttachedValidator:
         undecided = checker.undecided(now)
         if undecided and lagging:
             keys = f"{len(lagging):,} keys lack events"
-            return standing("UNKNOWN", f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}")
+            lag = f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}"
+            return standing("UNKNOWN", "; ".join([lag, *unknown]))
         if undecided:
             return standing("UNKNOWN", f"{undecided} keys change too fast to be judged")
         # 4. Something differs, and must still do so at the next look to be a finding.
@@ -209,6 +303,8 @@ class AttachedValidator:
         if age > settings.walk_limit_seconds:
             return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
         # 6. There is what cannot be looked at.
+        if unknown:
+            return standing("UNKNOWN", "; ".join(unknown))
         if checker.keyless:
             return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
         return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")

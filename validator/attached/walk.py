@@ -20,7 +20,7 @@ class Walk(Struct):
     phase: Phase = "resting"
     cursor: str | None = None
     after: bytes = b""
-    started_at: float = 0.0
+    started_at: float = float("-inf")
     is_whole: bool = True
     rows: int = 0
     items: int = 0
@@ -30,9 +30,9 @@ class Walk(Struct):
     last_rows: int = 0
     last_items: int = 0
 
-    def begin(self, now: float) -> None:
-        """Start the next one."""
-        self.number += 1
+    def begin(self, now: float, number: int) -> None:
+        """Start one under a number that no other walk of the store ever had."""
+        self.number = number
         self.phase, self.cursor, self.after = "rows", None, b""
         self.started_at, self.is_whole = now, True
         self.rows = self.items = 0

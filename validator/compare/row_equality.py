@@ -15,9 +15,9 @@ from typing import Any
 from msgspec import Struct
 from xxhash import xxh3_128_digest
 
-from synchroscope.canonical import encode
 from synchroscope.errors import InvalidEventError
 from validator.stores.port import Row
+from validator.value_form import encode_value
 
 _TRUE, _FALSE = frozenset({"true", "t"}), frozenset({"false", "f"})
 
@@ -78,8 +78,9 @@ class Equality(Struct, frozen=True):
             return ""
         if isinstance(value, bool):
             return "true" if value else "false"
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-            return str(int(value))
+        if isinstance(value, float) and value.is_integer():
+            # A large one is the integer that its shortest form says.
+            return str(int(value) if abs(value) < 2**63 else int(Decimal(repr(value))))
         return str(value) if isinstance(value, int | float) else value
 
 
@@ -115,7 +116,7 @@ def _moment(text: str) -> dt.datetime | None:
 
 def _encoded(value: Any) -> bytes:
     try:
-        return encode(value)
+        return encode_value(value)
     except InvalidEventError:
-        # Integers of over 64 bits, or text that is no Unicode: no other store writes these alike.
+        # Text that is no Unicode: no other store writes it alike.
         return b"\xff" + repr(value).encode("utf-8", "backslashreplace")

@@ -18,11 +18,12 @@ import msgspec
 
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
 from validator.stores.file_identity import FileIdentity
+from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
 from validator.stores.port import Key, Page, Row
 
 _DECODERS: Mapping[str, Callable[[bytes], Any]] = {
-    "json": msgspec.json.Decoder().decode,
+    "json": decode_json,
     "msgpack": msgspec.msgpack.Decoder().decode,
 }
 
@@ -166,7 +167,7 @@ class LmdbStore:
     def _row(self, data: bytes) -> Row:
         try:
             row: Any = self._decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, ValueError):
             return {}  # Damaged: it is there, and says nothing.
         if not isinstance(row, dict):
             return {}

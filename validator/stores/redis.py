@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import msgspec
 import redis
 from redis import exceptions as kinds
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
 from validator.stores.port import Key, Page, Row
 
@@ -147,8 +147,8 @@ class RedisStore:
             row = {_text(name): _text(value) for name, value in answer.items()}
         else:
             try:
-                row = msgspec.json.decode(answer)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+                row = decode_json(answer)
+            except ValueError:
                 return {}  # Damaged: it is there, and says nothing.
             if not isinstance(row, dict):
                 return {}

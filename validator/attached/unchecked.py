@@ -1,0 +1,50 @@
+"""Which keys cannot be checked though they were looked at, and why: the verdict names them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MAXIMUM_UNCHECKED = 20_000
+
+NOT_READ = "may have changed in records that were deleted from the topic before they were read"
+COMPACTED = "may have a version that was compacted away from the topic"
+SPREAD = "have records in several partitions, which have no order among them"
+UNREADABLE = "have a value in a record that could not be read"
+LOST_DELETE = "may have been deleted by a record that names no subject"
+
+
+class Unchecked:
+    """A bounded set of keys, each with a reason that follows its number in a sentence."""
+
+    def __init__(self, capacity: int = MAXIMUM_UNCHECKED) -> None:
+        self._capacity = capacity
+        self._reasons: dict[bytes, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._reasons)
+
+    def note(self, key: bytes, reason: str) -> bool:
+        """Take what a look came to, no reason being fine; False where there was no place."""
+        if not reason:
+            self._reasons.pop(key, None)
+        elif key in self._reasons or len(self._reasons) < self._capacity:
+            self._reasons[key] = reason
+        else:
+            return False
+        return True
+
+    def by_reason(self) -> dict[str, int]:
+        """Return how many keys there are of each reason, most first."""
+        return dict(Counter(self._reasons.values()).most_common())
+
+    def sentence(self) -> str:
+        """Return all of it for people.
+
+        >>> unchecked = Unchecked()
+        >>> unchecked.note(b"a", "have no order")
+        True
+        >>> unchecked.sentence()
+        '1 keys cannot be checked: 1 have no order'
+        """
+        parts = "; ".join(f"{count:,} {reason}" for reason, count in self.by_reason().items())
+        return f"{len(self):,} keys cannot be checked: {parts}"
