@@ -110,6 +110,29 @@ def test_two_stores_of_any_kinds_differ_where_they_were_spoiled(
     assert found(differences) == must
 
 
+@pytest.mark.parametrize("odd", ["", "k" * 600])
+def test_a_key_that_lmdb_cannot_have_is_missing_there_and_hides_no_difference(
+    odd: str, tmp_path: Path
+) -> None:
+    rows = {f"k{n}": {"a": 1, "b": "x"} for n in range(20)}
+    after = {**rows, "k17": {"a": 2, "b": "x"}, "k18": {"a": 2, "b": "x"}}
+    path = tmp_path / "right"
+    with closing(lmdb.open(str(path), map_size=1 << 24)) as environment:
+        with environment.begin(write=True) as transaction:
+            for key, row in after.items():
+                transaction.put(key.encode(), msgspec.json.encode(row))
+
+    differences = compare(
+        sqlite(tmp_path, "left", {**rows, odd: {"a": 1, "b": "x"}}), f"lmdb://{path}"
+    )
+
+    assert found(differences) == {
+        odd: ("missing", []),
+        "k17": ("changed", ["a"]),
+        "k18": ("changed", ["a"]),
+    }
+
+
 def test_the_sides_may_be_larger_than_memory_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,7 +158,8 @@ class PostgresqlStore:
         state = error.sqlstate or ""
         if state == "42P01" or state == "3F000":
             return ConfigurationError(f"{self.name}: {text}: name the table as [schema.]table")
-        if state[:2] in ("28", "3D", "42", "22", "0A"):
+        is_data = not state and isinstance(error, psycopg.DataError)  # Refused by the driver.
+        if is_data or state[:2] in ("28", "3D", "42", "22", "0A"):
             return ConfigurationError(f"{self.name}: {text}: correct the URI, or the rights")
         if not state and ("password" in text or "no pg_hba.conf entry" in text):
             return ConfigurationError(
