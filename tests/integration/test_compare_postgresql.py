@@ -311,6 +311,55 @@ def test_decimals_of_more_digits_than_python_counts_with_are_told_apart(schema: 
     assert summary.method == "bucket digests"
 
 
+ODD = {
+    "timestamptz": [
+        "infinity",
+        "-infinity",
+        "0044-03-15 00:00:00+00 BC",
+        "10000-01-01 00:00:00+00",
+    ],
+    "timestamp": ["infinity", "-infinity", "0044-03-15 00:00:00 BC", "294276-12-31 00:00:00"],
+    "date": ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"],
+    "time": ["24:00:00"],
+    "timetz": ["24:00:00+00", "10:00:00+15:59:59"],
+    "timestamptz[]": ['{infinity,"2026-01-01 00:00:00+00"}'],
+}
+
+
+@pytest.mark.parametrize("other", ["table", "export"])
+def test_moments_that_python_has_not_are_compared_like_others(
+    other: str, schema: str, tmp_path: Path
+) -> None:
+    names = {kind: f"c{number}" for number, kind in enumerate(ODD)}
+    columns = ", ".join(f"{name} {kind}" for kind, name in names.items())
+    values = [(kind, value) for kind, odd in ODD.items() for value in odd]
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table} (id int PRIMARY KEY, {columns})")
+        for number, (kind, value) in enumerate(values):
+            column = names[kind]
+            execute(f"INSERT INTO {schema}.{table} (id, {column}) VALUES ({number}, '{value}')")
+            execute(f"INSERT INTO {schema}.{table} (id) VALUES ({number + 100})")
+    path = tmp_path / "b.csv"
+
+    def differing() -> set[tuple[str, str]]:
+        with psycopg.connect(postgresql_dsn()) as connection:
+            connection.execute("SET timezone = 'UTC'")
+            query = f"COPY {schema}.b TO STDOUT (FORMAT csv, HEADER)".encode()
+            with path.open("wb") as file, connection.cursor().copy(query) as copy:
+                file.writelines(copy)
+        right = uri(schema, "b") if other == "table" else f"csv:{path}"
+        comparison = Comparison(
+            lambda: open_store(uri(schema, "a"), ["id"]), lambda: open_store(right, ["id"])
+        )
+        return {(d.key[0], d.kind) for d in comparison.run()}
+
+    assert differing() == set()
+    for number, (kind, value) in enumerate(values):
+        changed = f"SET {names[kind]} = '{value}' WHERE id = {number + 100}"
+        execute(f"UPDATE {schema}.b {changed}")
+    assert differing() == {(str(number + 100), "changed") for number in range(len(values))}
+
+
 @pytest.mark.parametrize("kind", ["timestamptz", "interval", "bytea", "float8", "date"])
 def test_keys_are_written_alike_whatever_the_servers_settings(kind: str, schema: str) -> None:
     keys = {

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.abc import Buffer, Loader
+from psycopg.types import datetime as moments
 from psycopg.types.string import TextLoader
 
 from validator.stores.text_values import Kind, plain_number
@@ -46,6 +48,29 @@ _KINDS: dict[str, Kind] = {
 KNOWS = frozenset({*_KINDS.values(), "interval"})
 
 
+def _or_text(loader: type[Loader]) -> type[Loader]:
+    """Return a loader that leaves as text what Python has not: infinity, years BC or over 9999."""
+
+    class OrText(loader):  # type: ignore[misc, valid-type]
+        def load(self, data: Buffer) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, ValueError, OverflowError):
+                return bytes(data).decode()
+
+    return OrText
+
+
+_LOADERS: dict[str, type[Loader]] = {
+    "timestamptz": _or_text(moments.TimestamptzLoader),
+    "timestamp": _or_text(moments.TimestampLoader),
+    "date": _or_text(moments.DateLoader),
+    "timetz": _or_text(moments.TimetzLoader),
+    "time": _or_text(moments.TimeLoader),
+    **dict.fromkeys(_AS_TEXT, TextLoader),
+}
+
+
 def kind_of(declared: str) -> Kind:
     """Return the kind of a type as `format_type` writes it.
 
@@ -63,8 +88,8 @@ def prepare(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     """Have values written and read alike on every server."""
     for name, value in _SETTINGS:
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
-    for name in _AS_TEXT:
-        connection.adapters.register_loader(name, TextLoader)
+    for name, loader in _LOADERS.items():
+        connection.adapters.register_loader(name, loader)
 
 
 def plain(value: Any) -> Any:
