@@ -172,6 +172,8 @@ def http_place(kind: str, folder: Path) -> Iterator[Place]:
             request.url.raw_path.decode().partition("?")[0],
             parse_qs(request.url.query.decode()),
         )
+        if path == "/users/":
+            return httpx.Response(200, json={"user": {"all": sorted(rows)}})
         if path.startswith("/users/"):
             user = unquote(path.removeprefix("/users/"))
             if user not in rows:
@@ -290,6 +292,15 @@ def test_keys_may_have_any_characters(place: Place, user: str) -> None:
     with closing(place.open(None)) as store:
         assert [key for key, _ in walk(store)] == [(user,)]
         assert list(store.fetch([(user,)])) == [(user,)]
+
+
+@pytest.mark.parametrize("odd", ["", "k" * 600, "k" * 70, "a\0b", ".", "..", "'", "{id}", "%"])
+def test_a_key_that_no_row_can_have_hides_no_other_row(place: Place, odd: str) -> None:
+    place.fill(ROWS)
+    users = ["user-5", "user-7"]
+    with closing(place.open(None)) as store:
+        found = store.fetch([("user-5",), (odd,), ("user-7",)])
+    assert found == {(user,): as_stored(place, ROWS[user]) for user in users}
 
 
 def test_values_keep_their_types_where_the_store_has_any(place: Place) -> None:

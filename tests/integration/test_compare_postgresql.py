@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
+import redis
 from click.testing import CliRunner
 
 from service.cli import cli
 from synchroscope.errors import ConfigurationError
 from tests.postgresql import schema_name
-from tests.servers import postgresql_dsn
+from tests.redis import redis_prefix
+from tests.servers import postgresql_dsn, redis_url
 from validator.compare.comparing import Comparison, Difference, Summary
 from validator.stores.opening import open_store
 
@@ -180,6 +185,206 @@ def test_rows_without_a_key_are_counted_and_leave_it_undecided(schema: str) -> N
     _, summary = compare(schema)
 
     assert (summary.keyless, summary.exit_code) == ([1, 1], 3)
+
+
+KINDS = {
+    "j": ("jsonb", """'{"b": [1, 2.50, "x"], "a": null}'"""),
+    "js": ("json", """'{"b":[1,2.50,"x"],   "a":null}'"""),
+    "by": ("bytea", """'\\x01ff'"""),
+    "ar": ("int[]", "'{{1,2},{3,NULL}}'"),
+    "nu": ("numeric(38, 18)[]", "'{1.5,2}'"),
+    "ta": ("text[]", """'{a,"NULL",NULL,"b \\\\ \\"c\\"",""}'"""),
+    "ma": ("timestamptz[]", "'{2026-01-01 00:00:00.5+01}'"),
+    "iv": ("interval", "'1 year -2 mons 3 days -04:05:06.7'"),
+    "ok": ("boolean", "true"),
+    "n": ("numeric(38, 18)", "12345678901234567890.1"),
+    "nn": ("numeric", "'NaN'"),
+    "f": ("float8", "'-Infinity'"),
+    "f4": ("real", "0.1"),
+    "tz": ("timestamptz", "'2026-01-01 00:00:00.5+01'"),
+    "ts": ("timestamp", "'2026-01-01 00:00:00.5'"),
+    "d": ("date", "'2026-01-01'"),
+    "ti": ("time", "'10:00:00.5'"),
+    "tt": ("timetz", "'10:00:00+02'"),
+    "u": ("uuid", "'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'"),
+    "r": ("tstzrange", "'[2026-01-01 00:00+00,)'"),
+    "p": ("point", "'(1,2)'"),
+    "x": ("text", "'007'"),
+}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+def test_a_table_is_the_same_as_its_own_export(zone: str, schema: str, tmp_path: Path) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in KINDS.items())
+    literals = ", ".join(value for _, value in KINDS.values())
+    path = tmp_path / "export.csv"
+    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, {columns})".encode())
+        connection.execute(f"INSERT INTO {schema}.a VALUES (1, {literals})".encode())
+        connection.execute(f"INSERT INTO {schema}.a VALUES (2)".encode())
+        connection.execute(f"SET timezone = '{zone}'".encode())
+        export = f"COPY {schema}.a TO STDOUT (FORMAT csv, HEADER)".encode()
+        with path.open("wb") as file, connection.cursor().copy(export) as copy:
+            file.writelines(copy)
+
+    columns_wrong = set() if zone == "UTC" else {"r"}  # The text of a range, in another zone.
+    assert export_differs(schema, path) <= columns_wrong
+    for name, (kind, value) in KINDS.items():
+        execute(f"UPDATE {schema}.a SET {name} = NULL WHERE id = 1")
+        assert name in export_differs(schema, path), name
+        execute(f"UPDATE {schema}.a SET {name} = {value}::{kind} WHERE id = 1")
+
+
+def export_differs(schema: str, path: Path) -> set[str]:
+    comparison = Comparison(
+        lambda: open_store(uri(schema, "a"), ["id"]), lambda: open_store(f"csv:{path}", ["id"])
+    )
+    return {name for difference in comparison.run() for name in difference.columns}
+
+
+@pytest.mark.parametrize("kind", ["hash", "json"])
+def test_json_booleans_and_moments_are_the_same_in_redis_however_they_are_written(
+    kind: str, schema: str
+) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, j jsonb, at timestamptz, t bool)")
+    execute(
+        f"""INSERT INTO {schema}.a SELECT i, '{{"a": [1, 2], "b": "x"}}', '2026-01-01 00:00+01', """
+        "true FROM generate_series(1, 9) i"
+    )
+    rows: dict[int, dict[str, Any]] = {
+        n: {"j": {"b": "x", "a": [1.0, 2]}, "at": "2025-12-31T23:00:00Z", "t": True}
+        for n in range(1, 10)
+    }
+    rows[3]["j"] = {"b": "x", "a": [1, 3]}
+    rows[4]["at"] = "2025-12-31T23:00:01Z"
+    rows[5]["t"] = False
+    with redis_prefix() as prefix, closing(redis.Redis.from_url(redis_url())) as client:
+        for number, row in rows.items():
+            if kind == "json":
+                client.set(f"{{{prefix}}}:{number}", json.dumps(row))
+            else:
+                fields: Any = {"j": json.dumps(row["j"], indent=3), "at": row["at"]}
+                client.hset(
+                    f"{{{prefix}}}:{number}", mapping={**fields, "t": str(row["t"]).lower()}
+                )
+        name = quote(f"{{{prefix}}}:", safe="")
+        comparison = Comparison(
+            lambda: open_store(uri(schema, "a"), ["id"]),
+            lambda: open_store(f"{redis_url()}?match={name}*&value={kind}", ["id"]),
+        )
+        differing = {d.key[0]: list(d.columns) for d in comparison.run()}
+
+    assert differing == {"3": ["j"], "4": ["at"], "5": ["t"]}
+    assert comparison.summary.candidates == 3  # The digests of the others are equal.
+
+
+def test_json_booleans_and_moments_are_the_same_in_sqlite_however_they_are_written(
+    schema: str, tmp_path: Path
+) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, j jsonb, at timestamptz, t bool)")
+    execute(
+        f"""INSERT INTO {schema}.a SELECT i, '{{"a": 1, "b": 2}}', '2026-01-01 00:00+01', i = 1 """
+        "FROM generate_series(1, 5) i"
+    )
+    path = tmp_path / "b.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, j, at, t BOOLEAN)")
+        rows = [[n, '{"b":2,"a":1}', "2025-12-31T23:00:00Z", n == 1] for n in range(1, 6)]
+        rows[2][3] = True
+        connection.executemany("INSERT INTO b VALUES (?, ?, ?, ?)", rows)
+    comparison = Comparison(
+        lambda: open_store(uri(schema, "a"), ["id"]),
+        lambda: open_store(f"sqlite://{path}?table=b", ["id"]),
+    )
+
+    assert [(d.key, list(d.columns)) for d in comparison.run()] == [(("3",), ["t"])]
+
+
+def test_decimals_of_more_digits_than_python_counts_with_are_told_apart(schema: str) -> None:
+    for table, last in (("a", 1), ("b", 2)):
+        execute(f"CREATE TABLE {schema}.{table} (id int PRIMARY KEY, v numeric)")
+        execute(f"INSERT INTO {schema}.{table} VALUES (1, 1.{'0' * 40}{last}), (2, 1.50)")
+
+    differences, summary = compare(schema)
+
+    assert [d.key for d in differences] == [("1",)]
+    assert summary.method == "bucket digests"
+
+
+ODD = {
+    "timestamptz": [
+        "infinity",
+        "-infinity",
+        "0044-03-15 00:00:00+00 BC",
+        "10000-01-01 00:00:00+00",
+    ],
+    "timestamp": ["infinity", "-infinity", "0044-03-15 00:00:00 BC", "294276-12-31 00:00:00"],
+    "date": ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"],
+    "time": ["24:00:00"],
+    "timetz": ["24:00:00+00", "10:00:00+15:59:59"],
+    "timestamptz[]": ['{infinity,"2026-01-01 00:00:00+00"}'],
+}
+
+
+@pytest.mark.parametrize("other", ["table", "export"])
+def test_moments_that_python_has_not_are_compared_like_others(
+    other: str, schema: str, tmp_path: Path
+) -> None:
+    names = {kind: f"c{number}" for number, kind in enumerate(ODD)}
+    columns = ", ".join(f"{name} {kind}" for kind, name in names.items())
+    values = [(kind, value) for kind, odd in ODD.items() for value in odd]
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table} (id int PRIMARY KEY, {columns})")
+        for number, (kind, value) in enumerate(values):
+            column = names[kind]
+            execute(f"INSERT INTO {schema}.{table} (id, {column}) VALUES ({number}, '{value}')")
+            execute(f"INSERT INTO {schema}.{table} (id) VALUES ({number + 100})")
+    path = tmp_path / "b.csv"
+
+    def differing() -> set[tuple[str, str]]:
+        with psycopg.connect(postgresql_dsn()) as connection:
+            connection.execute("SET timezone = 'UTC'")
+            query = f"COPY {schema}.b TO STDOUT (FORMAT csv, HEADER)".encode()
+            with path.open("wb") as file, connection.cursor().copy(query) as copy:
+                file.writelines(copy)
+        right = uri(schema, "b") if other == "table" else f"csv:{path}"
+        comparison = Comparison(
+            lambda: open_store(uri(schema, "a"), ["id"]), lambda: open_store(right, ["id"])
+        )
+        return {(d.key[0], d.kind) for d in comparison.run()}
+
+    assert differing() == set()
+    for number, (kind, value) in enumerate(values):
+        changed = f"SET {names[kind]} = '{value}' WHERE id = {number + 100}"
+        execute(f"UPDATE {schema}.b {changed}")
+    assert differing() == {(str(number + 100), "changed") for number in range(len(values))}
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "interval", "bytea", "float8", "date"])
+def test_keys_are_written_alike_whatever_the_servers_settings(kind: str, schema: str) -> None:
+    keys = {
+        "timestamptz": "'2026-01-01 00:00+00'::timestamptz + i * interval '1 h'",
+        "interval": "i * interval '1 day 3 h'",
+        "bytea": "int4send(i)",
+        "float8": "i / 3.0",
+        "date": "'2026-01-01'::date + i",
+    }
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table} (id {kind} PRIMARY KEY, v int)")
+        execute(
+            f"INSERT INTO {schema}.{table} SELECT {keys[kind]}, i FROM generate_series(1, 40) i"
+        )
+    execute(f"UPDATE {schema}.b SET v = 0 WHERE v IN (7, 9)")
+    options = quote(
+        "-c timezone=Asia/Kolkata -c datestyle=german -c intervalstyle=postgres "
+        "-c bytea_output=escape -c extra_float_digits=-5"
+    )
+    comparison = Comparison(
+        lambda: open_store(uri(schema, "a") + f"&options={options}", ["id"]),
+        lambda: open_store(uri(schema, "b"), ["id"]),
+    )
+
+    assert [(d.kind, list(d.columns)) for d in comparison.run()] == [("changed", ["v"])] * 2
 
 
 class Replication:

@@ -19,11 +19,12 @@ from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
 from validator.compare.narrowing import Narrowing
-from validator.compare.row_equality import Equality
+from validator.compare.row_equality import SIDES, TEXT, TYPED, Equality, Kinds, Side
 from validator.compare.settling import Candidate, Verdict
 from validator.compare.spill import HashJoin, Pair
 from validator.stores.digesting import BucketDigests, Digesting, Keyless
 from validator.stores.port import ForeignStore, Key, Row
+from validator.stores.text_values import Declaring, Knowing
 
 Kind = Literal["missing", "extra", "changed", "undecided"]
 Progress = Callable[[str, int, int], None]
@@ -142,10 +143,8 @@ class Comparison:
         try:
             seats += [_Seat(open_it) for open_it in self._opens]
             left, right = (seat.store for seat in seats)
-            equality = Equality(
-                _columns(left, right, self._wanted, seats),
-                is_blind=not (left.is_typed and right.is_typed),
-            )
+            columns = _columns(left, right, self._wanted, seats)
+            equality = Equality(columns, *map(_kinds, seats))
             self.summary.keyless = [_keyless(seat) for seat in seats]
             narrowing = _narrowing(seats)
             is_narrow = narrowing is not None
@@ -171,19 +170,19 @@ class Comparison:
         self.summary.method = "all rows"
         sides = (join.left, join.right)
 
-        def walk(number: int) -> None:
+        def walk(number: Side) -> None:
             cursor: str | None = None
             store, side = seats[number].store, sides[number]
             while True:
                 page = store.scan(cursor, PAGE_ROWS)
                 for key, row in page.rows:
-                    side.add(key, equality.digest(row))
+                    side.add(key, equality.digest(row, number))
                 self._progress("reading", join.left.count + join.right.count, 0)
                 cursor = page.cursor
                 if cursor is None:
                     return
 
-        for walking in [seat.worker.submit(walk, number) for number, seat in enumerate(seats)]:
+        for walking in [seats[number].worker.submit(walk, number) for number in SIDES]:
             walking.result()
         self.summary.rows = [side.count for side in sides]
 
@@ -284,12 +283,13 @@ def _look(
     if left is not None and right is not None:
         names = equality.columns or sorted({*left, *right})
         for name in names:
-            mark = equality.value_digest(left.get(name))
-            is_odd = name in odd
-            values[name] = (mark, equality.value_digest(right.get(name)) if is_odd else mark)
+            mark = other = equality.value_digest(name, left.get(name), 0)
+            if name in odd:
+                other = equality.value_digest(name, right.get(name), 1)
+            values[name] = (mark, other)
     digests = (
-        _ABSENT if left is None else equality.digest(left),
-        _ABSENT if right is None else equality.digest(right),
+        _ABSENT if left is None else equality.digest(left, 0),
+        _ABSENT if right is None else equality.digest(right, 1),
     )
     candidate.look(values, digests, now)
     verdict = candidate.verdict(now)
@@ -334,6 +334,17 @@ def _columns(
             f"the stores have other columns: {'; '.join(only)}; name those to compare (--columns)"
         )
     return names[0]
+
+
+def _kinds(seat: _Seat) -> Kinds:
+    """Return what a store can tell apart."""
+    store = seat.store
+    knows = (TYPED if store.is_typed else TEXT).knows
+    if hasattr(store, "knows"):
+        knows = cast(Knowing, store).knows
+    if not hasattr(store, "kinds"):
+        return Kinds(knows)
+    return Kinds(knows, seat.do(lambda one: cast(Declaring, one).kinds()))
 
 
 def _keyless(seat: _Seat) -> int:

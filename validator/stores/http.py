@@ -120,14 +120,26 @@ class HttpStore:
         """Return the rows of these keys, a request each."""
         rows: dict[Key, Row] = {}
         for key in keys:
-            path = self._options["lookup"]
-            for column, value in zip(self.key_columns, key, strict=True):
-                path = path.replace("{" + column + "}", quote(value, safe=""))
+            path = self._lookup_of(key)
+            if path is None:
+                continue
             document = self._ask(urljoin(self._url, path), self._sent, may_be_absent=True)
             match = None if document is None else self._row_path.match(document)
             if match is not None and isinstance(match.obj, dict):
                 rows[key] = self._pair(match.obj)[1]
         return rows
+
+    def _lookup_of(self, key: Key) -> str | None:
+        """Return the path that asks for a row; None where it would ask for something else."""
+        path = self._options["lookup"]
+        for column, value in zip(self.key_columns, key, strict=True):
+            gap = "{" + column + "}"
+            if not value and gap in path.partition("?")[0]:
+                return None  # /users/ is not a user, but all of them.
+            # A path of . or .. is the folder that it is in.
+            escaped = value.replace(".", "%2E") if value in (".", "..") else quote(value, safe="")
+            path = path.replace(gap, escaped)
+        return path
 
     def _pair(self, item: Any) -> tuple[Key, Row]:
         if not isinstance(item, dict) or any(name not in item for name in self.key_columns):

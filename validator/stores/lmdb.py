@@ -138,12 +138,13 @@ class LmdbStore:
         try:
             self._check_file()
             with self._environment.begin(db=self._database) as transaction:
+                longest = self._environment.max_key_size()
                 for key in keys:
-                    data = transaction.get(self._name_of(key).encode())
+                    name = self._name_of(key).encode()
+                    # No entry has an empty key, or a longer one; the others are read all the same.
+                    data = transaction.get(name) if 0 < len(name) <= longest else None
                     if data is not None:
                         rows[key] = self._row(data)
-        except lmdb.BadValsizeError:
-            return rows  # No entry can have such a key.
         except lmdb.MapResizedError as error:
             raise self._grow(error) from error
         except lmdb.Error as error:

@@ -7,16 +7,13 @@ index on the key keeps a page cheap.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
-from uuid import UUID
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -24,6 +21,8 @@ from psycopg import sql
 from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
 from validator.stores.port import Key, Page, Row, key_text
 from validator.stores.postgresql_digests import PostgresqlDigests, key_as_text
+from validator.stores.postgresql_values import KNOWS, kind_of, plain, prepare
+from validator.stores.text_values import Kind
 
 CONNECT_SECONDS = 5
 ANSWER_MILLISECONDS = 60_000
@@ -42,6 +41,7 @@ class PostgresqlStore:
     """
 
     is_typed = True
+    knows = KNOWS
 
     def __init__(
         self, uri: str, key_columns: Sequence[str], columns: Sequence[str] | None = None
@@ -59,7 +59,7 @@ class PostgresqlStore:
         if len(tables) != 1:
             raise ConfigurationError(f"the PostgreSQL URI must name one table: {_FORM}")
         rest = [(name, value) for name, value in options if name != "table"]
-        self._dsn = urlunsplit(parts._replace(query=urlencode(rest)))
+        self._dsn = urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote)))
         self._table = sql.Identifier(*tables[0].split("."))
         self.name = f"postgresql://{parts.hostname or ''}{port}{parts.path}?table={tables[0]}"
         self.key_columns = tuple(key_columns)
@@ -127,6 +127,7 @@ class PostgresqlStore:
         )
         try:
             connection.execute("SET default_transaction_read_only = on")
+            prepare(connection)
             connection.execute(f"SET statement_timeout = {ANSWER_MILLISECONDS}")
             self._describe(connection)
         except BaseException:
@@ -158,7 +159,8 @@ class PostgresqlStore:
         state = error.sqlstate or ""
         if state == "42P01" or state == "3F000":
             return ConfigurationError(f"{self.name}: {text}: name the table as [schema.]table")
-        if state[:2] in ("28", "3D", "42", "22", "0A"):
+        is_data = not state and isinstance(error, psycopg.DataError)  # Refused by the driver.
+        if is_data or state[:2] in ("28", "3D", "42", "22", "0A"):
             return ConfigurationError(f"{self.name}: {text}: correct the URI, or the rights")
         if not state and ("password" in text or "no pg_hba.conf entry" in text):
             return ConfigurationError(
@@ -169,6 +171,11 @@ class PostgresqlStore:
         return UnavailableError(
             self.name, f"{text}: check that the server runs and the URI is right"
         )
+
+    def kinds(self) -> dict[str, Kind]:
+        """Return what the columns beside the key were declared as."""
+        self._do(lambda connection: None)
+        return {name: kind_of(self._types[name]) for name in self._columns}
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -258,7 +265,7 @@ class PostgresqlStore:
     def _pair(self, row: tuple[Any, ...]) -> tuple[Key, Row]:
         size = len(self.key_columns)
         key = tuple(key_text(value) for value in row[:size])
-        return key, dict(zip(self._columns, map(_plain, row[size:]), strict=True))
+        return key, dict(zip(self._columns, map(plain, row[size:]), strict=True))
 
     def close(self) -> None:
         """Release the connection."""
@@ -266,31 +273,3 @@ class PostgresqlStore:
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
-
-
-def _plain(value: Any) -> Any:
-    """Return a column's value as the port has it.
-
-    >>> _plain(Decimal("1.50")), _plain(Decimal("0.1")), _plain(b"\\xff")
-    (1.5, 0.1, 'ff')
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            return str(value)
-        near = float(value)
-        return near if Decimal(repr(near)) == value else format(value.normalize(), "f")
-    if isinstance(value, dt.datetime):
-        return (value.astimezone(dt.UTC) if value.tzinfo else value).isoformat()
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).hex()
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return str(value)

@@ -34,6 +34,8 @@ class SqliteStore:
     """
 
     is_typed = True
+    knows = frozenset({"number"})
+    """Not booleans, which it writes as 0 and 1."""
 
     def __init__(
         self, uri: str, key_columns: Sequence[str], columns: Sequence[str] | None = None
