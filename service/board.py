@@ -218,11 +218,15 @@ class Board:
             if work.waiting
         }
 
-    def is_settled(self, heads: Mapping[int, int]) -> bool:
-        """Say whether every partition's validator has compared and scrubbed all at these heads."""
+    def is_settled(self, heads: Mapping[int, int], now: float) -> bool:
+        """Say whether every partition's validator has compared and scrubbed all at these heads.
+
+        What a validator said that is gone meanwhile settles nothing.
+        """
         return all(
             (standing := self._standings.get(partition)) is not None
             and standing.settled
+            and abs(now - standing.at) <= STANDING_LIMIT_SECONDS
             and standing.heads[partition] == head
             for partition, head in heads.items()
         )

@@ -252,7 +252,8 @@ class DistributedPipeline:
 
     def is_settled(self) -> bool:
         """Say whether every replica was compared and scrubbed at every partition's head."""
-        return self._gatherer is not None and self._gatherer.board.is_settled(self._heads)
+        gatherer = self._gatherer
+        return gatherer is not None and gatherer.board.is_settled(self._heads, time.time())
 
     def ask_for_proof(self, now: float) -> None:
         """Ask the validators to prove everything at the head, again where nothing comes of it."""

@@ -153,7 +153,7 @@ def prove(configuration: Configuration, console: Console, *, seconds: float) -> 
         while time.monotonic() < deadline:
             gatherer.board.refresh()
             heads = gatherer.heads()
-            if gatherer.board.is_settled(heads):
+            if gatherer.board.is_settled(heads, time.time()):
                 break
             if asking.is_due(time.monotonic(), heads, gatherer.board.settled_total()):
                 check = encode_message(Check(uuid4().hex))

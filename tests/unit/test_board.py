@@ -140,7 +140,15 @@ def test_a_final_verdict_needs_every_partition_validated_at_the_head(
     log.append([standing(0), standing(1, final=final, head=head)], NOW)
     [found] = board(log).statuses(NOW, final_heads={0: 7, 1: 7})
     assert found.verdict is expected
-    assert board(log).is_settled({0: 7, 1: 7}) is (expected is GOOD)
+    assert board(log).is_settled({0: 7, 1: 7}, NOW) is (expected is GOOD)
+
+
+def test_what_validators_said_in_an_earlier_run_settles_nothing(log: MemoryLog) -> None:
+    old = NOW - STANDING_LIMIT_SECONDS - 1.0
+    log.append([standing(0, at=old), standing(1)], NOW)
+    assert not board(log).is_settled({0: 7, 1: 7}, NOW)
+    log.append([standing(0)], NOW)
+    assert board(log).is_settled({0: 7, 1: 7}, NOW)
 
 
 def test_a_replica_that_the_validator_does_not_expect_is_unknown(log: MemoryLog) -> None:
