@@ -6,11 +6,13 @@ import pytest
 
 from pipeline.log_memory import MemoryLog
 from service.board import (
+    DEAD_SECONDS,
     STANDING_LIMIT_SECONDS,
     Board,
     ProcessRecord,
     RelayWork,
     ReplicaWork,
+    farewell_notes,
     is_retired,
     process_note,
     retirement_note,
@@ -179,6 +181,26 @@ def test_latencies_of_all_processes_count_and_the_newest_relay_speaks(log: Memor
     assert made.latencies("scorer@1").count == 10
     assert made.relay() == RelayWork(0, 99)
     assert [record.process for record in made.running(NOW)] == ["p0"]
+
+
+def test_a_process_that_ended_leaves_no_key_and_its_latencies_and_relay_still_count(
+    log: MemoryLog,
+) -> None:
+    measured = Latencies()
+    measured.add(0.01, 5)
+    work = ReplicaWork((measured.counts, measured.total_seconds), {0: 1}, {0: 0}, {0: 0.0})
+    told = ProcessRecord(
+        "p", "relay", "confluent", 1.0, NOW, [0], {"scorer@1": work}, RelayWork(7, 9)
+    )
+    log.append([process_note(told)], NOW)
+    made = board(log)
+    assert made.dead(NOW + 60) == []
+    assert made.dead(NOW + 2 * DEAD_SECONDS) == [told]
+    log.append(farewell_notes([told]), NOW)
+    made.refresh()
+    assert (made.processes, made.running(NOW)) == ({}, [])
+    assert (made.latencies("scorer@1").count, made.relay()) == (5, RelayWork(7, 9))
+    assert board(log).processes == {}
 
 
 def test_records_that_are_none_are_passed_over(log: MemoryLog) -> None:
