@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from chaos.remote_storage import SharedStorage, StorageServer
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
+from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import CONTROL_TOPICS, EVENTS, REPORTS, REQUESTS, NewRecord
 from synchroscope.replica import Replica
 from synchroscope.report import Explanation, Report, Request, decode_message, encode_message
@@ -107,3 +110,14 @@ def test_reports_are_published_while_how_a_partition_was_found_is_appended_first
     ]
     told = [decode_message(record.value) for record in published]
     assert [one.notes[-1].position for one in told if isinstance(one, Report)][-1] == 1
+
+
+@pytest.mark.parametrize("told", [b"nan", b"inf", b"-inf", b"soon"])
+def test_a_record_that_tells_no_time_leaves_latencies_that_can_be_told(told: bytes) -> None:
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    replica = Replica("fraud-scorer@1", VIEW, MemoryStorage(), incarnation="i", bits=4)
+    projector = Projector(replica, log, clock=lambda: 7.0)
+    one = record(0, 1, {"limit": 1})
+    log.append([NewRecord(EVENTS, 0, one.key, one.value, (("recorded", told),))], 5.0)
+    projector.step(7.0)
+    assert (projector.latencies.count, projector.latencies.total_seconds) == (1, 2.0)
