@@ -110,7 +110,7 @@ class ConfluentWriter:
                 try:
                     produce(
                         record.topic,
-                        record.value,
+                        record.value or None,  # Empty: in a compacted topic the key goes.
                         record.key,
                         record.partition,
                         timestamp=timestamp,

@@ -87,7 +87,7 @@ class PythonWriter:
             for record in records:
                 future = self._producer.send(
                     record.topic,
-                    record.value,
+                    record.value or None,  # Empty: in a compacted topic the key goes.
                     record.key,
                     list(record.headers),
                     record.partition,

@@ -7,7 +7,7 @@ process does not renew gets old, and what is old or absent is UNKNOWN.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,8 @@ STANDING_LIMIT_SECONDS = 10.0
 """A partition whose standing is older has lost its validator."""
 PROCESS_LIMIT_SECONDS = 10.0
 """A process that has been silent for longer is not running."""
+DEAD_SECONDS = 86_400.0
+"""The record of a process that has been silent for longer is taken off the log."""
 _RANK = {Verdict.DIVERGED: 0, Verdict.UNKNOWN: 1, Verdict.CONSISTENT: 2}
 
 
@@ -71,8 +73,17 @@ class ProcessRecord(Struct, frozen=True, rename="camel"):
 
 def process_note(record: ProcessRecord) -> NewRecord:
     """Return the log record that publishes it."""
-    key = f"{PROCESS_PREFIX}{record.process}/{record.role}"
-    return NewRecord(STATE, 0, key.encode(), msgspec.json.encode(record))
+    return NewRecord(STATE, 0, process_key(record), msgspec.json.encode(record))
+
+
+def process_key(record: ProcessRecord) -> bytes:
+    """Return the key under which a process tells of one of its roles."""
+    return f"{PROCESS_PREFIX}{record.process}/{record.role}".encode()
+
+
+def farewell_notes(records: Iterable[ProcessRecord]) -> list[NewRecord]:
+    """Return the log records that take off what processes told, once they have ended."""
+    return [NewRecord(STATE, 0, process_key(record), b"") for record in records]
 
 
 def retirement_note(replica: str, *, retired: bool) -> NewRecord:
@@ -102,6 +113,8 @@ class Board:
         self._standings: dict[int, Standing] = {}
         self._partitions = range(log.partitions(EVENTS))
         self.processes: dict[str, ProcessRecord] = {}
+        self._ended_latencies: dict[str, Latencies] = {}
+        self._ended_relay: ProcessRecord | None = None
         self.retired: set[str] = set()
         self.hops: HopStanding | None = None
         """How the hops stood when their audit last said so."""
@@ -127,6 +140,8 @@ class Board:
             self.schemas = decode_schemas(value)
         elif key == HOP_STANDING_KEY.decode():
             self.hops = decode_hop_standing(value)
+        elif key.startswith(PROCESS_PREFIX) and not value:
+            self._take_farewell(self.processes.pop(key, None))
         elif key.startswith(PROCESS_PREFIX):
             try:
                 self.processes[key] = msgspec.json.decode(value, type=ProcessRecord)
@@ -135,6 +150,16 @@ class Board:
         elif key.startswith(RETIRED_PREFIX):
             name = key.removeprefix(RETIRED_PREFIX)
             (self.retired.add if value == b"1" else self.retired.discard)(name)
+
+    def _take_farewell(self, record: ProcessRecord | None) -> None:
+        """Keep what counts beyond a process's end, as long as this board lives."""
+        if record is None:
+            return
+        for name, work in record.replicas.items():
+            known = self._ended_latencies.setdefault(name, Latencies())
+            known.merge(Latencies(*work.latencies))
+        if record.relay is not None:
+            self._ended_relay = record
 
     # -- replicas ----------------------------------------------------------------------------
 
@@ -280,9 +305,15 @@ class Board:
             if now - record.at <= PROCESS_LIMIT_SECONDS and role in (None, record.role)
         ]
 
+    def dead(self, now: float) -> list[ProcessRecord]:
+        """Return what processes told that have been silent for `DEAD_SECONDS`."""
+        return [r for r in self.processes.values() if now - r.at > DEAD_SECONDS]
+
     def relay(self) -> RelayWork | None:
         """Return where the relay stands; None where none has said so."""
         works = [record for record in self.processes.values() if record.relay is not None]
+        if self._ended_relay is not None:
+            works.append(self._ended_relay)
         return max(works, key=lambda record: record.at).relay if works else None
 
     def reached(self, replica: str) -> dict[int, int]:
@@ -297,6 +328,7 @@ class Board:
     def latencies(self, replica: str) -> Latencies:
         """Return the latencies of a replica over all processes, those that ended included."""
         found = Latencies()
+        found.merge(self._ended_latencies.get(replica, Latencies()))
         for record in self.processes.values():
             work = record.replicas.get(replica)
             if work is not None:

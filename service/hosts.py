@@ -2,7 +2,7 @@
 
 Kafka divides the work: a consumer group of each role owns partitions, and whoever owns one holds
 the role for it. A role that is paused, killed or cut off loses its partitions to another process;
-what it still tries to write is refused (see each host).
+what it still tries to write is refused, or passed over by every reader (see each host).
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ from pipeline.log_kafka import KafkaLog
 from pipeline.partitioner import PARTITIONERS
 from pipeline.projector import Projector
 from pipeline.relay import Relay
-from service.board import ProcessRecord, RelayWork, ReplicaWork, is_retired, process_note
+from service.board import (
+    Board,
+    ProcessRecord,
+    RelayWork,
+    ReplicaWork,
+    farewell_notes,
+    is_retired,
+    process_note,
+)
 from service.configuration import Configuration
 from service.lag import Lag, lag_of
 from service.stations import Station
@@ -48,6 +56,7 @@ AUDITING_PARTITION = 0
 """Whoever validates this partition audits the hops."""
 TELL_SECONDS = 1.0
 RETIRED_SECONDS = 2.0
+SWEEP_SECONDS = 600.0
 STANDBY_PROBE_SECONDS = 2.0
 """How often a relay that stands by asks whether its servers answer."""
 SHORTEST_IDLE_SECONDS = 0.001
@@ -407,6 +416,8 @@ class ValidatorHost(Held):
             self.division: Division = KafkaDivision(self._settings, "validator", EVENTS)
             stack.enter_context(closing(self.division))
         self._retired_at = time.time()
+        self._swept_at = time.time()
+        self._board: Board | None = None
         self._terms: dict[int, int] = {}
         self._writers: dict[int, KafkaLog] = {}
         self.validators: dict[int, Validator] = {}
@@ -427,11 +438,22 @@ class ValidatorHost(Held):
             self.division.commit(
                 {n: validator.reference.position(n) for n, validator in self.validators.items()}
             )
+        if AUDITING_PARTITION in self.validators:
+            self._sweep(now)
         if not 0 <= now - self._retired_at < RETIRED_SECONDS:
             self._retired_at = now
             if self._read_retired() != self._retired:
                 raise FencedError("which replicas are expected has changed")
         return consumed
+
+    def _sweep(self, now: float) -> None:
+        """Take off what long dead processes told, if it is time: their keys would stay for ever."""
+        if 0 <= now - self._swept_at < SWEEP_SECONDS:
+            return
+        self._swept_at = now
+        self._board = self._board or Board(self._log, {})
+        self._board.refresh()
+        self._log.append(farewell_notes(self._board.dead(now)), now)
 
     def _follow(self, owned: Mapping[int, int]) -> None:
         for number in list(self.validators):

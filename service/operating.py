@@ -63,7 +63,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
                 "role": record.role,
                 "client": record.client,
                 "partitions": record.partitions,
-                "last_word_seconds_ago": round(now - record.at, 1),
+                "last_word_seconds_ago": round(max(now - record.at, 0.0), 1),
                 "waiting": {n: work.waiting for n, work in record.replicas.items() if work.waiting},
             }
             for record in board.running(now)
@@ -123,7 +123,7 @@ def _hop_table(standing: HopStanding, now: float) -> Table:
             hop.replace(">", " > "),
             *(f"{work.windows.get(verdict.value, 0):,}" for verdict in _VERDICTS),
             ", ".join(f"{work.events.get(kind, 0):,}" for kind in KINDS),
-            "never" if until is None else f"{now - until:.0f} s ago",
+            "never" if until is None else f"{max(now - until, 0.0):.0f} s ago",
         )
     return table
 

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from uuid import uuid4
@@ -19,7 +20,9 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from chaos.faults import FaultJournal, parse_fault
+from pipeline.log_kafka import KafkaLog
 from service.account import Account
+from service.board import ProcessRecord, farewell_notes
 from service.configuration import Configuration
 from service.gathering import Gatherer
 from service.hosts import Faults, Identity, ProjectorHost, RelayHost, ValidatorHost
@@ -189,10 +192,13 @@ class RoleProcess:
         try:
             self._watch(showcase)
         finally:
+            hosts = [supervised.host for supervised in self.supervised]
+            told = [record for host in hosts if host is not None and (record := host.record)]
             for supervised in self.supervised:
                 supervised.stop()
             for supervised in self.supervised:
                 supervised.join(JOIN_SECONDS)
+            self._say_farewell(told)
             server.stop()
             self._overview.stop()
         if self._fatal is not None:
@@ -200,6 +206,20 @@ class RoleProcess:
             print(f"synchroscope: {role}: {error}", file=sys.stderr)
             return 2
         return 0
+
+    def _say_farewell(self, told: Sequence[ProcessRecord]) -> None:
+        """Take off what this process told of itself; where that fails, a validator does it later.
+
+        Nothing is waited for where a role waits for its servers already: it then has no host.
+        """
+        if not told:
+            return
+        settings = self._configuration.log.kafka
+        try:
+            with closing(KafkaLog(replace(settings, request_timeout_seconds=1.0))) as log:
+                log.append(farewell_notes(told), time.time())
+        except SynchroscopeError as error:
+            logger.debug("no farewell: %s", error)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._ended.set()

@@ -6,9 +6,22 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="${SYNCHROSCOPE_LOCAL_DIR:-${TMPDIR:-/tmp}/synchroscope-local-$(id -u)}"
 cache="${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/synchroscope"
 kafka_port="${SYNCHROSCOPE_LOCAL_KAFKA_PORT:-29092}"
-controller_port="${SYNCHROSCOPE_LOCAL_CONTROLLER_PORT:-$((kafka_port + 1))}"
 postgres_port="${SYNCHROSCOPE_LOCAL_POSTGRES_PORT:-25432}"
 redis_port="${SYNCHROSCOPE_LOCAL_REDIS_PORT:-26379}"
+
+check_port() {
+    if ! [[ "$2" =~ ^[1-9][0-9]{0,4}$ ]] || [ "$2" -gt 65535 ]; then
+        echo "$1 is '$2': give a port, 1 to 65535" >&2
+        exit 2
+    fi
+}
+
+check_port SYNCHROSCOPE_LOCAL_KAFKA_PORT "$kafka_port"
+check_port SYNCHROSCOPE_LOCAL_POSTGRES_PORT "$postgres_port"
+check_port SYNCHROSCOPE_LOCAL_REDIS_PORT "$redis_port"
+controller_port="${SYNCHROSCOPE_LOCAL_CONTROLLER_PORT:-$((kafka_port + 1))}"
+check_port SYNCHROSCOPE_LOCAL_CONTROLLER_PORT "$controller_port"
+
 kafka_version="4.1.1"
 kafka_libs="$cache/kafka-$kafka_version"
 servers=(kafka postgres redis)

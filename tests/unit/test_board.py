@@ -6,11 +6,13 @@ import pytest
 
 from pipeline.log_memory import MemoryLog
 from service.board import (
+    DEAD_SECONDS,
     STANDING_LIMIT_SECONDS,
     Board,
     ProcessRecord,
     RelayWork,
     ReplicaWork,
+    farewell_notes,
     is_retired,
     process_note,
     retirement_note,
@@ -222,6 +224,26 @@ def test_only_a_process_that_runs_and_has_a_part_keeps_a_replica_waiting(
     log.append([standing(0, OPEN), standing(1), projecting("p0", at, partitions, "away")], NOW)
     [found] = board(log).statuses(NOW)
     assert found.reason == "UNKNOWN there"
+
+
+def test_a_process_that_ended_leaves_no_key_and_its_latencies_and_relay_still_count(
+    log: MemoryLog,
+) -> None:
+    measured = Latencies()
+    measured.add(0.01, 5)
+    work = ReplicaWork((measured.counts, measured.total_seconds), {0: 1}, {0: 0}, {0: 0.0})
+    told = ProcessRecord(
+        "p", "relay", "confluent", 1.0, NOW, [0], {"scorer@1": work}, RelayWork(7, 9)
+    )
+    log.append([process_note(told)], NOW)
+    made = board(log)
+    assert made.dead(NOW + 60) == []
+    assert made.dead(NOW + 2 * DEAD_SECONDS) == [told]
+    log.append(farewell_notes([told]), NOW)
+    made.refresh()
+    assert (made.processes, made.running(NOW)) == ({}, [])
+    assert (made.latencies("scorer@1").count, made.relay()) == (5, RelayWork(7, 9))
+    assert board(log).processes == {}
 
 
 def test_records_that_are_none_are_passed_over(log: MemoryLog) -> None:

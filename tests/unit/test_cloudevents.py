@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cloudevents import binary_headers, event_from_binary
+from pipeline.commands import Accepted, CommandSide, Repeated
+from pipeline.event_store_memory import MemoryEventStore
 from synchroscope.errors import InvalidEventError
-from synchroscope.event import decode_event, encode_event
+from synchroscope.event import decode_event, decode_wire, encode_event
 from synchroscope.ports import Headers, Record
 from tests.builders import event
 
@@ -90,3 +92,18 @@ def test_garbage_is_refused_and_nothing_else_is_raised(
 ) -> None:
     with contextlib.suppress(InvalidEventError):
         event_from_binary(record(value, ATTRIBUTES | headers))
+
+
+def test_what_others_write_gets_its_sequence_from_the_command_side_and_only_once() -> None:
+    store = MemoryEventStore()
+    foreign = record(DELTA, ATTRIBUTES | {"ce_id": b"order-17"})
+    with CommandSide(store).batch(0.0) as batch:
+        outcomes = [type(batch.submit(event_from_binary(foreign))) for _ in range(2)]
+    assert outcomes == [Accepted, Repeated]
+    [stored] = store.read(0, 10)
+    assert (stored.event.sequence, stored.event.subject) == (1, "user:1")
+
+
+def test_data_alone_is_no_event_for_those_who_read_the_log() -> None:
+    with pytest.raises(InvalidEventError):
+        decode_wire(record(DELTA).value)

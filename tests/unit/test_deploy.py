@@ -107,6 +107,15 @@ def test_other_ports_are_taken_from_the_environment() -> None:
     assert "redis://127.0.0.1:2/0" in done.stdout
 
 
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("port", ("abc", "0", "70000", "1 2", "-1"))
+def test_a_port_that_is_none_is_refused_by_its_name(name: str, port: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "never")
+    done = run(LOCAL / name, SYNCHROSCOPE_LOCAL_DIR=folder, SYNCHROSCOPE_LOCAL_KAFKA_PORT=port)
+    assert done.returncode == 2
+    assert done.stderr == f"SYNCHROSCOPE_LOCAL_KAFKA_PORT is '{port}': give a port, 1 to 65535\n"
+
+
 def test_what_is_not_running_is_stopped_without_complaint(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "pid").write_text(f"{os.getpid()}\n")  # stale: it is somebody else's

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import pytest
+
 from chaos.remote_storage import SharedStorage, StorageServer
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
@@ -266,3 +268,15 @@ def test_a_partition_that_is_lost_while_it_is_summed_gets_no_answer_from_its_old
     asked.step(50)
     assert asked.answers() == []
     assert asked.scans < 256
+
+
+@pytest.mark.parametrize("told", [b"nan", b"inf", b"-inf", b"soon"])
+def test_a_record_that_tells_no_time_leaves_latencies_that_can_be_told(told: bytes) -> None:
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    replica = Replica("fraud-scorer@1", VIEW, MemoryStorage(), incarnation="i", bits=4)
+    projector = Projector(replica, log, clock=lambda: 7.0)
+    projector.step(4.0)
+    one = record(0, 1, {"limit": 1})
+    log.append([NewRecord(EVENTS, 0, one.key, one.value, (("recorded", told),))], 5.0)
+    projector.step(7.0)
+    assert (projector.latencies.count, projector.latencies.total_seconds) == (1, 2.0)
