@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from validator.attached.comparison import FieldLook, Look
-from validator.attached.history import Item, value_hash
+from validator.attached.history import ROW, Item, value_hash
 from validator.finding import Kind
 
 NOT_APPLIED = "event not applied"
@@ -67,7 +67,7 @@ def _first_bad(kind: Kind, fields: Sequence[FieldLook]) -> int | None:
 def _cause(item: Item | None, field: FieldLook, is_text: bool) -> tuple[Kind, str]:
     if field.state == "behind":
         return _behind(field)
-    if item is None:
+    if item is None or field.name == ROW:
         return "foreign", EXTRA_ROW
     if field.seen is None:
         return "foreign", DELETED
