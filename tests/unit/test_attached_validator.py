@@ -12,6 +12,7 @@ from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
 from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
+from validator.stores.port import DamagedRow
 
 
 @pytest.fixture
@@ -554,5 +555,22 @@ def test_names_of_any_length_are_found_by_their_whole_name(world: AttachedWorld)
     world.run(20.0)
     assert len(world.open_findings()) == 1
     del world.store.rows["ghost" + "x" * 500]
+    world.run(40.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_row_that_cannot_be_read_is_damage_and_not_the_pipeline_s_fault(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-3"] = DamagedRow()
+    world.store.rows["ghost"] = DamagedRow()
+    world.run(20.0)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("corrupted", "cannot be read", "user-3"),
+        ("foreign", "row that the log does not have", "ghost"),
+    }
+    world.store.rows["user-3"] = {"a": 3, "b": "x"}
+    del world.store.rows["ghost"]
     world.run(40.0)
     assert world.verdict()[0] == "CONSISTENT"

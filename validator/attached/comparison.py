@@ -60,6 +60,7 @@ class FieldLook(Struct, frozen=True):
     is_of_another_version: bool = False
     is_cut: bool = False
     spans: Sequence[tuple[int, int]] = ()
+    is_damaged: bool = False
     reason: str = ""
 
     @property
@@ -161,6 +162,10 @@ def look(
     """
     if item is not None and item.is_spread:
         return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
+    if item is not None and row.is_damaged and item.is_present:
+        # Whatever is under way, no event makes a row unreadable.
+        offset = item.presence.recent[-1].offset
+        return Look([FieldLook(ROW, "strange", None, True, offset, is_damaged=True)], True)
     if item is not None and not row.is_there and item.touched < lost_delete and item.is_alive:
         return Look(_all_unknown(item, row, reader, LOST_DELETE), row.is_there)
     at = _stated_offset(item, row)

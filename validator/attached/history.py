@@ -165,6 +165,11 @@ class Item(Struct, array_like=True):
         """Whether any field has a value, as far as is known."""
         return any(h.current is not None or h.is_unreadable for h in self.fields.values())
 
+    @property
+    def is_present(self) -> bool:
+        """Whether the last event was no deletion."""
+        return bool(self.presence.recent) and self.presence.current is True
+
     def offset_of_version(self, version: int) -> int | None:
         """Return the offset of the event that bore a version; the last one, if several did."""
         found = None
