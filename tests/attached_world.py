@@ -17,7 +17,7 @@ from validator.attached.row_mapping import RowMapping, RowReader
 from validator.attached.store_settings import StoreSettings
 from validator.attached.validator import AttachedValidator, Begin
 from validator.finding import Finding
-from validator.stores.port import Key, Page, Row
+from validator.stores.port import DamagedRow, Key, Page, Row
 
 SETTINGS = StoreSettings(
     name="store", settle_seconds=2.0, recheck_seconds=1.0, walk_seconds=5.0, order_seconds=0.5
@@ -46,14 +46,18 @@ class MemoryStore:
         self._ask()
         keys = sorted(key for key in self.rows if cursor is None or key > cursor)[:limit]
         self.reads += len(keys)
-        rows: list[tuple[Key, Row]] = [((key,), dict(self.rows[key])) for key in keys]
+        rows: list[tuple[Key, Row]] = [((key,), self._row(key)) for key in keys]
         return Page(rows, keys[-1] if len(keys) == limit else None)
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
         self._ask()
         keys = list(keys)
         self.reads += len(keys)
-        return {key: dict(self.rows[key[0]]) for key in keys if key[0] in self.rows}
+        return {key: self._row(key[0]) for key in keys if key[0] in self.rows}
+
+    def _row(self, key: str) -> Row:
+        row = self.rows[key]
+        return row if isinstance(row, DamagedRow) else dict(row)
 
     def _ask(self) -> None:
         if self.is_away:

@@ -33,7 +33,7 @@ from validator.stores.http import HttpStore
 from validator.stores.key_template import KeyTemplate
 from validator.stores.lmdb import LmdbStore
 from validator.stores.opening import open_store
-from validator.stores.port import ForeignStore, Key, Page, Row
+from validator.stores.port import DamagedRow, ForeignStore, Key, Page, Row
 from validator.stores.redis import RedisStore
 
 Rows = Mapping[str, Row]
@@ -333,8 +333,45 @@ def test_redis_keys_of_another_kind_than_the_uri_says_are_named() -> None:
         with closing(RedisStore(f"{redis_url()}?match={name}*", ["id"])) as store:
             with pytest.raises(ConfigurationError, match="value=json"):
                 store.scan(None, 1_000)
-            # A single one among others is damage: it is there, and has none of the columns.
-            assert store.fetch([("1",)]) == {("1",): {}}
+            # A single one among others is damage.
+            assert isinstance(store.fetch([("1",)])["1",], DamagedRow)
+
+
+@pytest.mark.parametrize("kind", ["redis", "lmdb"])
+@pytest.mark.parametrize("damage", [b'{"a": 1', b"[1]", b"", b"\xff"])
+def test_a_row_that_cannot_be_read_is_there_and_damaged(
+    kind: str, damage: bytes, tmp_path: Path
+) -> None:
+    make = redis_place if kind == "redis" else lmdb_place
+    with make("json", tmp_path) as place:
+        place.fill({"1": {"a": 1}, "2": {}})
+        if kind == "redis":
+            with (
+                closing(place.open(None)) as store,
+                closing(redis.Redis.from_url(redis_url())) as client,
+            ):
+                prefix = str(store.name).partition("match=")[2].removesuffix("*")
+                client.set(f"{prefix}1", damage)
+        else:
+            environment = lmdb.open(str(tmp_path / "other"), max_dbs=2)
+            database = environment.open_db(b"people")
+            with environment.begin(write=True, db=database) as transaction:
+                transaction.put(b"ctx:1", damage)
+                transaction.put(b"ctx:2", b"{}")
+            environment.close()
+            place.open = lambda columns: open_store(
+                f"lmdb://{tmp_path}/other?key=ctx:{{id}}&database=people", ["id"], columns
+            )
+        with closing(place.open(None)) as store:
+            found = store.fetch([("1",), ("2",), ("3",)])
+            assert {key: isinstance(row, DamagedRow) for key, row in found.items()} == {
+                ("1",): True,
+                ("2",): False,
+            }
+            assert {key: isinstance(row, DamagedRow) for key, row in walk(store)} == {
+                ("1",): True,
+                ("2",): False,
+            }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
 from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
+from validator.stores.port import DamagedRow
 
 
 @pytest.fixture
@@ -507,3 +508,69 @@ def test_numbers_of_over_64_bits_are_compared_to_the_last_digit(tmp_path: Path) 
     world.validator.reference.close()
     world.open()
     assert world.open_findings() == [finding]
+
+
+# -- rows without a field that could be compared ---------------------------------------------------
+
+
+def test_rows_without_any_value_are_found_where_the_log_has_none(world: AttachedWorld) -> None:
+    world.store.rows["ghost"] = {"a": None}
+    world.store.rows["empty"] = {}
+    offset = world.send("user-3", None, is_lost=True)
+    world.store.rows["user-3"] = {"a": None}
+    world.send("user-4", {"a": None, "b": None})
+    world.run(20.0)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("foreign", "row that the log does not have", "ghost"),
+        ("foreign", "row that the log does not have", "empty"),
+        ("missed", "delete not applied", "user-3"),
+    }
+    (missed,) = [f for f in world.open_findings() if f.kind == "missed"]
+    assert missed.first_bad_position is not None
+    assert missed.first_bad_position.offset == offset
+    assert missed.evidence["fields"]["(row)"]["seen"] is True
+    for name in ("ghost", "empty", "user-3"):
+        del world.store.rows[name]
+    del world.store.rows["user-4"]  # Whether nothing but nulls has a row is the store's affair.
+    world.run(40.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_delete_that_is_under_way_leaves_an_empty_row_lagging(world: AttachedWorld) -> None:
+    world.send("user-3", None, is_lost=True)
+    world.store.rows["user-3"] = {}
+    world.run(25.0, traffic=False)
+    assert world.news == []
+    assert world.verdict()[1].startswith("LAGGING")
+
+
+def test_names_of_any_length_are_found_by_their_whole_name(world: AttachedWorld) -> None:
+    world.store.rows["ghost" + "x" * 500] = {"a": 1}
+    world.send("user" + "x" * 500, {"a": 1})
+    world.run(10.0)
+    assert [f.subjects for f in world.open_findings()] == [["ghost" + "x" * 500]]
+    world.validator.reference.close()
+    world.open()
+    world.run(20.0)
+    assert len(world.open_findings()) == 1
+    del world.store.rows["ghost" + "x" * 500]
+    world.run(40.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_a_row_that_cannot_be_read_is_damage_and_not_the_pipeline_s_fault(
+    world: AttachedWorld,
+) -> None:
+    world.store.rows["user-3"] = DamagedRow()
+    world.store.rows["ghost"] = DamagedRow()
+    world.run(20.0)
+    found = {(f.kind, f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
+    assert found == {
+        ("corrupted", "cannot be read", "user-3"),
+        ("foreign", "row that the log does not have", "ghost"),
+    }
+    world.store.rows["user-3"] = {"a": 3, "b": "x"}
+    del world.store.rows["ghost"]
+    world.run(40.0)
+    assert world.verdict()[0] == "CONSISTENT"

@@ -23,7 +23,7 @@ from validator.attached.log_view import LogView, Positions
 from validator.attached.reference import KeyedReference, Seen
 from validator.attached.reporting import Reporter
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.row_source import RowSource, name_of
+from validator.attached.row_source import RowSource
 from validator.attached.schedule import Due, Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
@@ -351,7 +351,9 @@ class StoreChecker:
             pause = self.settings.recheck_seconds
             self.suspects.again(suspect, now, pause_seconds=pause)
             return
-        name = (item.context_type, item.subject) if item is not None else name_of(key)
+        name = (
+            (item.context_type, item.subject) if item is not None else self._reference.name_of(key)
+        )
         self._reporter.confirmed(
             Confirmed(key, name, item, row, found, before.agreed, suspect.by_offset, now), now
         )

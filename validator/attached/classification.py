@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from validator.attached.comparison import FieldLook, Look
-from validator.attached.history import Item, value_hash
+from validator.attached.history import ROW, Item, value_hash
 from validator.finding import Kind
 
 NOT_APPLIED = "event not applied"
@@ -19,6 +19,7 @@ DELETED = "deleted behind the pipeline's back"
 EXTRA_ROW = "row that the log does not have"
 BIT_FLIP = "bit flip"
 TRUNCATED = "truncated"
+DAMAGED = "cannot be read"
 CHANGED_TYPE = "changed type"
 OTHER_WRITE = "written behind the pipeline's back"
 NOT_AT_OFFSET = "not the value of the stored offset"
@@ -67,7 +68,9 @@ def _first_bad(kind: Kind, fields: Sequence[FieldLook]) -> int | None:
 def _cause(item: Item | None, field: FieldLook, is_text: bool) -> tuple[Kind, str]:
     if field.state == "behind":
         return _behind(field)
-    if item is None:
+    if field.is_damaged:
+        return "corrupted", DAMAGED
+    if item is None or field.name == ROW:
         return "foreign", EXTRA_ROW
     if field.seen is None:
         return "foreign", DELETED

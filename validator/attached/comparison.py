@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
-from validator.attached.history import ABSENT_HASH, Entry, Item, entry_at
+from validator.attached.history import ABSENT_HASH, ROW, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
@@ -59,6 +60,7 @@ class FieldLook(Struct, frozen=True):
     is_of_another_version: bool = False
     is_cut: bool = False
     spans: Sequence[tuple[int, int]] = ()
+    is_damaged: bool = False
     reason: str = ""
 
     @property
@@ -160,6 +162,10 @@ def look(
     """
     if item is not None and item.is_spread:
         return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
+    if item is not None and row.is_damaged and item.is_present:
+        # Whatever is under way, no event makes a row unreadable.
+        offset = item.presence.recent[-1].offset
+        return Look([FieldLook(ROW, "strange", None, True, offset, is_damaged=True)], True)
     if item is not None and not row.is_there and item.touched < lost_delete and item.is_alive:
         return Look(_all_unknown(item, row, reader, LOST_DELETE), row.is_there)
     at = _stated_offset(item, row)
@@ -169,10 +175,11 @@ def look(
     is_complete = is_complete and (not is_compacted or (item is None and is_all_passed))
     known = _Known(is_complete, known_from, unknown_because, is_compacted)
     names = reader.fields_of(item, row)
-    return Look(
-        [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names],
-        row.is_there,
-    )
+    fields = [_field(name, item, row, memory, reader, at, lower, passed, known) for name in names]
+    if row.is_there and not row.fields and (item is None or item.presence.recent):
+        found = _field(ROW, item, row, memory, reader, at, lower, passed, known)
+        fields.append(msgspec.structs.replace(found, proven=None))
+    return Look(fields, row.is_there)
 
 
 def _all_unknown(item: Item, row: SeenRow, reader: RowReader, reason: str) -> list[FieldLook]:
@@ -216,7 +223,7 @@ def _field(
     passed: Passed,
     known: _Known,
 ) -> FieldLook:
-    history = None if item is None else item.fields.get(name)
+    history = None if item is None else item.history_of(name)
     if history is not None and history.is_unreadable:
         offset = history.recent[-1].offset
         return FieldLook(name, "unknown", row.fields.get(name), None, offset, reason=UNREADABLE)
@@ -230,7 +237,7 @@ def _field(
         expected, is_cut = history.current, history.is_cut or not known.is_complete
         if known.known_from > 0:
             entries = [entry for entry in entries if entry.offset >= known.known_from]
-    value = row.fields.get(name)
+    value = True if name == ROW else row.fields.get(name)
     hashes = reader.hashes(value)
     matching = [place for place, entry in enumerate(entries) if entry.value_hash in hashes]
     due = entry_at(entries, lower)
@@ -340,7 +347,8 @@ def _proven(
 
 def _timestamp_of(item: Item | None, name: str, offset: int) -> float:
     """Return when a version was recorded; where that is forgotten, when the next known one was."""
-    if item is None or name not in item.fields:
+    history = None if item is None else item.history_of(name)
+    if item is None or history is None:
         return 0.0
-    recent = item.fields[name].recent
+    recent = history.recent
     return next((v.timestamp for v in recent if v.offset >= offset), item.touched_at)

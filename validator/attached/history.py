@@ -21,6 +21,8 @@ from validator.value_form import encode_value, packable, unpacked
 RECENT_VERSIONS = 6
 OLDER_VERSIONS = 120
 HISTORY_VERSIONS = RECENT_VERSIONS + OLDER_VERSIONS
+ROW = "(row)"
+"""The name under which a row itself is compared, where it has no field that could be."""
 _ENTRY = struct.Struct(">QQ")
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -99,6 +101,7 @@ class Item(Struct, array_like=True):
     ``first_offset``: of its first event that the fold saw; ``touched``: of its last one.
     ``versions``: the subject's own (version, offset), where the mapping names one.
     ``is_spread``: it has records in several partitions, so that nobody knows which came first.
+    ``presence``: True from a record on, None from a deletion on, whatever the fields.
     ``is_unreadable``: an event that could not be read may have given it fields beside those.
     """
 
@@ -112,6 +115,7 @@ class Item(Struct, array_like=True):
     versions: bytes = b""
     is_spread: bool = False
     is_unreadable: bool = False
+    presence: FieldHistory = msgspec.field(default_factory=lambda: FieldHistory([]))
 
     def apply(self, change: Change, known_from: int = 0) -> bool:
         """Take a change; say whether any value changed.
@@ -126,6 +130,10 @@ class Item(Struct, array_like=True):
         if change.version is not None and change.version >= 0:
             self.versions += _ENTRY.pack(change.version, change.offset)
             self.versions = self.versions[-OLDER_VERSIONS * _ENTRY.size :]
+        is_there = None if change.is_delete else True
+        known = self.presence.recent
+        if not known or known[-1].offset < known_from or known[-1].value != is_there:
+            self.presence.append(Version(change.offset, change.timestamp, is_there))
         is_changed = bool(change.unreadable) or change.is_unreadable
         for name, value in values.items():
             history = self.fields.get(name)
@@ -146,10 +154,21 @@ class Item(Struct, array_like=True):
             self.fields.setdefault(name, FieldHistory([])).lose(change.offset, change.timestamp)
         return is_changed
 
+    def history_of(self, name: str) -> FieldHistory | None:
+        """Return a field's history, or that of the row itself under `ROW`."""
+        if name != ROW:
+            return self.fields.get(name)
+        return self.presence if self.presence.recent else None
+
     @property
     def is_alive(self) -> bool:
         """Whether any field has a value, as far as is known."""
         return any(h.current is not None or h.is_unreadable for h in self.fields.values())
+
+    @property
+    def is_present(self) -> bool:
+        """Whether the last event was no deletion."""
+        return bool(self.presence.recent) and self.presence.current is True
 
     def offset_of_version(self, version: int) -> int | None:
         """Return the offset of the event that bore a version; the last one, if several did."""

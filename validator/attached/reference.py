@@ -29,6 +29,7 @@ MAXIMUM_NAME_BYTES = 400
 _ABOUT = b"fold"
 _COUNTS = b"counts"
 _WALK = b"walk"
+_NAME = b"name"
 _STORES = "store"
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
@@ -40,6 +41,11 @@ def item_key(context_type: str, subject: str) -> bytes:
     if len(name) <= MAXIMUM_NAME_BYTES:
         return name
     return name[: MAXIMUM_NAME_BYTES - 17] + b"\0" + xxh3_128_digest(name)
+
+
+def is_cut(key: bytes) -> bool:
+    """Say whether an item's key may be that of a longer name."""
+    return len(key) == MAXIMUM_NAME_BYTES and key[-17:-16] == b"\0"
 
 
 class Mark(Struct, frozen=True, array_like=True):
@@ -227,6 +233,25 @@ class KeyedReference:
                 cursor.putmulti(encoded)
 
         self._write(write)
+
+    def keep_names(self, names: Mapping[bytes, tuple[str, str]]) -> None:
+        """Keep (context type, subject) of rows whose key is cut and that may be no items."""
+        cut = {_NAME + key: name for key, name in names.items() if is_cut(key)}
+
+        def write(transaction: Any) -> None:
+            for key, name in cut.items():
+                transaction.put(key, _encode(name), db=self._about)
+
+        if cut:
+            self._write(write)
+
+    def name_of(self, key: bytes) -> tuple[str, str]:
+        """Return the (context type, subject) of an item's key."""
+        data = self._get(_NAME + key, self._about) if is_cut(key) else None
+        if data is not None:
+            return msgspec.msgpack.decode(data, type=tuple[str, str])
+        context_type, _, subject = key.partition(b"\0")
+        return context_type.decode(errors="replace"), subject.decode(errors="replace")
 
     def next_walk(self, store: int) -> int:
         """Return a number for a store's walk that none had, in this process or an earlier one.

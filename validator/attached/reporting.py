@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from validator.attached.classification import (
 )
 from validator.attached.comparison import NEVER_ENDS, FieldLook
 from validator.attached.confirmed import Confirmed
-from validator.attached.history import value_hash
+from validator.attached.history import ROW, Item, Version, value_hash
 from validator.attached.restores import (
     BULK_ITEMS,
     Reversal,
@@ -218,7 +218,7 @@ class Reporter:
             recorded = [
                 version.timestamp
                 for field in cause.fields
-                for version in found.item.fields[field.name].recent
+                for version in _recent(found.item, field.name)
                 if version.offset == cause.first_bad
             ]
             at = timestamp(recorded[0]) if recorded else None
@@ -235,7 +235,7 @@ class Reporter:
         }
 
     def _shown(self, field: FieldLook) -> dict[str, Any]:
-        is_public = field.name in self._settings.public
+        is_public = field.name in self._settings.public or field.name == ROW
         shown: dict[str, Any] = {
             "expected": _value(field.expected, is_public),
             "seen": _value(field.seen, is_public),
@@ -244,6 +244,11 @@ class Reporter:
         if field.matched is not None and field.matched >= 0:
             shown["seen_is_of"] = field.matched
         return shown
+
+
+def _recent(item: Item, name: str) -> Sequence[Version]:
+    history = item.history_of(name)
+    return () if history is None else history.recent
 
 
 def _known_right(found: Confirmed, cause: Cause) -> int | None:

@@ -11,7 +11,7 @@ from synchroscope.errors import ConfigurationError, InvalidEventError
 from validator.attached.history import Item, value_hash
 from validator.attached.paths import MISSING, compile_path
 from validator.stores.json_text import decode_json
-from validator.stores.port import Key, Row, key_text
+from validator.stores.port import DamagedRow, Key, Row, key_text
 
 EVERY_FIELD = "*"
 
@@ -42,12 +42,16 @@ class RowMapping(Struct, frozen=True, kw_only=True):
 
 
 class SeenRow(Struct, frozen=True):
-    """What a store has of an item: field -> value; no row at all has no fields."""
+    """What a store has of an item: field -> value; no row at all has no fields.
+
+    ``is_damaged``: it is there, and cannot be read.
+    """
 
     fields: Mapping[str, Any]
     is_there: bool = True
     offset: int | None = None
     version: int | None = None
+    is_damaged: bool = False
 
 
 ABSENT_ROW = SeenRow({}, is_there=False)
@@ -106,6 +110,8 @@ class RowReader:
         """Return what a row says; None: there is none."""
         if row is None:
             return ABSENT_ROW
+        if isinstance(row, DamagedRow):
+            return SeenRow({}, is_damaged=True)
         if self._named:
             found = {field: get(row) for field, get in self._named.items()}
             fields = {name: value for name, value in found.items() if value is not MISSING}

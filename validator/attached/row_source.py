@@ -38,7 +38,9 @@ class RowSource:
         places: dict[Key, bytes] = {}
         for key in keys:
             item = items.get(key)
-            name = name_of(key) if item is None else (item.context_type, item.subject)
+            name = (
+                self._reference.name_of(key) if item is None else (item.context_type, item.subject)
+            )
             place = self._reader.key_of(*name)
             if place is not None:
                 places[place] = key
@@ -49,9 +51,13 @@ class RowSource:
     def walk_rows(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
         """Return the store's next rows; after the last one the walk goes on with items."""
         page = self._store.scan(walk.cursor, limit)
-        rows = {
-            item_key(*self._reader.name_of(key)): self._reader.read(row) for key, row in page.rows
-        }
+        names = {}
+        rows = {}
+        for key, row in page.rows:
+            name = self._reader.name_of(key)
+            place = item_key(*name)
+            names[place], rows[place] = name, self._reader.read(row)
+        self._reference.keep_names(names)
         self.rows_read += len(page.rows)
         walk.rows += len(page.rows)
         walk.cursor = page.cursor
@@ -85,9 +91,3 @@ class RowSource:
     def close(self) -> None:
         """Close the store."""
         self._store.close()
-
-
-def name_of(key: bytes) -> tuple[str, str]:
-    """Return the (context type, subject) of an item's key."""
-    context_type, _, subject = key.partition(b"\0")
-    return context_type.decode(errors="replace"), subject.decode(errors="replace")

@@ -20,7 +20,7 @@ from synchroscope.errors import ConfigurationError, StorageError, UnavailableErr
 from validator.stores.file_identity import FileIdentity
 from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
-from validator.stores.port import Key, Page, Row
+from validator.stores.port import DamagedRow, Key, Page, Row
 
 _DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": decode_json,
@@ -169,9 +169,9 @@ class LmdbStore:
         try:
             row: Any = self._decode(data)
         except (msgspec.DecodeError, ValueError):
-            return {}  # Damaged: it is there, and says nothing.
+            return DamagedRow()
         if not isinstance(row, dict):
-            return {}
+            return DamagedRow()
         plain = {str(name): _plain(value) for name, value in row.items()}
         if self._wanted is None:
             return plain

@@ -18,6 +18,10 @@ and JSON has not is written as text: decimals that no float is written like as d
 ISO 8601 in UTC, bytes in hexadecimal, UUIDs in lower case."""
 
 
+class DamagedRow(dict[str, Any]):
+    """A row that is there and cannot be read, such as a text that is no JSON; it has no columns."""
+
+
 class Page(Struct, frozen=True):
     """A part of a walk: (key, row) pairs, and where to go on; None at the end."""
 
@@ -52,7 +56,10 @@ class ForeignStore(Protocol):
         ...
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
-        """Return the rows of these keys as of now; those that are absent are left out."""
+        """Return the rows of these keys as of now; those that are absent are left out.
+
+        One that is there and cannot be read is a `DamagedRow`, here and in `scan`.
+        """
         ...
 
     def close(self) -> None:

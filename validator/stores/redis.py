@@ -22,7 +22,7 @@ from redis.retry import Retry
 from synchroscope.errors import ConfigurationError, UnavailableError
 from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
-from validator.stores.port import Key, Page, Row
+from validator.stores.port import DamagedRow, Key, Page, Row
 
 ANSWER_SECONDS = 5.0
 _FORM = "write redis://host:port/0?match=ctx:*&key=ctx:{user_id}&value=hash"
@@ -126,10 +126,10 @@ class RedisStore:
         for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, kinds.ResponseError) and "WRONGTYPE" in str(answer):
                 wrong += 1
-                rows[key] = {}  # It is there, and has none of the columns.
+                rows[key] = DamagedRow()
             elif isinstance(answer, Exception):
                 raise self._failure(answer) from answer
-            elif answer:
+            elif answer is not None and answer != {}:
                 rows[key] = self._row(answer)
         if wrong and wrong == len(keys) > 1:
             kind, other = ("hashes", "json") if self._is_hash else ("strings", "hash")
@@ -149,9 +149,9 @@ class RedisStore:
             try:
                 row = decode_json(answer)
             except ValueError:
-                return {}  # Damaged: it is there, and says nothing.
+                return DamagedRow()
             if not isinstance(row, dict):
-                return {}
+                return DamagedRow()
         if self._wanted is None:
             return row
         return {name: row[name] for name in self._wanted if name in row}
