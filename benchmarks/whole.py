@@ -40,7 +40,7 @@ from synchroscope.ports import (
     Role,
 )
 from synchroscope.replica import Change, Replica
-from synchroscope.report import Message
+from synchroscope.report import Explanation
 from synchroscope.view import View
 
 PARTITIONS = 4
@@ -130,7 +130,7 @@ class PlainReplica(Replica):
 class PlainProjector(Projector):
     """Polls and applies: no reports, no answers, no scrub."""
 
-    def _answer(self) -> list[Message]:
+    def _answer(self) -> list[Explanation]:
         return []
 
     def _is_report_due(self, now: float) -> bool:
