@@ -156,8 +156,8 @@ def test_a_replica_that_was_started_anew_builds_its_side_from_storage(world: Wor
 def test_a_replica_that_knows_whole_buckets_only_is_asked_for_these(world: World) -> None:
     replica = world.projectors[REPLICA].replica
     explain = replica.explain
-    replica.explain = lambda request: replace(  # type: ignore[method-assign]
-        explain(replace(request, sketches=[], numbers=b"", known_state="", compact=False)),
+    replica.explain = lambda request, **more: replace(  # type: ignore[method-assign]
+        explain(replace(request, sketches=[], numbers=b"", known_state="", compact=False), **more),
         request_id=request.request_id,
     )
     world.overwrite("7", limit=-1)
@@ -172,8 +172,8 @@ def test_sketches_that_lie_only_cost_time(world: World, lie: bytes) -> None:
     replica = world.projectors[REPLICA].replica
     explain = replica.explain
 
-    def lying(request: Any) -> Explanation:
-        answer = explain(request)
+    def lying(request: Any, **more: Any) -> Explanation:
+        answer = explain(request, **more)
         return replace(answer, sketches=[lie for _ in answer.sketches])
 
     replica.explain = lying  # type: ignore[method-assign]
@@ -185,8 +185,8 @@ def test_sketches_that_lie_only_cost_time(world: World, lie: bytes) -> None:
 def test_aggregates_that_are_kept_back_leave_the_difference_unexplained(world: World) -> None:
     replica = world.projectors[REPLICA].replica
     explain = replica.explain
-    replica.explain = lambda request: replace(  # type: ignore[method-assign]
-        answer := explain(request), aggregates=answer.aggregates if request.buckets else []
+    replica.explain = lambda request, **more: replace(  # type: ignore[method-assign]
+        answer := explain(request, **more), aggregates=answer.aggregates if request.buckets else []
     )
     world.overwrite("7", limit=-1)
     look(world)

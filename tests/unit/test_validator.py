@@ -59,7 +59,9 @@ def answering(made: World, change: Callable[[Request, Explanation], Explanation]
     """Let the replica's answers be changed by a bug."""
     replica = made.projectors[REPLICA].replica
     explain = replica.explain
-    replica.explain = lambda request: change(request, explain(request))  # type: ignore[method-assign]
+    replica.explain = lambda request, **more: change(  # type: ignore[method-assign]
+        request, explain(request, **more)
+    )
 
 
 def reporting(made: World, change: Callable[[Report], Report]) -> None:
