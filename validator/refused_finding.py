@@ -17,34 +17,45 @@ from validator.refused import Refused
 from validator.watch import PartitionWatch, ReplicaWatch
 
 MAXIMUM_OPEN = 100
-"""Most findings of refused records that are open at once; beyond that they are only counted."""
+MAXIMUM_AN_HOUR = 100
+"""Most findings of refused records that are open at once, and that are opened in an hour; beyond
+that records are only counted."""
+HOUR_SECONDS = 3_600.0
 _REASON = (
     "the record is no event: replicas and the reference pass over it; have its producer go through "
     "the command side, which refuses such input"
 )
 
 
-def open_refused(refused: Iterable[Refused], ledger: Ledger, log: Log, now: float) -> None:
-    """Open a finding a record, as long as not too many are open."""
-    room = MAXIMUM_OPEN - sum(map(_is_refused, ledger.open_findings()))
-    for one in refused:
-        if room <= 0:
-            return
-        ledger.open(_finding(one, now), log)
-        room -= 1
+class RefusedFindings:
+    """Opens a finding a refused record, within bounds, and closes what is harmless."""
 
+    def __init__(self, ledger: Ledger, log: Log) -> None:
+        self._ledger = ledger
+        self._log = log
+        self._hour_from = 0.0
+        self._told = 0
 
-def close_refused(ledger: Ledger, watches: Collection[ReplicaWatch], now: float) -> None:
-    """Close the findings of records beyond which every expected replica's digest agrees.
+    def open(self, refused: Iterable[Refused], now: float) -> None:
+        """Open a finding a record, as long as not too many are open or were told lately."""
+        if not 0 <= now - self._hour_from < HOUR_SECONDS:
+            self._hour_from, self._told = now, 0
+        for one in refused:
+            is_open = sum(map(_is_refused, self._ledger.open_findings()))
+            if is_open >= MAXIMUM_OPEN or self._told >= MAXIMUM_AN_HOUR:
+                return
+            self._ledger.open(_finding(one, now), self._log)
+            self._told += 1
 
-    Then all have passed over the record, and none of its content is in any replica.
-    """
-    found = [finding for finding in ledger.open_findings() if _is_refused(finding)]
-    if not found:
-        return
-    for number in {finding.partition for finding in found}:
-        end = min((_agreed(watch.partitions.get(number)) for watch in watches), default=0)
-        ledger.resolve(None, number, end, now, partial(_is_before, end))
+    def close(self, watches: Collection[ReplicaWatch], now: float) -> None:
+        """Close the findings of records beyond which every expected replica's digest agrees.
+
+        Then all have passed over the record, and none of its content is in any replica.
+        """
+        found = {f.partition for f in self._ledger.open_findings() if _is_refused(f)}
+        for number in found:
+            end = min((_agreed(watch.partitions.get(number)) for watch in watches), default=0)
+            self._ledger.resolve(None, number, end, now, partial(_is_before, end))
 
 
 def _is_refused(finding: Finding) -> bool:

@@ -40,7 +40,7 @@ from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.pinpoint import WHOLE_FACTS
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
-from validator.refused_finding import close_refused, open_refused
+from validator.refused_finding import RefusedFindings
 from validator.repairing import Repairer, RepairLimits
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
@@ -145,6 +145,7 @@ class Validator:
         )
         self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
         self._ledger = Ledger()
+        self._refused = RefusedFindings(self._ledger, log)
         self._investigator = Investigator(
             log,
             self._views,
@@ -184,13 +185,13 @@ class Validator:
         for partition in self.reference.partitions:
             wanted = self._wanted(partition)
             consumed += self.reference.advance(partition, self._fold_records, wanted)
-        open_refused(self.reference.drain_refused(), self._ledger, self._log, now)
+        self._refused.open(self.reference.drain_refused(), now)
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
                 self._compare_waiting(watch, part, now)
                 concluded = self._investigator.follow_up(watch, number, part, now)
                 self._repairer.follow_up(watch, number, part, concluded, now)
-        close_refused(self._ledger, self._watches.values(), now)
+        self._refused.close(self._watches.values(), now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 

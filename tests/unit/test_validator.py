@@ -28,7 +28,7 @@ from synchroscope.view import View
 from tests.builders import event, update
 from tests.validation_world import REPLICA, VIEW, World
 from validator.finding import Finding, public_form
-from validator.refused_finding import MAXIMUM_OPEN
+from validator.refused_finding import HOUR_SECONDS, MAXIMUM_AN_HOUR, MAXIMUM_OPEN
 
 OTHER = "scorer@2"
 
@@ -528,6 +528,20 @@ def test_so_many_records_that_are_no_events_have_a_bounded_number_of_findings() 
 
     assert len(w.validator.open_findings()) == MAXIMUM_OPEN
     assert w.validator.standing(w.now).undecodable == MAXIMUM_OPEN + 20
+
+
+def test_a_flood_of_records_that_are_no_events_is_told_a_number_of_times_an_hour() -> None:
+    w = world()
+    for number in range(2 * MAXIMUM_AN_HOUR):
+        w.rogue(b"nonsense %d" % number)
+        w.step()
+    w.run()
+    assert {f.state for f in w.findings()} == {"resolved"}
+    assert w.validator.findings_total == {"log-contradiction": MAXIMUM_AN_HOUR}
+    w.now += HOUR_SECONDS
+    w.rogue(b"more of it")
+    w.run()
+    assert w.validator.findings_total == {"log-contradiction": MAXIMUM_AN_HOUR + 1}
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
