@@ -33,7 +33,23 @@ def encode_value(value: Any) -> bytes:
     >>> encode_value(10**21) == encode_value(10**21 + 1), encode_value(5.0) == encode(5)
     (False, True)
     """
-    return encode(_reduced(value))
+    return encode(_reduced(value) if _may_be_big(value) else value)
+
+
+def _may_be_big(value: Any) -> bool:
+    # Nearly all values are small, and need no copy.
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
+        return False
+    if kind is int:
+        return not _LEAST <= value < _END
+    if kind is float:
+        return not -_EXACT_END <= value < _EXACT_END
+    if kind is dict:
+        return any(map(_may_be_big, value.values()))
+    if kind is list:
+        return any(map(_may_be_big, value))
+    return True
 
 
 def _reduced(value: Any) -> Any:

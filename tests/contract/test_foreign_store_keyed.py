@@ -17,6 +17,8 @@ import msgspec
 import psycopg
 import pytest
 import redis
+from hypothesis import given
+from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
@@ -381,6 +383,17 @@ def test_a_row_that_cannot_be_read_is_there_and_damaged(
 def test_a_template_that_cannot_be_read_back_is_refused(text: str, problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         KeyTemplate(text)
+
+
+@given(st.lists(st.text("a:b", min_size=1), min_size=3, max_size=3))
+def test_every_key_of_a_template_is_among_the_readings_of_its_text(values: list[str]) -> None:
+    template = KeyTemplate("c:{x}:{y}::{z}b")
+    text = template.fill(tuple(values))
+    readings = template.readings(text)
+    assert readings[0] == template.parse(text)
+    assert len(set(readings)) == len(readings)
+    assert tuple(values) in readings or len(readings) == 100
+    assert {template.fill(reading) for reading in readings} == {text}
 
 
 @pytest.mark.parametrize(

@@ -293,6 +293,18 @@ def test_what_was_deleted_from_the_topic_before_it_was_read_is_unknown_and_never
     assert world.verdict()[0] == "CONSISTENT", world.verdict()
 
 
+def test_an_unknown_row_that_is_gone_is_forgotten_with_the_next_walk(tmp_path: Path) -> None:
+    world = AttachedWorld(tmp_path / "data")
+    world.topic.compacted = True
+    world.send("user-1", {"a": 1})
+    world.store.rows["old"] = {"a": 1}
+    world.run(15.0)
+    assert world.verdict()[1].startswith("1 keys cannot be checked")
+    del world.store.rows["old"]
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
 def test_retention_that_overtakes_the_validator_while_it_runs_is_noticed(
     world: AttachedWorld,
 ) -> None:

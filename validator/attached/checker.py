@@ -224,6 +224,8 @@ class StoreChecker:
             return self._source.walk_items(walk, limit)
         self.keyless = self._source.keyless()
         walk.end()
+        if walk.is_whole:
+            self.unchecked.walked(walk.number)
         self._reporter.walked(walk, now)
         return {}
 
@@ -262,7 +264,7 @@ class StoreChecker:
             )
             looks[key] = found
             is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
-            if not self.unchecked.note(key, "" if is_accepted else found.unchecked):
+            if not self.unchecked.note(key, "" if is_accepted else found.unchecked, pending.walk):
                 self.walk.is_whole = False
             self.counts[found.result] += 1
             remembered[key] = self._remember(item, found, before, pending)

@@ -3,6 +3,7 @@
 A field may have the value of any position from `lower` on: every event before it was known for
 longer than the settle window when the store was read. Nothing that is under way can be wrong, then.
 A value that is older is lag, unless the store is known to have passed the event that it lacks.
+All reasons for which a look comes to nothing stand here too, since each of them goes before others.
 """
 
 from __future__ import annotations

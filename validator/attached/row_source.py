@@ -10,7 +10,7 @@ from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.walk import Walk
 from validator.stores.digesting import Keyless
-from validator.stores.port import ForeignStore, Key
+from validator.stores.port import ForeignStore, Key, SeveralReadings
 
 
 class RowSource:
@@ -35,29 +35,52 @@ class RowSource:
     def fetch(self, keys: Sequence[bytes]) -> dict[bytes, SeenRow]:
         """Return what the store has of these items as of now."""
         items = self._reference.items(keys)
-        places: dict[Key, bytes] = {}
+        places: dict[bytes, Key] = {}
         for key in keys:
             item = items.get(key)
-            name = (
-                self._reference.name_of(key) if item is None else (item.context_type, item.subject)
-            )
-            place = self._reader.key_of(*name)
+            known = None if item is None else (item.context_type, item.subject)
+            place = self._reader.key_of(*(known or self._reference.name_of(key)))
             if place is not None:
-                places[place] = key
-        found = self._store.fetch(places)
+                places[key] = place
+        owned = self._owned([place for key, place in places.items() if key not in items])
+        found = self._store.fetch(places.values())
         self.rows_read += len(places)
-        return {key: self._reader.read(found.get(place)) for place, key in places.items()}
+        return {
+            key: self._reader.read(found.get(place) if owned.get(place, [key]) == [key] else None)
+            for key, place in places.items()
+        }
+
+    def _owned(self, places: Sequence[Key]) -> dict[Key, list[bytes]]:
+        """Return the items whose rows these are, where a row's key can be read in several ways."""
+        if not places or not hasattr(self._store, "readings"):
+            return {}
+        store = cast(SeveralReadings, self._store)
+        read = {place: store.readings(place) for place in places}
+        several = {
+            place: [item_key(*self._reader.name_of(reading)) for reading in readings]
+            for place, readings in read.items()
+            if len(readings) > 1
+        }
+        known = self._reference.items({key for keys in several.values() for key in keys})
+        owned = {place: [key for key in keys if key in known] for place, keys in several.items()}
+        return {place: keys for place, keys in owned.items() if keys}
 
     def walk_rows(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
         """Return the store's next rows; after the last one the walk goes on with items."""
         page = self._store.scan(walk.cursor, limit)
-        names = {}
-        rows = {}
-        for key, row in page.rows:
+        names: dict[bytes, tuple[str, str]] = {}
+        places: dict[Key, bytes] = {}
+        for key, _ in page.rows:
             name = self._reader.name_of(key)
             place = item_key(*name)
-            names[place], rows[place] = name, self._reader.read(row)
+            names[place], places[key] = name, place
         self._reference.keep_names(names)
+        owned = self._owned(list(places))
+        rows = {
+            place: self._reader.read(row)
+            for key, row in page.rows
+            for place in owned.get(key, [places[key]])
+        }
         self.rows_read += len(page.rows)
         walk.rows += len(page.rows)
         walk.cursor = page.cursor

@@ -18,24 +18,29 @@ class Unchecked:
 
     def __init__(self, capacity: int = MAXIMUM_UNCHECKED) -> None:
         self._capacity = capacity
-        self._reasons: dict[bytes, str] = {}
+        self._reasons: dict[bytes, tuple[str, int]] = {}
 
     def __len__(self) -> int:
         return len(self._reasons)
 
-    def note(self, key: bytes, reason: str) -> bool:
-        """Take what a look came to, no reason being fine; False where there was no place."""
+    def note(self, key: bytes, reason: str, walk: int = 0) -> bool:
+        """Take what a look in a walk came to, no reason being fine; False: there was no place."""
         if not reason:
             self._reasons.pop(key, None)
         elif key in self._reasons or len(self._reasons) < self._capacity:
-            self._reasons[key] = reason
+            self._reasons[key] = (reason, walk)
         else:
             return False
         return True
 
+    def walked(self, walk: int) -> None:
+        """Take the end of a whole walk: keys that it did not meet are neither there nor due."""
+        met = {key: known for key, known in self._reasons.items() if known[1] >= walk}
+        self._reasons = met
+
     def by_reason(self) -> dict[str, int]:
         """Return how many keys there are of each reason, most first."""
-        return dict(Counter(self._reasons.values()).most_common())
+        return dict(Counter(reason for reason, _ in self._reasons.values()).most_common())
 
     def sentence(self) -> str:
         """Return all of it for people.

@@ -156,8 +156,14 @@ class LmdbStore:
             values = self._template.parse(name.decode())
         except UnicodeDecodeError:
             return None
-        if values is None:
-            return None
+        return None if values is None else self._ordered(values)
+
+    def readings(self, key: Key) -> list[Key]:
+        """Return all keys that are written as this one is."""
+        found = self._template.readings(self._name_of(key))
+        return [self._ordered(values) for values in found]
+
+    def _ordered(self, values: Key) -> Key:
         named = dict(zip(self._template.columns, values, strict=True))
         return tuple(named[column] for column in self.key_columns)
 

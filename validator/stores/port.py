@@ -67,6 +67,14 @@ class ForeignStore(Protocol):
         ...
 
 
+class SeveralReadings(Protocol):
+    """A store that puts a key together from its columns, so that two keys may be written alike."""
+
+    def readings(self, key: Key) -> list[Key]:
+        """Return all keys that are written as this one is, at most some; itself among them."""
+        ...
+
+
 def key_text(value: Any) -> str:
     """Return a key column's value as text: the same for the same key in every store.
 

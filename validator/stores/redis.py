@@ -103,10 +103,7 @@ class RedisStore:
             values = self._template.parse(name.decode())
         except UnicodeDecodeError:
             return None
-        if values is None:
-            return None
-        named = dict(zip(self._template.columns, values, strict=True))
-        return tuple(named[column] for column in self.key_columns)
+        return None if values is None else self._ordered(values)
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """Return the rows of these keys as of now."""
@@ -137,6 +134,15 @@ class RedisStore:
                 f"{self.name}: the keys are no {kind}: put &value={other} into the URI"
             )
         return rows
+
+    def readings(self, key: Key) -> list[Key]:
+        """Return all keys that are written as this one is."""
+        found = self._template.readings(self._name_of(key))
+        return [self._ordered(values) for values in found]
+
+    def _ordered(self, values: Key) -> Key:
+        named = dict(zip(self._template.columns, values, strict=True))
+        return tuple(named[column] for column in self.key_columns)
 
     def _name_of(self, key: Key) -> str:
         named = dict(zip(self.key_columns, key, strict=True))
