@@ -474,6 +474,74 @@ def test_what_is_wrong_with_a_postgresql_uri_is_named_and_no_password_shown() ->
             store.columns()
 
 
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ("postgresql://u:ge%heim@127.0.0.1:1/db?table=t", "write % as %25"),
+        ("postgresql://u:1/geheim@127.0.0.1:1/db?table=t", "an @ comes after a /"),
+        ("postgresql://u:geheim?@127.0.0.1:1/db?table=t", "host or port"),
+        ("postgresql://u:geheim#@127.0.0.1:1/db?table=t", "host or port"),
+        ("postgresql://u:geheim@127.0.0.1:port/db?table=t", "host or port"),
+        ("postgresql://u:geheim@127.0.0.1:99999/db?table=t", "host or port"),
+        ("postgresql://u:geheim@[::1/db?table=t", "host or port"),
+        ("postgresql://u:geheim@127.0.0.1:1/db?table=t&fo=1", "'fo' is no parameter"),
+        ("postgresql://u:geheim@127.0.0.1:1/db?table=t&sslmod=require", "did you mean 'sslmode'"),
+        ("postgresql://u:geheim@127.0.0.1:1/db?table=t&sslmode=geheimer", "invalid sslmode"),
+        ("postgresql://u:geheim@127.0.0.1:1/db?table=a..b", "must name one table"),
+        ("postgresql://u:geheim@127.0.0.1:1/db?table=", "must name one table"),
+        ("postgresql://u:geheim@127.0.0.1:1/d%b?table=t", "cannot be read"),
+        ("redis://u:ge%heim@127.0.0.1:1/0?match=a:*", "write % as %25"),
+        ("redis://u:geheim@127.0.0.1:port/0?match=a:*", "host or port"),
+        ("redis://u:geheim@127.0.0.1:1/zero?match=a:*", "cannot be read"),
+        ("redis://u:geheim@127.0.0.1:1/0?match=a:*&fo=1", "cannot be read"),
+        ("http://[::1/x?lookup=/a/{id}", "host or port"),
+        ("http:///x?lookup=/a/{id}", "names no host"),
+        ("http://u:ge%heim@127.0.0.1:1/x?lookup=/a/{id}", "write % as %25"),
+        ("http://u:geheim@127.0.0.1:1/x?lookup=/a", "lookup has no {id}"),
+        ("http://127.0.0.1:1/x?lookup=/a/{id}&page=p&first=one", "first must be the number"),
+        ("http://127.0.0.1:1/x?lookup=/a/{id}&items=$[", "no JSON path"),
+        ("https://127.0.0.1:1/x#y?lookup=/a/{id}", "write # as %23"),
+        ("lmdb://rows", "names no path"),
+        ("lmdb:///rows#1", "write # as %23"),
+        ("lmdb:///rows?keys=1", "keys is not known"),
+        ("sqlite://rows.db?table=t", "names a file"),
+        ("sqlite:///rows.db?table=t&fo=1", "one table"),
+        ("csv:///a%00b", "NUL"),
+        ("csv:///a?delimiter=ab", "not one character"),
+        ("no uri", "has no scheme"),
+    ],
+)
+def test_a_uri_that_cannot_be_read_is_a_wrong_setting_and_shows_no_password(
+    uri: str, problem: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        store = open_store(uri, ["id"])
+        with closing(store):
+            store.fetch([("1",)])
+    assert problem in str(caught.value)
+    told = str(caught.value).replace("geheimer", "")  # A wrong value of a parameter is shown.
+    assert "heim" not in told
+
+
+def test_a_table_whose_name_has_dots_and_quotes_is_quoted_as_in_sql(tmp_path: Path) -> None:
+    with schema_name() as schema, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}".encode())
+        path = tmp_path / "rows.db"
+        for name in ("we.ird", 'a "b".c'):
+            written = '"' + name.replace('"', '""') + '"'
+            query = f"CREATE TABLE {schema}.{written} AS SELECT 1 AS id, 2 AS v".encode()
+            connection.execute(query)
+            with closing(sqlite3.connect(path)) as file, file:
+                file.execute(f"CREATE TABLE {written} AS SELECT 1 AS id, 2 AS v")
+            for uri in (
+                f"{postgresql_dsn()}?table={quote(f'{schema}.{written}')}",
+                f"sqlite://{path}?table={quote(written)}",
+                f"sqlite://{path}?table={quote(name)}",
+            ):
+                with closing(open_store(uri, ["id"])) as store:
+                    assert store.fetch([("1",)]) == {("1",): {"v": 2}}
+
+
 def test_a_sqlite_table_is_walked_and_fetched_by_keys_of_any_type(tmp_path: Path) -> None:
     path = tmp_path / "rows.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
 
 import httpx
 import jsonpath
@@ -66,8 +66,7 @@ class HttpStore:
         host = parts.hostname or ""
         host += f":{parts.port}" if parts.port else ""
         self._url = urlunsplit((parts.scheme, host, parts.path, "", ""))
-        query = "?" + urlencode(rest) if rest else ""
-        self.name = self._url + (query if "token" not in query and "key" not in query else "?…")
+        self.name = self._url + ("?…" if rest else "")  # What is sent may be a secret.
         self.key_columns: tuple[str, ...] = tuple(key_columns)
         self.is_typed = True
         self._wanted = None if columns is None else list(columns)
@@ -80,7 +79,16 @@ class HttpStore:
             raise ConfigurationError(
                 f"{self.name}: say how one row is asked for: &lookup=/users/{{id}}"
             )
-        auth = (parts.username, parts.password or "") if parts.username else None
+        missing = [name for name in key_columns if "{" + name + "}" not in self._options["lookup"]]
+        if missing:
+            raise ConfigurationError(
+                f"{self.name}: lookup has no {{{missing[0]}}}: name each key column in braces"
+            )
+        if not self._options.get("first", "1").removeprefix("-").isdecimal():
+            raise ConfigurationError(f"{self.name}: first must be the number of the first page")
+        auth = None
+        if parts.username:
+            auth = (unquote(parts.username), unquote(parts.password or ""))
         self._client = httpx.Client(
             timeout=httpx.Timeout(answer_seconds), auth=auth, transport=transport
         )

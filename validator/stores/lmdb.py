@@ -43,6 +43,8 @@ class LmdbStore:
     ) -> None:
         parts = urlsplit(uri)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        if parts.netloc or not parts.path:
+            raise ConfigurationError("the LMDB URI names no path: write lmdb:///PATH")
         unknown = set(options) - {"key", "value", "database"}
         if unknown:
             raise ConfigurationError(

@@ -21,6 +21,7 @@ from typing import cast
 
 from synchroscope.errors import ConfigurationError
 from validator.stores.port import ForeignStore
+from validator.stores.uri import check_uri
 
 Opener = Callable[[str, Sequence[str], Sequence[str] | None], ForeignStore]
 
@@ -64,6 +65,7 @@ with csv, http, https, lmdb, postgres, postgresql, redis, rediss or sqlite and a
             f"no store can be opened {told}: the URI must begin with {', '.join(some)} or {last} "
             "and a colon"
         )
+    check_uri(uri)
     module, name = found
     opener = cast(Opener, getattr(import_module(f"validator.stores.{module}"), name))
     return opener(uri, key_columns, columns)

@@ -1,6 +1,7 @@
 """What a store that is not ours has to answer, so that its content can be checked.
 
-One adapter a file, named by the URI's scheme; `tests/contract/test_foreign_store.py` is run on all.
+One adapter a file, named by the URI's scheme; `tests/contract/test_foreign_store_keyed.py` is run
+on all.
 """
 
 from __future__ import annotations

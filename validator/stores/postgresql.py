@@ -1,8 +1,8 @@
 """Rows of a table or view in PostgreSQL.
 
 ``postgresql://user@host:port/db?table=[schema.]T``: the other parameters are libpq's, and so are
-the PG* variables of the environment. A table is walked in the order of its key, page by page, so an
-index on the key keeps a page cheap.
+the PG* variables of the environment. A name that holds a dot is quoted: ``table="we.ird"``. A table
+is walked in the order of its key, page by page, so an index on the key keeps a page cheap.
 """
 
 from __future__ import annotations
@@ -17,16 +17,26 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
 from validator.stores.port import Key, Page, Row, key_text
 from validator.stores.postgresql_digests import PostgresqlDigests, key_as_text
 from validator.stores.postgresql_values import KNOWS, kind_of, plain, prepare
 from validator.stores.text_values import Kind
+from validator.stores.uri import check_uri, name_parts
 
 CONNECT_SECONDS = 5
 ANSWER_MILLISECONDS = 60_000
 _FORM = "write postgresql://user@host:port/db?table=[schema.]table"
+_WRONG_SETTINGS = (
+    "connection is bad: invalid",
+    "invalid value for parameter",
+    "unrecognized configuration parameter",
+    "certificate",
+    "does not support SSL",
+)
+"""What is said of a connection that was given a wrong setting, or is refused for want of one."""
 _Answer = TypeVar("_Answer")
 
 
@@ -48,20 +58,24 @@ class PostgresqlStore:
     ) -> None:
         if not key_columns:
             raise ConfigurationError("a PostgreSQL table needs key columns")
-        try:
-            parts = urlsplit(uri)
-            options = parse_qsl(parts.query)
-            port = f":{parts.port}" if parts.port else ""
-        except ValueError:
-            # What the parser says may show a piece of the password.
-            raise ConfigurationError(f"the PostgreSQL URI cannot be read: {_FORM}") from None
-        tables = [value for name, value in options if name == "table"]
-        if len(tables) != 1:
+        check_uri(uri)
+        parts = urlsplit(uri)
+        port = f":{parts.port}" if parts.port else ""
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        tables = [name_parts(value) for name, value in options if name == "table"]
+        if len(tables) != 1 or tables[0] is None:
             raise ConfigurationError(f"the PostgreSQL URI must name one table: {_FORM}")
         rest = [(name, value) for name, value in options if name != "table"]
+        _check_parameters([name for name, _ in rest])
         self._dsn = urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote)))
-        self._table = sql.Identifier(*tables[0].split("."))
-        self.name = f"postgresql://{parts.hostname or ''}{port}{parts.path}?table={tables[0]}"
+        try:
+            conninfo_to_dict(self._dsn)
+        except psycopg.Error:
+            # What the parser says may show a piece of the password.
+            raise ConfigurationError(f"the PostgreSQL URI cannot be read: {_FORM}") from None
+        self._table = sql.Identifier(*tables[0])
+        written = next(value for name, value in options if name == "table")
+        self.name = f"postgresql://{parts.hostname or ''}{port}{parts.path}?table={written}"
         self.key_columns = tuple(key_columns)
         self._wanted = None if columns is None else list(columns)
         self._columns: list[str] = []
@@ -166,6 +180,8 @@ class PostgresqlStore:
             return ConfigurationError(
                 f"{self.name}: the login was refused: check user and password"
             )
+        if not state and any(sign in text for sign in _WRONG_SETTINGS):
+            return ConfigurationError(f"{self.name}: {text}: correct the URI's parameters")
         if not state and "does not exist" in text:
             return ConfigurationError(f"{self.name}: the role or database does not exist")
         return UnavailableError(
@@ -273,3 +289,12 @@ class PostgresqlStore:
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
+
+
+def _check_parameters(names: Sequence[str]) -> None:
+    known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
+    for name in names:
+        if name not in known and name != "ssl":
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "what is not table must be libpq's"
+            raise ConfigurationError(f"the PostgreSQL URI's {name!r} is no parameter: {hint}")

@@ -80,7 +80,10 @@ class RedisStore:
                 decode_responses=False,
                 client_name="synchroscope",
             )
-        except (ValueError, TypeError):
+            if re.fullmatch(r"/?\d*", parts.path) is None and parts.hostname:
+                raise ValueError(parts.path)
+            self._client.connection_pool.make_connection()  # Tells a parameter that is none.
+        except (ValueError, TypeError, kinds.RedisError):
             # What the parser says may show a piece of the password.
             raise ConfigurationError(f"the Redis URI cannot be read: {_FORM}") from None
 

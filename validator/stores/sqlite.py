@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from synchroscope.errors import ConfigurationError, UnavailableError
 from validator.stores.file_identity import FileIdentity
 from validator.stores.port import Key, Page, Row, key_text
+from validator.stores.uri import name_parts
 
 BUSY_SECONDS = 5.0
 KEYS_PER_QUERY = 200
@@ -48,6 +49,8 @@ class SqliteStore:
             raise ConfigurationError("a SQLite table needs key columns")
         path = Path(unquote(parts.path))
         table = options["table"][0]
+        if table[0] == table[-1] == '"' and (parts_of := name_parts(table)):
+            table = parts_of[0]  # Quoted as in SQL, as PostgreSQL needs it where it holds a dot.
         self.name = f"sqlite://{path}?table={table}"
         self.key_columns = tuple(key_columns)
         self._table = _quoted(table)
