@@ -470,14 +470,17 @@ class Validator:
     def standing(self, now: float) -> Standing:
         """Return how every replica stands on these partitions, for whoever watches from outside."""
         parts = self.reference.partitions
+        final = {name: self.judge(name, now, final=True) for name in self._watches}
+        # What a checkpoint says may be too old to count: then a report has to come first.
+        is_decided = all(judged.verdict is not Verdict.UNKNOWN for judged in final.values())
         return Standing(
             worker=self._worker,
             at=now,
             heads={number: self._log.head(EVENTS, number) for number in parts},
             positions={number: self.reference.position(number) for number in parts},
             replicas=self.status(now),
-            final={name: self.judge(name, now, final=True) for name in self._watches},
-            settled=self.is_settled(),
+            final=final,
+            settled=is_decided and self.is_settled(),
             settled_total=self.settled_total(),
             applied={model: self.applied(model) for model in self._views},
             checks=dict(self.checks),
