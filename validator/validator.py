@@ -482,14 +482,17 @@ class Validator:
                     f"partition {number} of {EVENTS} ends at {head}, and more than that was read: "
                     "it was lost and made anew, and is folded anew"
                 )
+        final = {name: self.judge(name, now, final=True) for name in self._watches}
+        # What a checkpoint says may be too old to count: then a report has to come first.
+        is_decided = all(judged.verdict is not Verdict.UNKNOWN for judged in final.values())
         return Standing(
             worker=self._worker,
             at=now,
             heads=heads,
             positions={number: self.reference.position(number) for number in parts},
             replicas=self.status(now),
-            final={name: self.judge(name, now, final=True) for name in self._watches},
-            settled=self.is_settled(),
+            final=final,
+            settled=is_decided and self.is_settled(),
             settled_total=self.settled_total(),
             applied={model: self.applied(model) for model in self._views},
             checks=dict(self.checks),

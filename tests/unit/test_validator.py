@@ -648,6 +648,17 @@ def test_a_scrub_that_was_not_done_does_not_settle() -> None:
     assert not w.settle()
 
 
+def test_what_was_settled_by_evidence_that_is_too_old_is_not_settled() -> None:
+    w = world()
+    w.write("1", limit=5)
+    assert w.settle()
+    assert w.validator.standing(w.now).settled
+    w.now += 1_000.0
+    assert not w.validator.standing(w.now).settled
+    w.run()
+    assert w.validator.standing(w.now).settled
+
+
 def test_a_root_that_belies_its_own_table_proves_nothing() -> None:
     w = world()
     good = w.sent()[-1].notes[-1]
