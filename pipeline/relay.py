@@ -88,6 +88,7 @@ class Relay:
         self._last_published_letter = self._last_letter()
         self._heads: dict[int, int] = {}
         self._corrections: dict[TopicPartition, int] = {}
+        self._counted_before_loss = 0
         self._republish_what_is_lost(positions)
         # What all partitions have is skipped at once, not read from the store again.
         self._events = max(self._events, min(self._published))
@@ -97,6 +98,8 @@ class Relay:
             self._tally.restore(log.latest(STATE, self._tally.key))
             # What was handed over and not told any more is looked at again, to be counted.
             self._events = min(self._events, self._tally.end - 1)
+            if self._corrections:
+                self._counted_before_loss = self._tally.end - 1
 
     @property
     def position(self) -> int:
@@ -161,7 +164,7 @@ class Relay:
                 record = _event_record(stored, place, cloudevents=self._cloudevents)
                 records.append(record)
                 self._published[place] = stored.position
-                if stored.position > counted:
+                if stored.position > self._counted_before_loss:
                     handed.append((stored.recorded, place, record.value))
             elif stored.position > counted:
                 handed.append((stored.recorded, place, encode_event(event)))
