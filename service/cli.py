@@ -16,6 +16,9 @@ from service.terminal import open_console
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: not 1, which says that something diverges."""
+
 
 class Speed(click.ParamType[float | None]):
     """A factor, or ``max``."""
@@ -158,7 +161,13 @@ for command in (*COMMANDS, registry, attach, compare, findings, repair):
 def main() -> None:
     """Run the command; errors of our own end it with a sentence, not a traceback."""
     try:
-        cli(standalone_mode=True)
+        code = cli.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("synchroscope: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except ConfigurationError as error:
         click.echo(f"synchroscope: {error}", err=True)
         sys.exit(2)
@@ -170,6 +179,7 @@ def main() -> None:
     except SynchroscopeError as error:
         click.echo(f"synchroscope: {error}", err=True)
         sys.exit(3)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

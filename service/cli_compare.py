@@ -38,7 +38,8 @@ def compare(
 
     Each is a URI: postgresql://host/db?table=T, sqlite:///FILE?table=T, csv:FILE,
     redis://host/0?match=ctx:*, lmdb:///DIR, http(s)://host/path, in any mix. Nothing is written to
-    either. Exit code: 0 no difference, 1 differences, 2 a wrong setting, 3 undecided.
+    either. Exit code: 0 no difference, 1 differences, 2 a wrong setting, 3 undecided, 130
+    interrupted by Ctrl-C or SIGTERM: what was printed is not all.
     """
     from service.compare_running import CompareOptions, run_compare
 

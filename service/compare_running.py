@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from types import FrameType
 from typing import Any, TextIO
 
 import msgspec
@@ -15,6 +18,8 @@ from validator.stores.opening import open_store
 from validator.stores.port import Key
 
 SECONDS_DIGITS = 2
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM; 1 would say that the stores differ, and that this is all."""
 _SIGNS = {"missing": "-", "extra": "+", "changed": "~", "undecided": "?"}
 
 
@@ -31,7 +36,7 @@ class CompareOptions(Struct, frozen=True):
 
 
 def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
-    """Compare, print, and return the exit code."""
+    """Compare, print, and return the exit code; what was found until an interrupt is printed."""
     out = sys.stdout if out is None else out
     comparison = Comparison(
         lambda: open_store(options.left, options.key, options.columns),
@@ -41,11 +46,38 @@ def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
     )
     line = json_line if options.as_json else text_line
     is_watched = sys.stderr.isatty()
-    with watched(comparison) if is_watched else nullcontext():
-        for difference in comparison.run():
-            print(line(difference, options.show_values), file=out, flush=is_watched)
+    try:
+        with (
+            terminable(),
+            watched(comparison) if is_watched else nullcontext(),
+            closing(comparison.run()) as differences,
+        ):
+            for difference in differences:
+                print(line(difference, options.show_values), file=out, flush=is_watched)
+    except KeyboardInterrupt:
+        out.flush()
+        found = comparison.summary.differing
+        print(f"interrupted, so this is incomplete: {found:,} keys differ so far", file=sys.stderr)
+        return INTERRUPTED
     print(sentence(comparison.summary), file=sys.stderr)
     return comparison.summary.exit_code
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end it as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

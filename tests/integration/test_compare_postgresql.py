@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -385,6 +388,63 @@ def test_keys_are_written_alike_whatever_the_servers_settings(kind: str, schema:
     )
 
     assert [(d.kind, list(d.columns)) for d in comparison.run()] == [("changed", ["v"])] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
+    number: signal.Signals, schema: str
+) -> None:
+    fill(schema, "a", "bigint")
+    fill(schema, "b", "bigint")
+    execute(f"UPDATE {schema}.b SET v = 'x' WHERE id = 4")
+    arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id", "--settle", "600"]
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for_reads(schema)
+        process.send_signal(number)
+        out, told = process.communicate(timeout=30)
+
+    assert process.returncode == 130, told
+    assert out == b""
+    assert b"interrupted, so this is incomplete: 0 keys differ so far" in told
+    assert b"Traceback" not in told
+
+
+def test_an_interrupt_cancels_what_the_server_is_doing(schema: str) -> None:
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table}_rows (id int, v int)")
+        execute(f"INSERT INTO {schema}.{table}_rows VALUES (1, 1)")
+        execute(
+            f"CREATE VIEW {schema}.{table} AS SELECT id, v FROM {schema}.{table}_rows "
+            "WHERE pg_sleep(100) IS NOT NULL"
+        )
+    arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id"]
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for_reads(schema)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 130, told
+    assert count_reads(schema, "active") == 0
+
+
+def count_reads(schema: str, state: str) -> int:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state LIKE %s "
+        "AND application_name = 'synchroscope'"
+    )
+    with psycopg.connect(postgresql_dsn()) as connection:
+        row = connection.execute(query, [f"%{schema}%", state]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def wait_for_reads(schema: str) -> None:
+    deadline = time.monotonic() + 60
+    while not count_reads(schema, "%"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 class Replication:

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any, Literal, TypeVar, cast
 
@@ -22,7 +23,7 @@ from validator.compare.narrowing import Narrowing
 from validator.compare.row_equality import SIDES, TEXT, TYPED, Equality, Kinds, Side
 from validator.compare.settling import Candidate, Verdict
 from validator.compare.spill import HashJoin, Pair
-from validator.stores.digesting import BucketDigests, Digesting, Keyless
+from validator.stores.digesting import BucketDigests, Digesting, Interruptible, Keyless
 from validator.stores.port import ForeignStore, Key, Row
 from validator.stores.text_values import Declaring, Knowing
 
@@ -96,6 +97,13 @@ class _Seat:
     def do(self, act: Callable[[ForeignStore], _Answer]) -> _Answer:
         return self.worker.submit(act, self.store).result()
 
+    def interrupt(self) -> None:
+        """Have a long answer end, where the store can; from any thread."""
+        if not self._opening.done() or self._opening.exception() is not None:
+            return
+        if isinstance(store := self.store, Interruptible):
+            store.interrupt()
+
     def close(self) -> None:
         if self._opening.exception() is None:
             self.worker.submit(self.store.close)
@@ -128,6 +136,7 @@ class Comparison:
         self._wanted = columns
         self._settle_seconds = settle_seconds
         self._progress: Progress = lambda what, done, total: None
+        self._is_stopped = False
         self._clock = clock
         self._sleep = sleep
         self.summary = Summary()
@@ -136,33 +145,48 @@ class Comparison:
         """Have somebody told how far it is, from any thread."""
         self._progress = progress
 
-    def run(self) -> Iterator[Difference]:
-        """Return the differences as they become certain; `summary` is complete at the end."""
+    def run(self) -> Generator[Difference, None, None]:
+        """Return the differences as they become certain; `summary` is complete at the end.
+
+        `KeyboardInterrupt` ends it within an answer of the stores, which are released.
+        """
         began = self._clock()
         seats: list[_Seat] = []
-        try:
-            seats += [_Seat(open_it) for open_it in self._opens]
-            left, right = (seat.store for seat in seats)
-            columns = _columns(left, right, self._wanted, seats)
-            equality = Equality(columns, *map(_kinds, seats))
-            self.summary.keyless = [_keyless(seat) for seat in seats]
-            narrowing = _narrowing(seats)
-            is_narrow = narrowing is not None
-            unique = [is_narrow or getattr(s, "shows_rows_once", False) for s in (left, right)]
-            with HashJoin(left.name, right.name, unique=unique) as join:
-                if narrowing is None:
-                    self._read_all(seats, equality, join)
-                else:
-                    self._read_differing(seats, narrowing, join)
-                candidates = join.differing()
-                while wave := list(islice(candidates, WAVE_KEYS)):
-                    self.summary.candidates += len(wave)
-                    wave.sort(key=lambda pair: _order(pair.key))
-                    yield from self._settle(seats, equality, wave, is_known=not is_narrow)
-        finally:
-            for seat in seats:
-                seat.close()
-            self.summary.seconds = self._clock() - began
+        with ExitStack() as kept:  # Given up after the seats, whose threads write into it.
+            try:
+                seats += [_Seat(open_it) for open_it in self._opens]
+                yield from self._compare(seats, kept)
+            except KeyboardInterrupt:
+                self._interrupt(seats)
+                raise
+            finally:
+                for seat in seats:
+                    seat.close()
+                self.summary.seconds = self._clock() - began
+
+    def _interrupt(self, seats: Sequence[_Seat]) -> None:
+        self._is_stopped = True
+        for seat in seats:
+            seat.interrupt()
+
+    def _compare(self, seats: Sequence[_Seat], kept: ExitStack) -> Iterator[Difference]:
+        left, right = (seat.store for seat in seats)
+        columns = _columns(left, right, self._wanted, seats)
+        equality = Equality(columns, *map(_kinds, seats))
+        self.summary.keyless = [_keyless(seat) for seat in seats]
+        narrowing = _narrowing(seats)
+        is_narrow = narrowing is not None
+        unique = [is_narrow or getattr(s, "shows_rows_once", False) for s in (left, right)]
+        join = kept.enter_context(HashJoin(left.name, right.name, unique=unique))
+        if narrowing is None:
+            self._read_all(seats, equality, join)
+        else:
+            self._read_differing(seats, narrowing, join)
+        candidates = join.differing()
+        while wave := list(islice(candidates, WAVE_KEYS)):
+            self.summary.candidates += len(wave)
+            wave.sort(key=lambda pair: _order(pair.key))
+            yield from self._settle(seats, equality, wave, is_known=not is_narrow)
 
     # -- the first look --------------------------------------------------------------------------
 
@@ -179,7 +203,7 @@ class Comparison:
                     side.add(key, equality.digest(row, number))
                 self._progress("reading", join.left.count + join.right.count, 0)
                 cursor = page.cursor
-                if cursor is None:
+                if cursor is None or self._is_stopped:
                     return
 
         for walking in [seats[number].worker.submit(walk, number) for number in SIDES]:
@@ -200,11 +224,16 @@ class Comparison:
                 side = (join.left, join.right)[number]
                 for key, digest in narrowing.rows(number, buckets):
                     side.add(key, digest)
+                    if self._is_stopped:
+                        return
 
             if buckets.numbers:
                 self._progress("reading the buckets that differ", 0, 0)
                 for reading in [seat.worker.submit(read, n) for n, seat in enumerate(seats)]:
                     reading.result()
+        except KeyboardInterrupt:
+            self._interrupt(seats)  # Before the snapshots are released, which waits for answers.
+            raise
         finally:
             narrowing.close()
 

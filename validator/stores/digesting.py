@@ -7,7 +7,7 @@ to be read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -72,4 +72,13 @@ class Keyless(Protocol):
 
     def keyless(self) -> int:
         """Return how many rows cannot be told by a key, because a column of it is NULL."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A store whose answers may take long."""
+
+    def interrupt(self) -> None:
+        """Have what is being asked end in an error soon; from any thread."""
         ...

@@ -83,6 +83,7 @@ class PostgresqlStore:
         self._is_key_complete = False
         self._key_types: list[sql.SQL] = []
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._lent: psycopg.Connection[tuple[Any, ...]] | None = None
 
     # -- the connection --------------------------------------------------------------------------
 
@@ -90,7 +91,10 @@ class PostgresqlStore:
         """Begin a snapshot in which buckets of rows are summed; the connection goes with it."""
 
         def begin(connection: psycopg.Connection[tuple[Any, ...]]) -> PostgresqlDigests:
-            self._connection = None  # Another one is opened if there is more to ask meanwhile.
+            self._lent, self._connection = (
+                connection,
+                None,
+            )  # Another one is opened if there is more to ask meanwhile.
             return PostgresqlDigests(
                 connection,
                 self._table,
@@ -282,6 +286,13 @@ class PostgresqlStore:
         size = len(self.key_columns)
         key = tuple(key_text(value) for value in row[:size])
         return key, dict(zip(self._columns, map(plain, row[size:]), strict=True))
+
+    def interrupt(self) -> None:
+        """Cancel what the server is doing for this object."""
+        for connection in (self._connection, self._lent):
+            if connection is not None and not connection.closed:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=CONNECT_SECONDS)
 
     def close(self) -> None:
         """Release the connection."""
