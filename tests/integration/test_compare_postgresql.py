@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -390,6 +390,22 @@ def test_keys_are_written_alike_whatever_the_servers_settings(kind: str, schema:
     assert [(d.kind, list(d.columns)) for d in comparison.run()] == [("changed", ["v"])] * 2
 
 
+@contextmanager
+def interruptible(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process that takes SIGINT, though who runs the tests may not, and see it end."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
     number: signal.Signals, schema: str
@@ -399,7 +415,7 @@ def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
     execute(f"UPDATE {schema}.b SET v = 'x' WHERE id = 4")
     arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id", "--settle", "600"]
     command = [sys.executable, "-m", "service.cli", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(command) as process:
         wait_for_reads(schema)
         process.send_signal(number)
         out, told = process.communicate(timeout=30)
@@ -420,7 +436,7 @@ def test_an_interrupt_cancels_what_the_server_is_doing(schema: str) -> None:
         )
     arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id"]
     command = [sys.executable, "-m", "service.cli", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with interruptible(command) as process:
         wait_for_reads(schema)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)
