@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -235,7 +235,8 @@ def test_a_server_that_is_shutting_down_is_unavailable(server: PrivateServer, sc
                 PostgresqlDatabase(server.dsn(), schema).close()
             except SynchroscopeError as refused:
                 error = refused
-    server.stop()
+    with suppress(AssertionError):  # With its last client gone it may have ended by itself.
+        server.stop()
     server.start()
     assert isinstance(error, UnavailableError)
     assert "shutting down" in str(error)
