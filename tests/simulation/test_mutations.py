@@ -155,11 +155,6 @@ DIVIDED_MUTATIONS = {
         "            end = self._runs[partition].end_at(records[0].offset)",
         "            end = None",
     ),
-    "the judge takes for doubled what storage had lost": (
-        "validator/judgement.py",
-        "                applied.clear()",
-        "                pass",
-    ),
     "the validator never accepts an older life": (
         "validator/validator.py",
         "if abs(now - watch.reported_at) <= self._evidence_limit_seconds:",

@@ -275,3 +275,11 @@ def test_an_event_that_was_never_applied_wrote_nothing() -> None:
     [fault] = judge(case).faults
 
     assert fault.wrote == 1
+
+
+def test_what_storage_lost_is_not_doubled_when_it_is_applied_again() -> None:
+    fell_back = [entry(1, 0), entry(2, 1), entry(2, 1, offset=25), entry(3, 2)]
+    judged = judge(replace(CASE, entries=fell_back))
+
+    assert [version.sequence for version in judged.doubled] == []
+    assert [(fault.kind, fault.offset) for fault in judged.faults] == [("stale", 25)]
