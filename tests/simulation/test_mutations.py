@@ -64,8 +64,8 @@ MUTATIONS = {
     ),
     "the scrub believes the digest": (
         "synchroscope/replica.py",
-        "        if request.scrub:",
-        "        if False:",
+        "            wrong += not is_right\n",
+        "",
     ),
     "the reference ignores who was to see the previous value": (
         "validator/reference.py",
