@@ -12,12 +12,9 @@ from service.cli_compare import compare
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
-from service.terminal import open_console
+from service.terminal import INTERRUPTED, open_console
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: not 1, which says that something diverges."""
 
 
 class Speed(click.ParamType[float | None]):

@@ -13,13 +13,12 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct
 
+from service.terminal import INTERRUPTED
 from validator.compare.comparing import Comparison, Difference, Summary
 from validator.stores.opening import open_store
 from validator.stores.port import Key
 
 SECONDS_DIGITS = 2
-INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM; 1 would say that the stores differ, and that this is all."""
 _SIGNS = {"missing": "-", "extra": "+", "changed": "~", "undecided": "?"}
 
 

@@ -1,4 +1,4 @@
-"""The console that commands print to."""
+"""The console that commands print to, and the code of one that is interrupted there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_WIDTH = 120
+INTERRUPTED = 130
+"""Exit code after Ctrl-C or SIGTERM: not 1, which says that something diverges, and that this is all."""
 
 
 def open_console() -> Console:
