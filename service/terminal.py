@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 120
 INTERRUPTED = 130
-"""Exit code after Ctrl-C or SIGTERM: not 1, which says that something diverges, and that this is all."""
+"""Exit code after Ctrl-C or SIGTERM: not 1, which says that something diverges."""
 
 
 def open_console() -> Console:
