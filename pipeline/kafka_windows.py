@@ -135,6 +135,9 @@ class Follower:
         """
         window = self.windows[place]
         if not window.holds_any_from(position):
+            # This reader had what is in the window from elsewhere; nobody may come to read it here.
+            window.read = len(window.records)
+            self._balance(place, window)
             self._fetch(window, position, max(sure, window.known_end))
             if window.error is not None:
                 error, window.error = window.error, None
