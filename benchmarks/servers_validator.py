@@ -38,7 +38,7 @@ from validator.reference import Reference
 EVENTS_COUNT = 200_000
 USERS = 10_000
 PARTITIONS = 4
-FOLD_RECORDS = 1_000
+FOLD_RECORDS = 1_024
 QUIX_PYTHON = Path(sys.prefix) / "quix" / "bin" / "python"
 QUIX_SECONDS = 240.0
 _ID_CHARACTERS = 8

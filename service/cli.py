@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -138,7 +139,14 @@ def demo(
 )
 @click.option("--start-seed", type=int, default=0, show_default=True, help="The first one.")
 @click.option("--keep-going", is_flag=True, help="Do not stop at the first failure.")
-def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+    show_default="one a core",
+    help="How many at a time.",
+)
+def simulate(seeds: int, start_seed: int, keep_going: bool, jobs: int) -> None:
     """Run the roles under a seeded scheduler, a virtual clock, faults and crashes.
 
     Exit code: 0 every property held, 1 one did not; the seed and the command that repeats it are
@@ -148,7 +156,8 @@ def simulate(seeds: int, start_seed: int, keep_going: bool) -> None:
 
     from service.simulation import run_simulation
 
-    sys.exit(run_simulation(range(start_seed, start_seed + seeds), keep_going, Console()))
+    chosen = range(start_seed, start_seed + seeds)
+    sys.exit(run_simulation(chosen, keep_going, Console(), jobs=jobs))
 
 
 for command in (*COMMANDS, registry, attach, compare, findings, repair):

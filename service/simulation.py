@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
 
 from rich.console import Console
 from rich.progress import track
@@ -12,21 +15,28 @@ from rich.progress import track
 from chaos.simulator import Outcome, simulate
 
 
-def run_simulation(seeds: Sequence[int], keep_going: bool, console: Console) -> int:
-    """Run every seed; return 0 when all properties held, 1 otherwise."""
+def run_simulation(
+    seeds: Sequence[int], keep_going: bool, console: Console, *, jobs: int = 1
+) -> int:
+    """Run every seed in `jobs` processes; return 0 when all properties held, 1 otherwise."""
     total: Counter[str] = Counter()
     failed: list[int] = []
     done = 0
-    shown = track(seeds, description="simulating", console=console, disable=not console.is_terminal)
-    for seed in shown:
-        done += 1
-        try:
-            _count(total, simulate(seed))
-        except Exception as error:
+    with _outcomes(seeds, min(jobs, len(seeds))) as outcomes:
+        shown = track(
+            zip(seeds, outcomes, strict=True),
+            total=len(seeds),
+            description="simulating",
+            console=console,
+            disable=not console.is_terminal,
+        )
+        for seed, outcome in shown:
+            done += 1
+            if isinstance(outcome, Outcome):
+                _count(total, outcome)
+                continue
             failed.append(seed)
-            console.print(
-                f"seed {seed}: {type(error).__name__}: {error}", style="red", markup=False
-            )
+            console.print(f"seed {seed}: {outcome}", style="red", markup=False)
             console.print(
                 f"repeat with: synchroscope simulate --seeds 1 --start-seed {seed}  "
                 f"(Python {sys.version_info.major}.{sys.version_info.minor})",
@@ -44,6 +54,29 @@ def run_simulation(seeds: Sequence[int], keep_going: bool, console: Console) -> 
         soft_wrap=True,
     )
     return 1 if failed else 0
+
+
+@contextmanager
+def _outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Iterator[Outcome | str]]:
+    """Give the outcome, or what went wrong, of each seed in turn."""
+    if jobs < 2:
+        yield map(_outcome, seeds)
+        return
+    # Spawned: a fork would take along what threads of this process hold.
+    with get_context("spawn").Pool(jobs, _leave_interrupts) as pool:
+        yield pool.imap(_outcome, seeds)
+
+
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the first process, which ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _outcome(seed: int) -> Outcome | str:
+    try:
+        return simulate(seed)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _count(total: Counter[str], outcome: Outcome) -> None:

@@ -212,9 +212,13 @@ class Reference:
     # -- going forward -----------------------------------------------------------------------
 
     def advance(self, partition: int, limit: int, wanted: Iterable[int] = ()) -> int:
-        """Fold up to `limit` records, keeping a point at each wanted position; count them."""
+        """Fold up to `limit` records, keeping a point at each wanted position; count them.
+
+        It ends at a marker where it would pass one, so that the next batch has not to be divided.
+        """
         fold = self._folds[partition]
-        batch = self._log.read(EVENTS, partition, fold.position, limit)
+        reach = (fold.position + limit) // self._interval * self._interval - fold.position
+        batch = self._log.read(EVENTS, partition, fold.position, reach if reach > 0 else limit)
         if batch.position == fold.position:
             return 0
         self._stored.pop(partition, None)

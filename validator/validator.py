@@ -116,7 +116,7 @@ class Validator:
         marker_interval: int = 1_024,
         evidence_limit_seconds: float = 30.0,
         request_timeout_seconds: float = 2.0,
-        fold_records: int = 1_000,
+        fold_records: int = 1_024,
         checkpoint_interval_seconds: float = 0.5,
         repeat_window: int = REPEAT_WINDOW,
         partitions: Sequence[int] | None = None,

@@ -1,4 +1,4 @@
-"""Seeds that once failed, each for a reason of its own; they have to pass for ever."""
+"""Seeds that once failed, each for a reason of its own, and a few others; `make sim` runs many."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ DIVIDED_ONCE_FAILED = {
 }
 
 
-@pytest.mark.parametrize("seed", [*ONCE_FAILED, *range(60)])
+@pytest.mark.parametrize("seed", [*ONCE_FAILED, *range(20)])
 def test_every_property_holds_for_seed(seed: int) -> None:
     simulate(seed, "embedded", repair=False)
 
 
-@pytest.mark.parametrize("seed", [*DIVIDED_ONCE_FAILED, *range(60, 100)])
+@pytest.mark.parametrize("seed", [*DIVIDED_ONCE_FAILED, *range(60, 80)])
 def test_every_property_holds_in_the_divided_world_of_seed(seed: int) -> None:
     simulate(seed, "divided", repair=False)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(10))
 def test_everything_that_is_found_can_be_repaired_at_any_moment_in_seed(seed: int) -> None:
     simulate(seed, "embedded", repair=True)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(10))
 def test_everything_that_is_found_can_be_repaired_in_the_divided_world_of_seed(seed: int) -> None:
     simulate(seed, "divided", repair=True)
