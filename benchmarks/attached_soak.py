@@ -24,7 +24,7 @@ from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
 
 STORES = ("redis", "postgresql")
 START_SECONDS = 60.0
-REST_SECONDS = 30.0
+REST_SECONDS = 540.0
 
 
 def share(horizon: dict[str, Any]) -> str:
