@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, cast
 
@@ -75,23 +76,18 @@ class ConfluentReader:
         if first is not None:
             messages.insert(0, first)
         chunks: dict[TopicPartition, Chunk] = {}
-        errors = zip(messages, map(_error_of, messages), strict=True)
-        failed = [message for message, error in errors if error is not None]
-        for message in failed:
-            at = message.topic(), message.partition()
-            self._take_error(chunks, at, message.error(), message.offset())
-        if failed:
+        errors = list(map(_error_of, messages))
+        if any(errors):
+            for message, error in zip(messages, errors, strict=True):
+                if error is not None:
+                    at = message.topic(), message.partition()
+                    self._take_error(chunks, at, error, message.offset())
             messages = [message for message in messages if message.error() is None]
         records = _records(messages)
-        # A fetch brings records of one partition in a row.
-        places = zip(map(_topic_of, messages), map(_partition_of, messages), strict=True)
-        start = 0
-        for place, run in groupby(places):
-            end = start + sum(1 for _ in run)
+        for place, start, end in _runs(messages):
             chunk = chunks.setdefault(place, Chunk(place, [], -1))
             chunk.records += records[start:end]
             chunk.position = max(chunk.position, records[end - 1].offset + 1)
-            start = end
         return list(chunks.values())
 
     def _take_error(
@@ -124,12 +120,26 @@ class ConfluentReader:
         return self._connection.translated(error, f"reading {place[0]} partition {place[1]}")
 
 
+def _runs(messages: list[Any]) -> Iterator[tuple[TopicPartition, int, int]]:
+    """Give the place of messages in a row, as a fetch brings them, with first index and end."""
+    topics = list(map(_topic_of, messages))
+    start = 0
+    for partition, numbers in groupby(map(_partition_of, messages)):
+        end = start + len(list(numbers))
+        while start < end:
+            topic, stop = topics[start], end
+            if topics[start:end].count(topic) < end - start:
+                stop = next(n for n in range(start, end) if topics[n] != topic)
+            yield (topic, partition), start, stop
+            start = stop
+
+
 def _records(messages: list[Any]) -> list[Record]:
     """Return the records that messages hold: column by column, which is the cheapest way."""
     keys, values = list(map(_key_of, messages)), list(map(_value_of, messages))
-    if None in keys:
+    if not all(keys):
         keys = [key or b"" for key in keys]
-    if None in values:
+    if not all(values):
         values = [value or b"" for value in values]
     headers = [_headers(found) if found else () for found in map(_headers_of, messages)]
     seconds = [milliseconds / 1000 for _, milliseconds in map(_timestamp_of, messages)]
