@@ -19,8 +19,10 @@ import msgspec
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
+from synchroscope import native_hashing
 from synchroscope.canonical import encode
 from synchroscope.errors import ConfigurationError
+from synchroscope.native_hashing import Key
 
 MASK = (1 << 64) - 1
 DEFAULT_BITS = 8
@@ -31,6 +33,8 @@ MAXIMUM_RECENT = 8_192
 MAXIMUM_RECENT_BYTES = 256
 """Values larger than this are hashed each time, so that what is remembered stays small."""
 
+_WORTH_PACKING_ALL = 4
+"""Where one bucket in so many has changed, the whole table is packed anew."""
 _LANES = struct.Struct(">QQ")
 _ROW = struct.Struct(">QQQ")
 _HEX_DIGITS = frozenset("0123456789abcdef")
@@ -48,11 +52,13 @@ class Hasher:
     key: 16 to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
 
     The attribute ``algorithm`` is the name in reports; of the keyed one it ends in a check of the
-    key, so that a wrong key is seen as such and not as a divergence.
+    key, so that a wrong key is seen as such and not as a divergence. ``is_native`` says whether the
+    extension can compute it.
     """
 
     def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
         self.algorithm = algorithm
+        self.is_native = algorithm == "xxh3-128"
         self._recent: dict[tuple[bytes, bytes], Lanes] = {}
         self.applied: Callable[[int, str, int], Lanes] = lru_cache(MAXIMUM_RECENT)(self._applied)
         """(offset, event ID, prior sequence) -> lanes of "applied there, after that sequence"."""
@@ -73,6 +79,11 @@ class Hasher:
 
     def fact(self, context_type: str, subject: str, field: str, value: Any) -> Lanes:
         """Return the lanes of one fact."""
+        native = native_hashing.extension
+        if native is not None and self.is_native:
+            found = native.hash_fact(context_type, subject, field, value)
+            if found is not None:
+                return found
         head = _fact_head(context_type, subject, field)
         # The same facts come again and again: as `current`, as `previous`, in every replica.
         try:
@@ -102,7 +113,16 @@ def _fact_head(context_type: str, subject: str, field: str) -> bytes:
 @lru_cache(maxsize=16_384)
 def aggregate_hash(context_type: str, subject: str) -> int:
     """Return the 64-bit hash whose leading bits name an aggregate's bucket."""
-    return xxh3_64_intdigest(b"\x82" + encode(context_type) + encode(subject))
+    return aggregate_hashes([(context_type, subject)])[0]
+
+
+def aggregate_hashes(keys: list[Key]) -> list[int]:
+    """Return the `aggregate_hash` of each of the aggregates."""
+    native = native_hashing.extension
+    found = None if native is None else native.hash_aggregates(keys)
+    if found is not None:
+        return found
+    return [xxh3_64_intdigest(b"\x82" + encode(kind) + encode(subject)) for kind, subject in keys]
 
 
 def event_hash(event_id: str) -> int:
@@ -168,13 +188,16 @@ class Digest:
 
     def add_sums(
         self,
-        buckets: Iterable[int],
+        buckets: Collection[int],
         lane0: Iterable[int],
         lane1: Iterable[int],
         counts: Iterable[int],
     ) -> None:
         """Add sums of many facts, one of each column to each of the buckets."""
-        self._packed = None
+        if len(buckets) * _WORTH_PACKING_ALL > len(self.counts):
+            self._packed = None
+        else:
+            self._stale.update(buckets)
         own0, own1, own_counts = self.lane0, self.lane1, self.counts
         for bucket, first, second, count in zip(buckets, lane0, lane1, counts, strict=True):
             own0[bucket] += first
