@@ -20,13 +20,14 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import cast
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from benchmarks.many_keys import (
     AT,
@@ -53,10 +54,8 @@ from synchroscope.ports import (
     FINDINGS,
     REPORTS,
     REQUESTS,
-    AggregateKey,
     AggregateRecord,
     Batch,
-    JournalChunk,
 )
 from synchroscope.replica import DEFAULT_MARKER_INTERVAL, Replica
 from synchroscope.replica_state import PartitionState
@@ -385,19 +384,21 @@ def upkeep(events: int, *, overwrite: bool, repeats: int) -> dict[str, float]:
 
     Without it: the same replica that hashes nothing, neither facts, events nor aggregates, and has
     no digest, sketches, audit sum, and no order of its aggregates by hash. `overwrite`: all keys
-    are stored before, so that each event takes a fact out and puts one in.
+    are stored before, so that each event takes a fact out and puts one in. Both replicas get each
+    batch in turn; the difference is the median over all batches, since other load on the machine
+    changes from one to the next. Also returned are the least and the greatest of the repeats, and
+    the difference of the means.
     """
-    with_digest, without = [], []
-    for _ in range(repeats):
-        with_digest.append(_applied(events, overwrite=overwrite, has_digest=True))
-        without.append(_applied(events, overwrite=overwrite, has_digest=False))
-    differences = [a - b for a, b in zip(with_digest, without, strict=True)]
+    rounds = [_in_turn(events, overwrite=overwrite) for _ in range(repeats)]
+    every = np.concatenate(rounds)
+    medians = [float(np.median(pairs[:, 0] - pairs[:, 1])) for pairs in rounds]
     return {
-        "with": statistics.median(with_digest),
-        "without": statistics.median(without),
-        "difference": statistics.median(differences),
-        "least": min(differences),
-        "greatest": max(differences),
+        "with": float(np.median(every[:, 0])),
+        "without": float(np.median(every[:, 1])),
+        "difference": float(np.median(every[:, 0] - every[:, 1])),
+        "least": min(medians),
+        "greatest": max(medians),
+        "mean_difference": float(np.mean(every[:, 0] - every[:, 1])),
     }
 
 
@@ -417,26 +418,10 @@ class _NoDigest(Digest):
         return Root(0, 0, 0)
 
 
-class _NoOrder(MemoryStorage):
-    """A storage that could not look through a bucket."""
-
-    def commit(
-        self,
-        records: Mapping[AggregateKey, AggregateRecord],
-        partition: int,
-        state: bytes | None,
-        chunk: JournalChunk | None = None,
-        journal_floor: int = 0,
-    ) -> None:
-        """Store all of it."""
-        self._records.update(records)
-        super().commit({}, partition, state, chunk, journal_floor)
-
-
 #: Lines of synchroscope/applying.py, and what they are without a digest.
 _WITHOUT_DIGEST = {
     "work.steps.append((record.offset, event.event_id, sequence, prior))": (
-        "work.entries.append(Entry(record.offset, 0, sequence, prior))"
+        "work.entries.append((record.offset, 0, sequence, prior))"
     ),
     "work.exchanges.append((key, name, stored, current))": "",
 }
@@ -459,7 +444,7 @@ def _replica(*, has_digest: bool) -> Replica:
         replica = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION)
         replica.scrub(0, range(1 << DEFAULT_BITS))  # Empty: from now on all sketches are kept.
         return replica
-    replica = Replica("scorer@1", VIEW, _NoOrder(), incarnation=INCARNATION)
+    replica = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION)
     replica._applying = _applying_without_digest()(
         VIEW, replica._storage, replica._hasher, replica._sums, DEFAULT_MARKER_INTERVAL
     )
@@ -476,27 +461,34 @@ def _catch_up(replica: Replica) -> None:
         sketches.cells([0])
 
 
-def _applied(events: int, *, overwrite: bool, has_digest: bool) -> float:
+def _in_turn(events: int, *, overwrite: bool) -> NDArray[np.float64]:
+    """Return of each batch the microseconds an event with a digest and without."""
     log = ManyKeysLog(events * PARTITIONS)
-    replica = _replica(has_digest=has_digest)
+    sides = [_replica(has_digest=True), _replica(has_digest=False)]
     batches = [log.read(EVENTS, 0, p, UPKEEP_RECORDS) for p in range(0, events, UPKEEP_RECORDS)]
     if overwrite:
         for batch in batches:
-            replica.apply(0, batch.records, batch.position)
+            for replica in sides:
+                replica.apply(0, batch.records, batch.position)
         for number in range(0, events * PARTITIONS, PARTITIONS):
             log.add(number, 2, events * PARTITIONS + number + 1)
         batches = [
             log.read(EVENTS, 0, p, UPKEEP_RECORDS)
             for p in range(events, 2 * events, UPKEEP_RECORDS)
         ]
-    _catch_up(replica)
+    _catch_up(sides[0])
     forget()
     gc.collect()
+    seen = np.zeros((len(batches), 2))
+    for turn, batch in enumerate(batches):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            started = time.process_time()
+            sides[side].apply(0, batch.records, batch.position)
+            seen[turn, side] = (time.process_time() - started) / len(batch.records) * 1e6
     started = time.process_time()
-    for batch in batches:
-        replica.apply(0, batch.records, batch.position)
-    _catch_up(replica)
-    return (time.process_time() - started) / events * 1e6
+    _catch_up(sides[0])
+    seen[:, 0] += (time.process_time() - started) / events * 1e6
+    return seen
 
 
 # -- rows ----------------------------------------------------------------------------------------

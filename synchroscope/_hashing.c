@@ -18,7 +18,8 @@
 enum {
     MAXIMUM_DEPTH = 32,     /* of a value; events may have 16 levels */
     MAXIMUM_PAIRS = 4096,   /* of an object that is a value */
-    PAIRS_AT_HAND = 16      /* of an object that needs no memory of its own */
+    PAIRS_AT_HAND = 16,     /* of an object that needs no memory of its own */
+    MAXIMUM_BITS = 20       /* MAXIMUM_BITS of synchroscope/digest.py */
 };
 
 /* -- canonical bytes of objects -------------------------------------------------------------- */
@@ -231,15 +232,15 @@ static Status hash_value(Bytes *text, PyObject *value, XXH128_hash_t *lanes)
     return DONE;
 }
 
-/* The columns that a list of changes gives; a row is what one change makes of the digest. */
+/* What a list of changes gives, a row for each of them. */
 typedef struct {
     uint64_t *hashes;
     uint64_t *lane0;
     uint64_t *lane1;
-    int64_t *counts;
-} Columns;
+    int8_t *counts;
+} Rows;
 
-static Status take_change(Bytes *text, PyObject *change, const Columns *columns, Py_ssize_t place)
+static Status take_change(Bytes *text, PyObject *change, const Rows *rows, Py_ssize_t place)
 {
     if (!is_tuple_of(change, 4) || !is_tuple_of(PyTuple_GET_ITEM(change, 0), 2)) {
         return ODD;
@@ -248,7 +249,7 @@ static Status take_change(Bytes *text, PyObject *change, const Columns *columns,
     PyObject *before = PyTuple_GET_ITEM(change, 2), *after = PyTuple_GET_ITEM(change, 3);
     XXH128_hash_t leaving = {0, 0}, entering = {0, 0};
     TRY(put_aggregate(
-        text, PyTuple_GET_ITEM(key, 0), PyTuple_GET_ITEM(key, 1), &columns->hashes[place]));
+        text, PyTuple_GET_ITEM(key, 0), PyTuple_GET_ITEM(key, 1), &rows->hashes[place]));
     text->data[0] = 0x84;
     TRY(put_text(text, PyTuple_GET_ITEM(change, 1)));
     if (before != Py_None) {
@@ -257,14 +258,61 @@ static Status take_change(Bytes *text, PyObject *change, const Columns *columns,
     if (after != Py_None) {
         TRY(hash_value(text, after, &entering));
     }
-    columns->lane0[place] = entering.high64 - leaving.high64;
-    columns->lane1[place] = entering.low64 - leaving.low64;
-    columns->counts[place] = (after != Py_None) - (before != Py_None);
+    rows->lane0[place] = entering.high64 - leaving.high64;
+    rows->lane1[place] = entering.low64 - leaving.low64;
+    rows->counts[place] = (int8_t)((after != Py_None) - (before != Py_None));
     return DONE;
 }
 
+/* The columns of a digest, each of so many buckets that `shift` leaves their numbers. */
+typedef struct {
+    Py_buffer views[3];
+    int held;
+    unsigned shift;
+} Table;
+
+static void release_table(Table *table)
+{
+    while (table->held > 0) {
+        PyBuffer_Release(&table->views[--table->held]);
+    }
+}
+
+static bool hold_table(Table *table, PyObject *const *columns, long bits)
+{
+    if (bits < 1 || bits > MAXIMUM_BITS) {
+        PyErr_SetString(PyExc_ValueError, "a digest has no such number of bits");
+        return false;
+    }
+    table->shift = (unsigned)(64 - bits);
+    for (table->held = 0; table->held < 3; table->held++) {
+        Py_buffer *view = &table->views[table->held];
+        if (PyObject_GetBuffer(columns[table->held], view, PyBUF_WRITABLE) < 0) {
+            return false;
+        }
+        if (view->len != (Py_ssize_t)sizeof(uint64_t) << bits) {
+            PyBuffer_Release(view);
+            PyErr_SetString(PyExc_ValueError, "a digest's column has another size");
+            return false;
+        }
+    }
+    return true;
+}
+
+static void add_rows(const Table *table, const Rows *rows, Py_ssize_t count)
+{
+    uint64_t *lane0 = table->views[0].buf, *lane1 = table->views[1].buf;
+    uint64_t *counts = table->views[2].buf;
+    for (Py_ssize_t place = 0; place < count; place++) {
+        const uint64_t bucket = rows->hashes[place] >> table->shift;
+        lane0[bucket] += rows->lane0[place];
+        lane1[bucket] += rows->lane1[place];
+        counts[bucket] += (uint64_t)(int64_t)rows->counts[place];
+    }
+}
+
 static Status take_applied(
-    Bytes *text, PyObject *applied, uint64_t *hash, XXH128_hash_t *total)
+    Bytes *text, PyObject *applied, PyObject **entry, XXH128_hash_t *total)
 {
     if (!is_tuple_of(applied, 4)) {
         return ODD;
@@ -276,12 +324,18 @@ static Status take_applied(
     TRY(put_text(text, PyTuple_GET_ITEM(applied, 1)));
     const uint8_t size = text->data[start] & 0x1f;
     const size_t head = size < 24 ? 1 : 1 + ((size_t)1 << (size - 24));
-    *hash = XXH3_64bits(text->data + start + head, text->size - start - head);
+    const uint64_t hash = XXH3_64bits(text->data + start + head, text->size - start - head);
     TRY(put_integer(text, PyTuple_GET_ITEM(applied, 3)));
     const XXH128_hash_t lanes = XXH3_128bits(text->data, text->size);
     total->high64 += lanes.high64;
     total->low64 += lanes.low64;
-    return DONE;
+    *entry = Py_BuildValue(
+        "(OKOO)",
+        PyTuple_GET_ITEM(applied, 0),
+        (unsigned long long)hash,
+        PyTuple_GET_ITEM(applied, 2),
+        PyTuple_GET_ITEM(applied, 3));
+    return *entry == NULL ? FAILED : DONE;
 }
 
 /* -- what Python is given -------------------------------------------------------------------- */
@@ -336,40 +390,67 @@ static PyObject *hash_fact(PyObject *module, PyObject *const *arguments, Py_ssiz
 
 PyDoc_STRVAR(
     hash_changes_doc,
-    "hash_changes(changes, /)\n--\n\n"
-    "Return columns of a list of (aggregate, field, value before, value after): hashes of the\n"
-    "aggregates, lanes 0 and lanes 1 that enter less those that leave, facts more. None: by the\n"
-    "rule.");
+    "hash_changes(changes, lane0, lane1, counts, bits, /)\n--\n\n"
+    "Work a list of (aggregate, field, value before, value after) into the columns of a digest.\n\n"
+    "Return the hashes of the aggregates, and what each row changed lane 0 by, as columns of 64\n"
+    "bits. None, and nothing is changed: by the rule.");
 
-static PyObject *hash_changes(PyObject *module, PyObject *changes)
+static PyObject *take_changes(PyObject *changes, const Table *table)
 {
-    (void)module;
-    if (!is_list(changes)) {
-        return NULL;
+    const Py_ssize_t count = PyList_GET_SIZE(changes), size = count * (Py_ssize_t)sizeof(uint64_t);
+    PyObject *hashes = PyBytes_FromStringAndSize(NULL, size);
+    PyObject *lane0 = PyBytes_FromStringAndSize(NULL, size);
+    Bytes text = {NULL, 0, 0}, others = {NULL, 0, 0};
+    PyObject *result = NULL;
+    Status status = hashes == NULL || lane0 == NULL ? FAILED : DONE;
+    if (status == DONE) {
+        status = reserve(&others, (size_t)count * (sizeof(uint64_t) + sizeof(int8_t)) + 1);
     }
-    const Py_ssize_t count = PyList_GET_SIZE(changes);
-    PyObject *result = PyTuple_New(4);
-    void *data[4];
-    for (Py_ssize_t place = 0; result != NULL && place < 4; place++) {
-        PyObject *column = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint64_t));
-        if (column == NULL) {
-            Py_CLEAR(result);
-        } else {
-            data[place] = PyBytes_AS_STRING(column);
-            PyTuple_SET_ITEM(result, place, column);
+    if (status == DONE) {
+        const Rows rows = {
+            (uint64_t *)(void *)PyBytes_AS_STRING(hashes),
+            (uint64_t *)(void *)PyBytes_AS_STRING(lane0),
+            (uint64_t *)(void *)others.data,
+            (int8_t *)others.data + size,
+        };
+        for (Py_ssize_t place = 0; place < count && status == DONE; place++) {
+            status = take_change(&text, PyList_GET_ITEM(changes, place), &rows, place);
+        }
+        if (status == DONE) {
+            result = PyTuple_Pack(2, hashes, lane0);
+            if (result != NULL) {
+                add_rows(table, &rows, count);
+            }
         }
     }
-    if (result == NULL) {
+    release(&text);
+    release(&others);
+    Py_XDECREF(hashes);
+    Py_XDECREF(lane0);
+    return given(status, result);
+}
+
+static PyObject *hash_changes(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)module;
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "hash_changes takes changes, three columns and bits");
         return NULL;
     }
-    const Columns columns = {data[0], data[1], data[2], data[3]};
-    Bytes text = {NULL, 0, 0};
-    Status status = DONE;
-    for (Py_ssize_t place = 0; place < count && status == DONE; place++) {
-        status = take_change(&text, PyList_GET_ITEM(changes, place), &columns, place);
+    if (!is_list(arguments[0])) {
+        return NULL;
     }
-    release(&text);
-    return given(status, result);
+    const long bits = PyLong_AsLong(arguments[4]);
+    if (bits == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    Table table = {.held = 0};
+    PyObject *result = NULL;
+    if (hold_table(&table, arguments + 1, bits)) {
+        result = take_changes(arguments[0], &table);
+    }
+    release_table(&table);
+    return result;
 }
 
 /* Put a number at a place of a list. */
@@ -386,8 +467,8 @@ static Status set_number(PyObject *list, Py_ssize_t place, uint64_t number)
 PyDoc_STRVAR(
     hash_applied_doc,
     "hash_applied(events, /)\n--\n\n"
-    "Return of a list of (offset, event ID, sequence, prior sequence) the hashes of the event IDs\n"
-    "and the sum of the lanes; None: by the rule.");
+    "Return of a list of (offset, event ID, sequence, prior sequence) the same with the hashes of\n"
+    "the event IDs, and the sum of the lanes; None: by the rule.");
 
 static PyObject *hash_applied(PyObject *module, PyObject *events)
 {
@@ -396,26 +477,26 @@ static PyObject *hash_applied(PyObject *module, PyObject *events)
         return NULL;
     }
     const Py_ssize_t count = PyList_GET_SIZE(events);
-    PyObject *hashes = PyList_New(count);
-    if (hashes == NULL) {
+    PyObject *entries = PyList_New(count);
+    if (entries == NULL) {
         return NULL;
     }
     XXH128_hash_t total = {0, 0};
     Bytes text = {NULL, 0, 0};
     Status status = DONE;
     for (Py_ssize_t place = 0; place < count && status == DONE; place++) {
-        uint64_t hash;
-        status = take_applied(&text, PyList_GET_ITEM(events, place), &hash, &total);
+        PyObject *entry = NULL;
+        status = take_applied(&text, PyList_GET_ITEM(events, place), &entry, &total);
         if (status == DONE) {
-            status = set_number(hashes, place, hash);
+            PyList_SET_ITEM(entries, place, entry);
         }
     }
     release(&text);
     if (status != DONE) {
-        return given(status, hashes);
+        return given(status, entries);
     }
     return Py_BuildValue(
-        "(NKK)", hashes, (unsigned long long)total.high64, (unsigned long long)total.low64);
+        "(NKK)", entries, (unsigned long long)total.high64, (unsigned long long)total.low64);
 }
 
 PyDoc_STRVAR(
@@ -455,7 +536,7 @@ static PyObject *hash_aggregates(PyObject *module, PyObject *keys)
 
 static PyMethodDef METHODS[] = {
     {"hash_fact", (PyCFunction)(void (*)(void))hash_fact, METH_FASTCALL, hash_fact_doc},
-    {"hash_changes", hash_changes, METH_O, hash_changes_doc},
+    {"hash_changes", (PyCFunction)(void (*)(void))hash_changes, METH_FASTCALL, hash_changes_doc},
     {"hash_applied", hash_applied, METH_O, hash_applied_doc},
     {"hash_aggregates", hash_aggregates, METH_O, hash_aggregates_doc},
     {NULL, NULL, 0, NULL},

@@ -7,8 +7,8 @@
 5. What storage returned is subtracted from the digest, not what the event's ``previous`` claims. If
    the two differ, that is kept as evidence and the bucket is summed again from storage.
 
-Nothing is hashed event by event: what leaves and what enters is collected, and hashed by columns
-before anything is summed or noted (`Applying._settle`).
+Nothing is hashed event by event: what leaves and what enters is collected, and hashed for a hundred
+events together, at the latest before anything is noted or summed again (`Applying._settle`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from typing import Any
 from synchroscope.digest import MASK, Hasher, lanes_hex
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import PRIORITIES, WireEvent, decode_wire
-from synchroscope.hashed_changes import hash_applied, hash_changes
+from synchroscope.hashed_changes import add_changes, hash_applied
 from synchroscope.ports import AggregateKey, AggregateRecord, Record, ReplicaStorage
 from synchroscope.replica_state import Change, Partition, PartitionState, Work
-from synchroscope.report import Entry, Mismatch
+from synchroscope.report import Mismatch
 from synchroscope.summing import FactSums
 from synchroscope.view import View
 
 MAXIMUM_MISSING = 1_024
 MAXIMUM_PENDING_NOTES = 64
+HASHED_AT_ONCE = 128
+"""Of so many events it is collected what has to be hashed."""
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 _CONTAINERS = frozenset({list, dict})
 # The replicas of one process read the same records shortly after each other.
@@ -142,6 +144,8 @@ class Applying:
         )
         if changed:
             work.changes.append(Change(event, record.offset, changed))
+        if len(work.steps) >= HASHED_AT_ONCE:
+            self._hash(after, work)
 
     def _open(self, number: int, work: Work, key: AggregateKey) -> AggregateRecord:
         opened = work.records.get(key)
@@ -222,22 +226,21 @@ class Applying:
             )
         )
 
+    def _hash(self, after: Partition, work: Work) -> None:
+        """Hash what was collected, while it is still near the processor."""
+        steps, work.steps = work.steps, []
+        entries, lanes = hash_applied(self._hasher, steps)
+        work.entries.extend(entries)
+        audit = after.state.audit
+        after.state.audit = ((audit[0] + lanes[0]) & MASK, (audit[1] + lanes[1]) & MASK)
+        exchanges, work.exchanges = work.exchanges, []
+        if exchanges:
+            after.parts.append(add_changes(after.digest, self._hasher, exchanges))
+
     def _settle(self, number: int, after: Partition, work: Work) -> None:
         """Bring digest, audit and journal up to what was applied."""
         if work.steps:
-            steps, work.steps = work.steps, []
-            hashes, lanes = hash_applied(self._hasher, steps)
-            audit = after.state.audit
-            after.state.audit = ((audit[0] + lanes[0]) & MASK, (audit[1] + lanes[1]) & MASK)
-            work.entries.extend(
-                Entry(offset, hashed, sequence, prior)
-                for (offset, _, sequence, prior), hashed in zip(steps, hashes, strict=True)
-            )
-        if work.exchanges:
-            exchanges, work.exchanges = work.exchanges, []
-            changes = hash_changes(self._hasher, exchanges)
-            changes.add_to(after.digest)
-            after.parts.append((changes.hashes, changes.lane0))
+            self._hash(after, work)
         for bucket in work.dirty:
             self._sums.sum_bucket(number, after, bucket, work.records)
         work.dirty.clear()

@@ -1,75 +1,49 @@
 """What a list of changed facts and applied events comes to in digest, sketches and audit.
 
 A replica does not hash fact by fact: it collects what leaves and what enters, and has all of it
-hashed when a sum is asked for. One row is one field that was set.
+hashed together, by the extension where that was built.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from msgspec import Struct
-from numpy.typing import NDArray
 
 from synchroscope import native_hashing
 from synchroscope.digest import MASK, Digest, Hasher, Lanes, aggregate_hash, event_hash
-from synchroscope.native_hashing import Exchange, Step
+from synchroscope.native_hashing import Exchange, Row, Step
 from synchroscope.sketch import Numbers
 
-FEW_ROWS = 64
-"""So many are added to a digest one by one; more by columns."""
 
+def add_changes(digest: Digest, hasher: Hasher, changes: list[Exchange]) -> tuple[Numbers, Numbers]:
+    """Work changed facts into a digest; return columns for its sketches.
 
-class HashedChanges(Struct, frozen=True):
-    """A row for each exchange: the aggregate's hash, and what it changes lanes and count by."""
-
-    hashes: Numbers
-    lane0: Numbers
-    lane1: Numbers
-    counts: NDArray[np.int64]
-
-    def add_to(self, digest: Digest) -> None:
-        """Work all rows into a digest."""
-        buckets = self.hashes >> np.uint64(digest.shift)
-        if len(buckets) <= FEW_ROWS:
-            columns = (buckets, self.lane0, self.lane1, self.counts)
-        else:
-            order = np.argsort(buckets, kind="stable")
-            buckets = buckets[order]
-            starts = np.flatnonzero(np.diff(buckets, prepend=~buckets[:1]))
-            columns = (
-                buckets[starts],
-                np.add.reduceat(self.lane0[order], starts),
-                np.add.reduceat(self.lane1[order], starts),
-                np.add.reduceat(self.counts[order], starts),
-            )
-        digest.add_sums(*(column.tolist() for column in columns))
-
-
-def hash_changes(hasher: Hasher, changes: list[Exchange]) -> HashedChanges:
-    """Return the columns of a list of exchanges."""
+    These are the hashes of the aggregates, and what each change makes of lane 0.
+    """
     native = native_hashing.extension
-    found = None
     if native is not None and hasher.is_native:
-        found = native.hash_changes(changes)
-    if found is not None:
-        hashes, lane0, lane1 = (np.frombuffer(column, np.uint64) for column in found[:3])
-        return HashedChanges(hashes, lane0, lane1, np.frombuffer(found[3], np.int64))
-    rows = [_row(hasher, *change) for change in changes]
-    hashes, lane0, lane1 = np.array([row[:3] for row in rows], np.uint64).reshape(-1, 3).T.copy()
-    return HashedChanges(hashes, lane0, lane1, np.array([row[3] for row in rows], np.int64))
+        columns = (digest.lane0, digest.lane1, digest.counts)
+        found = native.hash_changes(changes, *columns, digest.bits)
+        if found is not None:
+            return np.frombuffer(found[0], np.uint64), np.frombuffer(found[1], np.uint64)
+    parts = []
+    for key, field, before, after in changes:
+        hashed, lane0 = aggregate_hash(*key), 0
+        bucket = hashed >> digest.shift
+        if before is not None:
+            lanes = hasher.fact(*key, field, before)
+            digest.subtract(bucket, lanes)
+            lane0 -= lanes[0]
+        if after is not None:
+            lanes = hasher.fact(*key, field, after)
+            digest.add(bucket, lanes)
+            lane0 += lanes[0]
+        parts.append((hashed, lane0 & MASK))
+    hashes, lanes0 = np.array(parts, np.uint64).reshape(-1, 2).T.copy()
+    return hashes, lanes0
 
 
-def _row(
-    hasher: Hasher, key: tuple[str, str], field: str, before: object, after: object
-) -> tuple[int, int, int, int]:
-    leaving = (0, 0) if before is None else hasher.fact(*key, field, before)
-    entering = (0, 0) if after is None else hasher.fact(*key, field, after)
-    lanes = (entering[0] - leaving[0]) & MASK, (entering[1] - leaving[1]) & MASK
-    return aggregate_hash(*key), *lanes, (after is not None) - (before is not None)
-
-
-def hash_applied(hasher: Hasher, steps: list[Step]) -> tuple[list[int], Lanes]:
-    """Return the hashes of the event IDs, and the sum of the lanes of "applied there, after"."""
+def hash_applied(hasher: Hasher, steps: list[Step]) -> tuple[list[Row], Lanes]:
+    """Return the journal's entries, and the sum of the lanes of "applied there, after"."""
     native = native_hashing.extension
     if native is not None and hasher.is_native:
         found = native.hash_applied(steps)
@@ -80,4 +54,5 @@ def hash_applied(hasher: Hasher, steps: list[Step]) -> tuple[list[int], Lanes]:
         first, second = hasher.applied(offset, event_id, prior)
         lane0 += first
         lane1 += second
-    return [event_hash(step[1]) for step in steps], (lane0 & MASK, lane1 & MASK)
+    rows = [(offset, event_hash(name), sequence, prior) for offset, name, sequence, prior in steps]
+    return rows, (lane0 & MASK, lane1 & MASK)

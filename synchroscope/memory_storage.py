@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 from synchroscope.digest import aggregate_hash, aggregate_hashes
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
@@ -36,7 +37,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._incarnation: str | None = None
         self._records: dict[AggregateKey, AggregateRecord] = {}
-        self._unplaced: list[AggregateKey] = []
+        self._placed = 0
         self._slots: list[_Slot] = []
         self._states: dict[int, bytes] = {}
         self._chunks: dict[int, deque[JournalChunk]] = {}
@@ -44,7 +45,7 @@ class MemoryStorage:
 
     def _wipe(self) -> None:
         self._records.clear()
-        self._unplaced.clear()
+        self._placed = 0
         self._slots = [[] for _ in range(1 << _SLOT_BITS)]
         self._states.clear()
         self._chunks.clear()
@@ -67,7 +68,10 @@ class MemoryStorage:
         return self._records.get(key)
 
     def _place_all(self) -> None:
-        keys, self._unplaced = self._unplaced, []
+        # New keys stand at the end of a dictionary.
+        keys = list(islice(reversed(self._records), len(self._records) - self._placed))
+        self._placed = len(self._records)
+        keys.reverse()
         for key, hashed in zip(keys, aggregate_hashes(keys), strict=True):
             self._place(key, hashed)
 
@@ -125,7 +129,6 @@ class MemoryStorage:
         journal_floor: int = 0,
     ) -> None:
         """Store all of it."""
-        self._unplaced.extend(key for key in records if key not in self._records)
         self._records.update(records)
         if state is not None:
             self._states[partition] = state

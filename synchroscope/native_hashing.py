@@ -7,6 +7,7 @@ not sure of it does not give at all: then it is hashed in Python, which is the r
 from __future__ import annotations
 
 import os
+from array import array
 from typing import Any, Protocol
 
 PURE = "SYNCHROSCOPE_PURE"
@@ -18,6 +19,8 @@ Exchange = tuple[Key, str, Any, Any]
 """A field of an aggregate, the value that leaves it and the one that enters; None: no fact."""
 Step = tuple[int, str, int, int]
 """An applied event: offset, event ID, its sequence, the aggregate's sequence before it."""
+Row = tuple[int, int, int, int]
+"""The same with the event ID's hash, as the journal has it."""
 Lanes = tuple[int, int]
 
 
@@ -28,12 +31,23 @@ class Extension(Protocol):
         """Return a fact's lanes."""
         ...
 
-    def hash_changes(self, changes: list[Exchange], /) -> tuple[bytes, bytes, bytes, bytes] | None:
-        """Return columns: the aggregates' hashes, both lanes' changes, how many facts more."""
+    def hash_changes(
+        self,
+        changes: list[Exchange],
+        lane0: array[int],
+        lane1: array[int],
+        counts: array[int],
+        bits: int,
+        /,
+    ) -> tuple[bytes, bytes] | None:
+        """Work changes into a digest; return the aggregates' hashes, and lanes 0 by row.
+
+        Where it returns None nothing is changed.
+        """
         ...
 
-    def hash_applied(self, events: list[Step], /) -> tuple[list[int], int, int] | None:
-        """Return the hashes of the event IDs, and the sums of both lanes, mod 2^64."""
+    def hash_applied(self, events: list[Step], /) -> tuple[list[Row], int, int] | None:
+        """Return the journal's entries, and the sums of both lanes, mod 2^64."""
         ...
 
     def hash_aggregates(self, keys: list[Key], /) -> list[int] | None:

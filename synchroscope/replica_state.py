@@ -10,7 +10,7 @@ from msgspec import Struct
 from synchroscope.digest import Digest, lanes_hex
 from synchroscope.errors import StorageError
 from synchroscope.event import WireEvent
-from synchroscope.native_hashing import Exchange, Step
+from synchroscope.native_hashing import Exchange, Row, Step
 from synchroscope.ports import AggregateKey, AggregateRecord
 from synchroscope.report import Entry, Mismatch, Note, Repaired
 from synchroscope.sketch import Numbers, Sketches
@@ -131,7 +131,7 @@ class Work:
         self.records: dict[AggregateKey, AggregateRecord] = {}
         self.exchanges: list[Exchange] = []
         self.steps: list[Step] = []
-        self.entries: list[Entry] = []
+        self.entries: list[Row] = []
         self.mismatches: list[Mismatch] = []
         self.changes: list[Change] = []
         self.dirty: set[int] = set()

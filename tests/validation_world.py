@@ -212,7 +212,7 @@ class World:
         key: AggregateKey = (kind, f"user:{user}")
         storage = self.storages[name]
         storage._records.pop(key, None)
-        storage._slots, storage._unplaced = MemoryStorage()._slots, list(storage._records)
+        storage._slots, storage._placed = MemoryStorage()._slots, 0
 
     def drop(self, *offsets: int, name: str = REPLICA) -> None:
         """Let the link lose these records."""
