@@ -14,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -224,7 +224,7 @@ class Digest:
             | (_view(self.lane1) != _view(other.lane1))
             | (_view(self.counts) != _view(other.counts))
         )
-        return cast(list[int], np.flatnonzero(is_other).tolist())
+        return np.flatnonzero(is_other).tolist()
 
     def copy(self) -> Digest:
         """Return an independent copy."""
