@@ -311,6 +311,22 @@ static void add_rows(const Table *table, const Rows *rows, Py_ssize_t count)
     }
 }
 
+/* Make an applied event with its ID's hash instead of its ID. */
+static Status set_entry(PyObject **entry, PyObject *applied, uint64_t hash)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(hash);
+    *entry = number == NULL ? NULL : PyTuple_New(4);
+    if (*entry == NULL) {
+        Py_XDECREF(number);
+        return FAILED;
+    }
+    PyTuple_SET_ITEM(*entry, 0, Py_NewRef(PyTuple_GET_ITEM(applied, 0)));
+    PyTuple_SET_ITEM(*entry, 1, number);
+    PyTuple_SET_ITEM(*entry, 2, Py_NewRef(PyTuple_GET_ITEM(applied, 2)));
+    PyTuple_SET_ITEM(*entry, 3, Py_NewRef(PyTuple_GET_ITEM(applied, 3)));
+    return DONE;
+}
+
 static Status take_applied(
     Bytes *text, PyObject *applied, PyObject **entry, XXH128_hash_t *total)
 {
@@ -329,13 +345,7 @@ static Status take_applied(
     const XXH128_hash_t lanes = XXH3_128bits(text->data, text->size);
     total->high64 += lanes.high64;
     total->low64 += lanes.low64;
-    *entry = Py_BuildValue(
-        "(OKOO)",
-        PyTuple_GET_ITEM(applied, 0),
-        (unsigned long long)hash,
-        PyTuple_GET_ITEM(applied, 2),
-        PyTuple_GET_ITEM(applied, 3));
-    return *entry == NULL ? FAILED : DONE;
+    return set_entry(entry, applied, hash);
 }
 
 /* -- what Python is given -------------------------------------------------------------------- */

@@ -206,7 +206,8 @@ class Digest:
 
     def root(self) -> Root:
         """Return the sum over all buckets."""
-        return Root(*(int(_view(own).sum()) for own in (self.lane0, self.lane1, self.counts)))
+        columns = (self.lane0, self.lane1, self.counts)
+        return Root(*(int(np.add.reduce(_view(column))) for column in columns))
 
     def table(self) -> bytes:
         """Return all buckets: lane 0, lane 1, count of bucket 0, of bucket 1, … (big-endian)."""

@@ -73,7 +73,11 @@ class MemoryStorage:
         self._placed = len(self._records)
         keys.reverse()
         for key, hashed in zip(keys, aggregate_hashes(keys), strict=True):
-            self._place(key, hashed)
+            slot = self._slots[hashed >> (64 - _SLOT_BITS)]
+            if type(slot) is list and len(slot) < _SPLIT_RECORDS:
+                slot.append(key)
+            else:
+                self._place(key, hashed)
 
     def _place(self, key: AggregateKey, hashed: int) -> None:
         slots, place, bits = self._slots, hashed >> (64 - _SLOT_BITS), _SLOT_BITS
