@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
+C_SOURCES := validator/_columns.c synchroscope/_hashing.c $(wildcard synchroscope/native/*.h)
 
 .PHONY: setup demo test check sim faults accuracy soak bench bench-servers bench-compare lock clean
 
 setup: $(VENV)/.ready
 
 # The lock file pins every package by hash; the project itself is installed editable on top.
-$(VENV)/.ready: requirements.lock pyproject.toml hatch_build.py validator/_columns.c
+$(VENV)/.ready: requirements.lock pyproject.toml hatch_build.py $(C_SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \

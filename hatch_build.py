@@ -1,7 +1,7 @@
-"""Builds the optional extension `validator/_columns.c` with the C compiler that Python knows.
+"""Builds the optional extensions, `SOURCES`, with the C compiler that Python knows.
 
 Without a compiler or Python's headers, or with SYNCHROSCOPE_PURE=1, nothing is built and nothing
-fails: `validator.batch_columns` then leaves everything to Python.
+fails: `validator.batch_columns` and `synchroscope.native_hashing` then leave everything to Python.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("validator") / "_columns.c"
+SOURCES = (Path("validator") / "_columns.c", Path("synchroscope") / "_hashing.c")
 PURE = "SYNCHROSCOPE_PURE"
 COMPILE_SECONDS = 300.0
 
@@ -25,25 +25,29 @@ class CustomBuildHook(BuildHookInterface[Any]):
     """Compiles into the source tree, where an editable installation finds it."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build the extension and have the wheel hold it."""
+        """Build the extensions and have the wheel hold them."""
+        for source in SOURCES:
+            self._build(source, version, build_data)
+
+    def _build(self, source: Path, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         suffix = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
-        built = (root / SOURCE).with_suffix(suffix)
+        built = (root / source).with_suffix(suffix)
         built.unlink(missing_ok=True)
         if os.environ.get(PURE, "0") != "0":
             return
-        reason = compiled(root / SOURCE, built)
+        reason = compiled(root / source, built)
         if reason:
             built.unlink(missing_ok=True)
-            print(f"{SOURCE} is not built, Python does its work: {reason}", file=sys.stderr)
+            print(f"{source} is not built, Python does its work: {reason}", file=sys.stderr)
         elif version != "editable":
-            build_data["force_include"][str(built)] = str(SOURCE.with_suffix(suffix))
+            build_data["force_include"][str(built)] = str(source.with_suffix(suffix))
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
 
 
 def compiled(source: Path, built: Path) -> str:
-    """Compile the extension; return why that failed, or nothing."""
+    """Compile an extension; return why that failed, or nothing."""
     linker = shlex.split(sysconfig.get_config_var("LDSHARED") or "")
     if not linker:
         return "no C compiler is known"

@@ -2,6 +2,7 @@
 
     python -m benchmarks.location                     # 1,000,000 keys
     python -m benchmarks.location --keys 10000000     # facts, log and truth made up while read
+    python -m benchmarks.location --upkeep            # only what a replica's digest costs
 
 One replica with projector and validator, four partitions. A *spoilt* key is a value changed behind
 the replica's back that its scrub has just met; a *missed* one an event that the replica did not
@@ -14,16 +15,19 @@ from __future__ import annotations
 
 import argparse
 import gc
+import inspect
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
+from typing import cast
 
 import msgspec
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from benchmarks.many_keys import (
     AT,
@@ -41,10 +45,19 @@ from benchmarks.many_keys import (
 )
 from benchmarks.measuring import Row, Settings, amount, forget
 from pipeline.projector import Projector
-from synchroscope.digest import DEFAULT_BITS, aggregate_hash
+from synchroscope import applying
+from synchroscope.applying import Applying
+from synchroscope.digest import DEFAULT_BITS, Digest, Root, aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
-from synchroscope.ports import EVENTS, FINDINGS, REPORTS, REQUESTS, AggregateRecord, Batch
-from synchroscope.replica import Replica
+from synchroscope.ports import (
+    EVENTS,
+    FINDINGS,
+    REPORTS,
+    REQUESTS,
+    AggregateRecord,
+    Batch,
+)
+from synchroscope.replica import DEFAULT_MARKER_INTERVAL, Replica
 from synchroscope.replica_state import PartitionState
 from validator.validator import ExpectedReplica, Validator
 
@@ -56,6 +69,9 @@ MAXIMUM_ROUNDS = 400
 QUIET_STEPS = 200
 ROUND_SECONDS = 1.0
 UPKEEP_RECORDS = 1_000
+UPKEEP_EVENTS = 20_000
+UPKEEP_REPEATS = 7
+UPKEEP_FACTS = (("overwritten", True), ("new", False))
 INCARNATION = "benchmark"
 
 
@@ -366,46 +382,113 @@ def deep_bytes(roots: Sequence[object], without: Sequence[object]) -> int:
 def upkeep(events: int, *, overwrite: bool, repeats: int) -> dict[str, float]:
     """Return the CPU microseconds an event that the digest adds to a replica, in batches.
 
-    Without it: the same replica, whose facts have no hashes, digests and sketches. `overwrite`: all
-    keys are stored before, so that each event takes a fact out and puts one in.
+    Without it: the same replica that hashes nothing, neither facts, events nor aggregates, and has
+    no digest, sketches, audit sum, and no order of its aggregates by hash. `overwrite`: all keys
+    are stored before, so that each event takes a fact out and puts one in. Both replicas get each
+    batch in turn; the difference is the median over all batches, since other load on the machine
+    changes from one to the next. Also returned are the least and the greatest of the repeats.
     """
-    with_digest, without = [], []
-    for _ in range(repeats):
-        with_digest.append(_applied(events, overwrite=overwrite, has_digest=True))
-        without.append(_applied(events, overwrite=overwrite, has_digest=False))
-    differences = [a - b for a, b in zip(with_digest, without, strict=True)]
+    rounds = [_in_turn(events, overwrite=overwrite) for _ in range(repeats)]
+    every = np.concatenate(rounds)
+    medians = [float(np.median(pairs[:, 0] - pairs[:, 1])) for pairs in rounds]
     return {
-        "with": statistics.median(with_digest),
-        "without": statistics.median(without),
-        "difference": statistics.median(differences),
-        "least": min(differences),
-        "greatest": max(differences),
+        "with": float(np.median(every[:, 0])),
+        "without": float(np.median(every[:, 1])),
+        "difference": float(np.median(every[:, 0] - every[:, 1])),
+        "least": min(medians),
+        "greatest": max(medians),
     }
 
 
-def _applied(events: int, *, overwrite: bool, has_digest: bool) -> float:
-    log = ManyKeysLog(events * PARTITIONS)
+class _NoDigest(Digest):
+    """Stands where a partition has its digest, and costs nothing."""
+
+    def copy(self) -> Digest:
+        """Return itself."""
+        return self
+
+    def table(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def root(self) -> Root:
+        """Return zeros."""
+        return Root(0, 0, 0)
+
+
+#: Lines of synchroscope/applying.py, and what they are without a digest.
+_WITHOUT_DIGEST = {
+    "work.steps.append((record.offset, event.event_id, sequence, prior))": (
+        "work.entries.append((record.offset, 0, sequence, prior))"
+    ),
+    "work.exchanges.append((key, name, stored, current))": "",
+}
+
+
+def _applying_without_digest() -> type[Applying]:
+    source = inspect.getsource(applying)
+    for line, other in _WITHOUT_DIGEST.items():
+        if source.count(line) != 1:
+            raise RuntimeError(f"this line of synchroscope/applying.py is not there: {line}")
+        source = source.replace(line, other)
+    # msgspec and Protocol classes need a module of that name; the original one serves.
+    names = {"__name__": applying.__name__}
+    exec(compile(source, "applying without digest", "exec"), names)
+    return cast(type[Applying], names["Applying"])
+
+
+def _replica(*, has_digest: bool) -> Replica:
+    if has_digest:
+        replica = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION)
+        replica.scrub(0, range(1 << DEFAULT_BITS))  # Empty: from now on all sketches are kept.
+        return replica
     replica = Replica("scorer@1", VIEW, MemoryStorage(), incarnation=INCARNATION)
-    if not has_digest:
-        replica._applying._lanes = lambda *fact: None
-        replica._applying._hasher.applied = lambda *applied: (0, 0)
-    replica.scrub(0, range(1 << DEFAULT_BITS))  # Empty: from now on all sketches are kept.
+    replica._applying = _applying_without_digest()(
+        VIEW, replica._storage, replica._hasher, replica._sums, DEFAULT_MARKER_INTERVAL
+    )
+    partition = replica._partition(0)
+    partition.digest, partition.sketches = _NoDigest(), None
+    return replica
+
+
+def _catch_up(replica: Replica) -> None:
+    """Do what the digest's upkeep leaves for later: order new aggregates, add to the sketches."""
+    sketches = replica._partition(0).sketches
+    if sketches is not None:
+        next(iter(replica._storage.scan(0, 0, DEFAULT_BITS)), None)
+        sketches.cells([0])
+
+
+def _in_turn(events: int, *, overwrite: bool) -> NDArray[np.float64]:
+    """Return of each batch the microseconds an event with a digest and without."""
+    log = ManyKeysLog(events * PARTITIONS)
+    sides = [_replica(has_digest=True), _replica(has_digest=False)]
     batches = [log.read(EVENTS, 0, p, UPKEEP_RECORDS) for p in range(0, events, UPKEEP_RECORDS)]
     if overwrite:
         for batch in batches:
-            replica.apply(0, batch.records, batch.position)
+            for replica in sides:
+                replica.apply(0, batch.records, batch.position)
         for number in range(0, events * PARTITIONS, PARTITIONS):
             log.add(number, 2, events * PARTITIONS + number + 1)
         batches = [
             log.read(EVENTS, 0, p, UPKEEP_RECORDS)
             for p in range(events, 2 * events, UPKEEP_RECORDS)
         ]
+    _catch_up(sides[0])
     forget()
     gc.collect()
+    gc.freeze()  # The log that was made up is not the replica's to look through.
+    seen = np.zeros((len(batches), 2))
+    for turn, batch in enumerate(batches):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            started = time.process_time()
+            sides[side].apply(0, batch.records, batch.position)
+            seen[turn, side] = (time.process_time() - started) / len(batch.records) * 1e6
     started = time.process_time()
-    for batch in batches:
-        replica.apply(0, batch.records, batch.position)
-    return (time.process_time() - started) / events * 1e6
+    _catch_up(sides[0])
+    seen[:, 0] += (time.process_time() - started) / events * 1e6
+    gc.unfreeze()
+    return seen
 
 
 # -- rows ----------------------------------------------------------------------------------------
@@ -473,7 +556,7 @@ def location_rows(settings: Settings) -> list[Row]:
         rows.append(amount(f"{title}, CPU", "s", seconds, "none", None))
     recheck = notes["recheck_validator_seconds"]
     rows.append(amount("re-check, nothing changed", "s", recheck, "none", None, notes))
-    for name, overwrite in (("overwritten", True), ("new", False)):
+    for name, overwrite in UPKEEP_FACTS:
         seen = upkeep(keys // 50, overwrite=overwrite, repeats=settings.repeats)
         title = f"digest upkeep an event, {name} fact"
         rows.append(amount(title, "s", seen["difference"] / 1e6, "none", None, seen))
@@ -487,7 +570,13 @@ def main() -> int:
     parser.add_argument("--keys", type=int, default=LOCATION_KEYS)
     parser.add_argument("--bad", type=int, nargs="*", default=list(BAD_KEYS))
     parser.add_argument("--missed", type=int, nargs="*", default=list(MISSED_KEYS))
+    parser.add_argument("--upkeep", action="store_true")
     options = parser.parse_args()
+    if options.upkeep:
+        for name, overwrite in UPKEEP_FACTS:
+            seen = upkeep(UPKEEP_EVENTS, overwrite=overwrite, repeats=UPKEEP_REPEATS)
+            print(name, {key: round(value, 2) for key, value in seen.items()}, flush=True)
+        return 0
     measure(options.keys, options.bad, options.missed, lambda text: print(text, flush=True))
     return 0
 

@@ -6,24 +6,31 @@
 4. An event that does not name this model withdraws the fields it changes.
 5. What storage returned is subtracted from the digest, not what the event's ``previous`` claims. If
    the two differ, that is kept as evidence and the bucket is summed again from storage.
+
+Nothing is hashed event by event: what leaves and what enters is collected, and hashed for a hundred
+events together, at the latest before anything is noted or summed again (`Applying._settle`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-from synchroscope.digest import MASK, Hasher, aggregate_hash, event_hash, lanes_hex
+from synchroscope.digest import MASK, Hasher, lanes_hex
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import PRIORITIES, WireEvent, decode_wire
+from synchroscope.hashed_changes import add_changes, hash_applied
 from synchroscope.ports import AggregateKey, AggregateRecord, Record, ReplicaStorage
 from synchroscope.replica_state import Change, Partition, PartitionState, Work
-from synchroscope.report import Entry, Mismatch
+from synchroscope.report import Mismatch
 from synchroscope.summing import FactSums
 from synchroscope.view import View
 
 MAXIMUM_MISSING = 1_024
 MAXIMUM_PENDING_NOTES = 64
+HASHED_AT_ONCE = 128
+"""Of so many events it is collected what has to be hashed."""
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 _CONTAINERS = frozenset({list, dict})
 # The replicas of one process read the same records shortly after each other.
@@ -70,7 +77,7 @@ class Applying:
             elif event is not None:
                 after.state.undecodable += 1
         self._pass_markers(number, after, work, target)
-        self._sum_dirty(number, after, work)
+        self._settle(number, after, work)
         after.state.position = target
         return work
 
@@ -79,7 +86,7 @@ class Applying:
         marker = (after.state.position // interval + 1) * interval
         if marker > offset:
             return
-        self._sum_dirty(number, after, work)
+        self._settle(number, after, work)
         # A log that begins far from 0 is passed in one leap: only the last markers are kept.
         marker = max(marker, (offset // interval - MAXIMUM_PENDING_NOTES + 1) * interval)
         while marker <= offset:
@@ -109,8 +116,6 @@ class Applying:
             state.unsequenced += 1
         else:
             sequence = event.sequence
-        hashed = aggregate_hash(*key)
-        bucket = hashed >> after.digest.shift
         late = sequence <= prior
         if late:
             if sequence not in aggregate.missing:
@@ -122,13 +127,11 @@ class Applying:
         else:
             if sequence > prior + 1:
                 self._remember_gap(state, aggregate, sequence)
-                work.dirty.add(bucket)
+                work.dirty.add(after.digest.bucket(*key))
             aggregate.sequence = sequence
         work.records[key] = aggregate
-        lanes = self._hasher.applied(record.offset, event.event_id, prior)
-        state.audit = ((state.audit[0] + lanes[0]) & MASK, (state.audit[1] + lanes[1]) & MASK)
         state.applied += 1
-        work.entries.append(Entry(record.offset, event_hash(event.event_id), sequence, prior))
+        work.steps.append((record.offset, event.event_id, sequence, prior))
         names = event.context_delta.updates
         if wanted:
             names = {name: update for name, update in names.items() if name in wanted}
@@ -136,11 +139,13 @@ class Applying:
             name
             for name in names
             if self._set_field(
-                after, work, event, aggregate, name, hashed, (record.offset, sequence, prior)
+                after, work, event, aggregate, name, key, (record.offset, sequence, prior)
             )
         )
         if changed:
             work.changes.append(Change(event, record.offset, changed))
+        if len(work.steps) >= HASHED_AT_ONCE:
+            self._hash(after, work)
 
     def _open(self, number: int, work: Work, key: AggregateKey) -> AggregateRecord:
         opened = work.records.get(key)
@@ -165,13 +170,12 @@ class Applying:
         event: WireEvent,
         aggregate: AggregateRecord,
         name: str,
-        hashed: int,
+        key: AggregateKey,
         at: tuple[int, int, int],
     ) -> bool:
         update = event.context_delta.updates[name]
-        bucket = hashed >> after.digest.shift
-        offset, sequence, prior = at
-        kind, subject, model = event.context_type, aggregate.subject, self._view.model
+        _, sequence, prior = at
+        model = self._view.model
         stored, stored_sequence = aggregate.fields.get(name, (None, 0))
         late = sequence <= prior
         if late and stored_sequence > sequence:
@@ -180,7 +184,6 @@ class Applying:
         current = update.current if targets is None or model in targets else None
         before = update.previous_targets
         previous = update.previous if before is None or model in before else None
-        stored_lanes = self._lanes(kind, subject, name, stored)
         # Equality is only the short way for plain values: Python's [1] equals [True].
         is_known = (
             type(previous) is type(stored)
@@ -188,33 +191,56 @@ class Applying:
             and previous == stored
         )
         if not is_known:
-            previous_lanes = self._lanes(kind, subject, name, previous)
-            if previous_lanes != stored_lanes:
-                after.state.anomalies += 1
-                work.dirty.add(bucket)
-                work.mismatches.append(
-                    Mismatch(
-                        offset,
-                        kind,
-                        subject,
-                        name,
-                        sequence,
-                        prior,
-                        previous_lanes and lanes_hex(previous_lanes),
-                        stored_lanes and lanes_hex(stored_lanes),
-                    )
-                )
-        if stored_lanes is not None:
-            after.digest.subtract(bucket, stored_lanes)
-            after.parts.append((hashed, -stored_lanes[0]))
-        current_lanes = self._lanes(kind, subject, name, current)
-        if current_lanes is not None:
-            after.digest.add(bucket, current_lanes)
-            after.parts.append((hashed, current_lanes[0]))
+            self._compare(after, work, key, name, previous, stored, at)
+        work.exchanges.append((key, name, stored, current))
         aggregate.fields[name] = (current, sequence)
         return True
 
-    def _sum_dirty(self, number: int, after: Partition, work: Work) -> None:
+    def _compare(
+        self,
+        after: Partition,
+        work: Work,
+        key: AggregateKey,
+        name: str,
+        previous: Any,
+        stored: Any,
+        at: tuple[int, int, int],
+    ) -> None:
+        """Keep as evidence where two values are not the same fact."""
+        previous_lanes = self._lanes(*key, name, previous)
+        stored_lanes = self._lanes(*key, name, stored)
+        if previous_lanes == stored_lanes:
+            return
+        offset, sequence, prior = at
+        after.state.anomalies += 1
+        work.dirty.add(after.digest.bucket(*key))
+        work.mismatches.append(
+            Mismatch(
+                offset,
+                *key,
+                name,
+                sequence,
+                prior,
+                previous_lanes and lanes_hex(previous_lanes),
+                stored_lanes and lanes_hex(stored_lanes),
+            )
+        )
+
+    def _hash(self, after: Partition, work: Work) -> None:
+        """Hash what was collected, while it is still near the processor."""
+        steps, work.steps = work.steps, []
+        entries, lanes = hash_applied(self._hasher, steps)
+        work.entries.extend(entries)
+        audit = after.state.audit
+        after.state.audit = ((audit[0] + lanes[0]) & MASK, (audit[1] + lanes[1]) & MASK)
+        exchanges, work.exchanges = work.exchanges, []
+        if exchanges:
+            after.parts.append(add_changes(after.digest, self._hasher, exchanges))
+
+    def _settle(self, number: int, after: Partition, work: Work) -> None:
+        """Bring digest, audit and journal up to what was applied."""
+        if work.steps:
+            self._hash(after, work)
         for bucket in work.dirty:
             self._sums.sum_bucket(number, after, bucket, work.records)
         work.dirty.clear()

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from array import array
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
+from synchroscope import native_hashing
 from synchroscope.canonical import encode
 from synchroscope.errors import ConfigurationError
+from synchroscope.native_hashing import Key
 
 MASK = (1 << 64) - 1
 DEFAULT_BITS = 8
@@ -32,10 +37,10 @@ MAXIMUM_RECENT_BYTES = 256
 """Values larger than this are hashed each time, so that what is remembered stays small."""
 
 _LANES = struct.Struct(">QQ")
-_ROW = struct.Struct(">QQQ")
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _pack = msgspec.msgpack.Encoder().encode
 Lanes = tuple[int, int]
+Column = NDArray[np.uint64]
 
 
 class Hasher:
@@ -48,11 +53,13 @@ class Hasher:
     key: 16 to 64 secret bytes for the keyed algorithm; every replica and the validator need it.
 
     The attribute ``algorithm`` is the name in reports; of the keyed one it ends in a check of the
-    key, so that a wrong key is seen as such and not as a divergence.
+    key, so that a wrong key is seen as such and not as a divergence. ``is_native`` says whether the
+    extension can compute it.
     """
 
     def __init__(self, algorithm: str = "xxh3-128", key: bytes = b"") -> None:
         self.algorithm = algorithm
+        self.is_native = algorithm == "xxh3-128"
         self._recent: dict[tuple[bytes, bytes], Lanes] = {}
         self.applied: Callable[[int, str, int], Lanes] = lru_cache(MAXIMUM_RECENT)(self._applied)
         """(offset, event ID, prior sequence) -> lanes of "applied there, after that sequence"."""
@@ -73,6 +80,11 @@ class Hasher:
 
     def fact(self, context_type: str, subject: str, field: str, value: Any) -> Lanes:
         """Return the lanes of one fact."""
+        native = native_hashing.extension
+        if native is not None and self.is_native:
+            found = native.hash_fact(context_type, subject, field, value)
+            if found is not None:
+                return found
         head = _fact_head(context_type, subject, field)
         # The same facts come again and again: as `current`, as `previous`, in every replica.
         try:
@@ -102,7 +114,16 @@ def _fact_head(context_type: str, subject: str, field: str) -> bytes:
 @lru_cache(maxsize=16_384)
 def aggregate_hash(context_type: str, subject: str) -> int:
     """Return the 64-bit hash whose leading bits name an aggregate's bucket."""
-    return xxh3_64_intdigest(b"\x82" + encode(context_type) + encode(subject))
+    return aggregate_hashes([(context_type, subject)])[0]
+
+
+def aggregate_hashes(keys: list[Key]) -> list[int]:
+    """Return the `aggregate_hash` of each of the aggregates."""
+    native = native_hashing.extension
+    found = None if native is None else native.hash_aggregates(keys)
+    if found is not None:
+        return found
+    return [xxh3_64_intdigest(b"\x82" + encode(kind) + encode(subject)) for kind, subject in keys]
 
 
 def event_hash(event_id: str) -> int:
@@ -119,10 +140,9 @@ class Root(Struct, frozen=True, array_like=True):
 
 
 class Digest:
-    """A table of ``2**bits`` buckets, each two lanes and a count of facts.
+    """A table of ``2**bits`` buckets, each two lanes and a count of facts, all mod 2^64.
 
-    The columns are there to be read; they are changed by its methods alone, which know what has to
-    be packed anew.
+    The columns are there to be read; they are changed by its methods alone.
 
     >>> hasher, digest = Hasher(), Digest(bits=4)
     >>> fact = hasher.fact("geographic", "user:1", "country", "France")
@@ -132,21 +152,17 @@ class Digest:
     True
     """
 
-    __slots__ = ("_packed", "_stale", "bits", "counts", "lane0", "lane1", "shift")
+    __slots__ = ("bits", "counts", "lane0", "lane1", "shift")
 
     def __init__(self, bits: int = DEFAULT_BITS) -> None:
         if not 0 < bits <= MAXIMUM_BITS:
             raise ConfigurationError(f"digest bits must be 1 to {MAXIMUM_BITS}, not {bits}")
         self.bits = bits
         self.shift = 64 - bits
-        # Sums are masked when read, not when changed: Python's integers do not overflow.
-        self.lane0 = [0] * (1 << bits)
-        self.lane1 = [0] * (1 << bits)
-        self.counts = [0] * (1 << bits)
-        #: The table as it was packed last, and which buckets have changed since: a step of few
-        #: events changes few buckets. None: pack all of it.
-        self._packed: bytearray | None = None
-        self._stale: set[int] = set()
+        # Arrays, since single numbers of them are as quick as a list's, and all of them numpy's.
+        self.lane0 = array("Q", bytes(8 << bits))
+        self.lane1 = self.lane0[:]
+        self.counts = self.lane0[:]
 
     def bucket(self, context_type: str, subject: str) -> int:
         """Return the bucket of an aggregate."""
@@ -154,17 +170,16 @@ class Digest:
 
     def add(self, bucket: int, lanes: Lanes) -> None:
         """Add one fact."""
-        self.lane0[bucket] += lanes[0]
-        self.lane1[bucket] += lanes[1]
-        self.counts[bucket] += 1
-        self._stale.add(bucket)
+        self._change(bucket, lanes[0], lanes[1], 1)
 
     def subtract(self, bucket: int, lanes: Lanes) -> None:
         """Take one fact out."""
-        self.lane0[bucket] -= lanes[0]
-        self.lane1[bucket] -= lanes[1]
-        self.counts[bucket] -= 1
-        self._stale.add(bucket)
+        self._change(bucket, -lanes[0], -lanes[1], -1)
+
+    def _change(self, bucket: int, lane0: int, lane1: int, count: int) -> None:
+        self.lane0[bucket] = (self.lane0[bucket] + lane0) & MASK
+        self.lane1[bucket] = (self.lane1[bucket] + lane1) & MASK
+        self.counts[bucket] = (self.counts[bucket] + count) & MASK
 
     def add_sums(
         self,
@@ -174,62 +189,49 @@ class Digest:
         counts: Iterable[int],
     ) -> None:
         """Add sums of many facts, one of each column to each of the buckets."""
-        self._packed = None
-        own0, own1, own_counts = self.lane0, self.lane1, self.counts
         for bucket, first, second, count in zip(buckets, lane0, lane1, counts, strict=True):
-            own0[bucket] += first
-            own1[bucket] += second
-            own_counts[bucket] += count
+            self._change(bucket, first, second, count)
 
     def sum_of(self, bucket: int) -> Lanes:
         """Return one bucket's lanes."""
-        return self.lane0[bucket] & MASK, self.lane1[bucket] & MASK
+        return self.lane0[bucket], self.lane1[bucket]
 
     def replace(self, bucket: int, facts: Collection[Lanes]) -> bool:
         """Set a bucket to exactly these facts; say whether that is what it held already."""
-        held = (*self.sum_of(bucket), self.counts[bucket] & MASK)
+        held = (*self.sum_of(bucket), self.counts[bucket])
         total = sum_lanes(facts)
         self.lane0[bucket], self.lane1[bucket] = total
         self.counts[bucket] = len(facts)
-        self._stale.add(bucket)
         return held == (*total, len(facts))
 
     def root(self) -> Root:
         """Return the sum over all buckets."""
-        return Root(sum(self.lane0) & MASK, sum(self.lane1) & MASK, sum(self.counts) & MASK)
+        columns = (self.lane0, self.lane1, self.counts)
+        return Root(*(int(np.add.reduce(_view(column))) for column in columns))
 
     def table(self) -> bytes:
         """Return all buckets: lane 0, lane 1, count of bucket 0, of bucket 1, … (big-endian)."""
-        packed = self._packed
-        if packed is None:
-            columns = zip(self.lane0, self.lane1, self.counts, strict=True)
-            numbers = [number & MASK for column in columns for number in column]
-            packed = self._packed = bytearray(struct.pack(f">{len(numbers)}Q", *numbers))
-        else:
-            for bucket in self._stale:
-                count = self.counts[bucket] & MASK
-                _ROW.pack_into(packed, bucket * _ROW.size, *self.sum_of(bucket), count)
-        self._stale.clear()
-        return bytes(packed)
+        rows = np.empty((len(self.counts), 3), ">u8")
+        for place, own in enumerate((self.lane0, self.lane1, self.counts)):
+            rows[:, place] = _view(own)
+        return rows.tobytes()
 
     def differing(self, other: Digest) -> list[int]:
         """Return the buckets whose sums or counts differ from the other table's."""
         if self.bits != other.bits:
             raise ConfigurationError("tables of different size cannot be compared")
-        return [
-            bucket
-            for bucket in range(1 << self.bits)
-            if self.sum_of(bucket) != other.sum_of(bucket)
-            or (self.counts[bucket] - other.counts[bucket]) & MASK
-        ]
+        is_other = (
+            (_view(self.lane0) != _view(other.lane0))
+            | (_view(self.lane1) != _view(other.lane1))
+            | (_view(self.counts) != _view(other.counts))
+        )
+        return np.flatnonzero(is_other).tolist()
 
     def copy(self) -> Digest:
         """Return an independent copy."""
         twin = Digest.__new__(Digest)
         twin.bits, twin.shift = self.bits, self.shift
         twin.lane0, twin.lane1, twin.counts = self.lane0[:], self.lane1[:], self.counts[:]
-        twin._packed = None if self._packed is None else self._packed[:]
-        twin._stale = self._stale.copy()
         return twin
 
     @classmethod
@@ -239,11 +241,15 @@ class Digest:
         if len(table) % 24 or size & (size - 1) or not 2 <= size <= 1 << MAXIMUM_BITS:
             raise ValueError(f"a digest table has 24 * 2**bits bytes, not {len(table)}")
         digest = cls(size.bit_length() - 1)
-        numbers = struct.unpack(f">{3 * size}Q", table)
-        digest.lane0, digest.lane1 = list(numbers[0::3]), list(numbers[1::3])
-        digest.counts = list(numbers[2::3])
-        digest._packed = bytearray(table)
+        columns = np.frombuffer(table, ">u8").astype(np.uint64).reshape(-1, 3).T
+        digest.lane0, digest.lane1, digest.counts = (
+            array("Q", column.tobytes()) for column in columns
+        )
         return digest
+
+
+def _view(column: array[int]) -> Column:
+    return np.frombuffer(column, np.uint64)
 
 
 def sum_lanes(items: Iterable[Lanes]) -> Lanes:

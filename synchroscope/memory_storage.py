@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice
 
-from synchroscope.digest import aggregate_hash
+from synchroscope.digest import aggregate_hash, aggregate_hashes
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
 
 _SLOT_BITS = 12
@@ -14,23 +14,39 @@ _SPLIT_BITS = 4
 _SPLIT_RECORDS = 64
 """A slot of more aggregates is split, so that few are passed over on the way to a single one."""
 _MAXIMUM_SPLIT_BITS = 48
-_Leaf = dict[AggregateKey, AggregateRecord]
-_Slot = _Leaf | list[Any]
-"""Aggregates, or the slots that these were divided among by the next bits of their hashes."""
+
+
+class _Divided:
+    """The slots that the keys of one were divided among by the next bits of their hashes."""
+
+    __slots__ = ("slots",)
+
+    def __init__(self, slots: list[_Slot]) -> None:
+        self.slots = slots
+
+
+_Slot = list[AggregateKey] | _Divided
 
 
 class MemoryStorage:
-    """The executable specification of `ReplicaStorage`."""
+    """The executable specification of `ReplicaStorage`.
+
+    Aggregates are put in order of their hashes when a bucket is asked for, not when they come.
+    """
 
     def __init__(self) -> None:
         self._incarnation: str | None = None
+        self._records: dict[AggregateKey, AggregateRecord] = {}
+        self._placed = 0
         self._slots: list[_Slot] = []
         self._states: dict[int, bytes] = {}
         self._chunks: dict[int, deque[JournalChunk]] = {}
         self._wipe()
 
     def _wipe(self) -> None:
-        self._slots = [{} for _ in range(1 << _SLOT_BITS)]
+        self._records.clear()
+        self._placed = 0
+        self._slots = [[] for _ in range(1 << _SLOT_BITS)]
         self._states.clear()
         self._chunks.clear()
 
@@ -49,50 +65,58 @@ class MemoryStorage:
 
     def get(self, key: AggregateKey) -> AggregateRecord | None:
         """Return an aggregate as stored."""
-        return self._leaf(aggregate_hash(*key)).get(key)
+        return self._records.get(key)
 
-    def _leaf(self, hashed: int) -> _Leaf:
-        slot, shift = self._slots[hashed >> (64 - _SLOT_BITS)], 64 - _SLOT_BITS
-        while isinstance(slot, list):
-            shift -= _SPLIT_BITS
-            slot = slot[(hashed >> shift) & ((1 << _SPLIT_BITS) - 1)]
-        return slot
+    def _place_all(self) -> None:
+        # New keys stand at the end of a dictionary.
+        keys = list(islice(reversed(self._records), len(self._records) - self._placed))
+        self._placed = len(self._records)
+        keys.reverse()
+        for key, hashed in zip(keys, aggregate_hashes(keys), strict=True):
+            slot = self._slots[hashed >> (64 - _SLOT_BITS)]
+            if type(slot) is list and len(slot) < _SPLIT_RECORDS:
+                slot.append(key)
+            else:
+                self._place(key, hashed)
 
-    def _put(self, key: AggregateKey, record: AggregateRecord) -> None:
-        hashed = aggregate_hash(*key)
+    def _place(self, key: AggregateKey, hashed: int) -> None:
         slots, place, bits = self._slots, hashed >> (64 - _SLOT_BITS), _SLOT_BITS
         slot = slots[place]
-        while isinstance(slot, list):
+        while isinstance(slot, _Divided):
             bits += _SPLIT_BITS
-            slots, place = slot, (hashed >> (64 - bits)) & ((1 << _SPLIT_BITS) - 1)
+            slots, place = slot.slots, (hashed >> (64 - bits)) & ((1 << _SPLIT_BITS) - 1)
             slot = slots[place]
-        slot[key] = record
+        slot.append(key)
         if len(slot) > _SPLIT_RECORDS and bits < _MAXIMUM_SPLIT_BITS:
-            parts: list[_Leaf] = [{} for _ in range(1 << _SPLIT_BITS)]
-            for one, held in slot.items():
-                part = (aggregate_hash(*one) >> (64 - bits - _SPLIT_BITS)) % len(parts)
-                parts[part][one] = held
-            slots[place] = parts
+            parts: list[list[AggregateKey]] = [[] for _ in range(1 << _SPLIT_BITS)]
+            for one, own in zip(slot, aggregate_hashes(slot), strict=True):
+                parts[(own >> (64 - bits - _SPLIT_BITS)) % len(parts)].append(one)
+            slots[place] = _Divided(list(parts))
 
     def prefetch(self, keys: Sequence[AggregateKey]) -> None:
         """Nothing is gained by it here."""
 
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield the aggregates of one bucket."""
+        self._place_all()
+        slots: list[_Slot]
         if bits >= _SLOT_BITS:
             slot = self._slots[bucket >> (bits - _SLOT_BITS)]
             depth = _SLOT_BITS
-            while isinstance(slot, list) and depth + _SPLIT_BITS <= bits:
+            while isinstance(slot, _Divided) and depth + _SPLIT_BITS <= bits:
                 depth += _SPLIT_BITS
-                slot = slot[(bucket >> (bits - depth)) & ((1 << _SPLIT_BITS) - 1)]
+                slot = slot.slots[(bucket >> (bits - depth)) & ((1 << _SPLIT_BITS) - 1)]
             slots = [slot]
         else:
             width = 1 << (_SLOT_BITS - bits)
             slots = self._slots[bucket * width : (bucket + 1) * width]
         for leaf in _leaves(slots):
-            for key, record in leaf.items():
-                if record.partition == partition and (
-                    bits <= _SLOT_BITS or aggregate_hash(*key) >> (64 - bits) == bucket
+            for key in leaf:
+                record = self._records.get(key)
+                if (
+                    record is not None
+                    and record.partition == partition
+                    and (bits <= _SLOT_BITS or aggregate_hash(*key) >> (64 - bits) == bucket)
                 ):
                     yield record
 
@@ -109,8 +133,7 @@ class MemoryStorage:
         journal_floor: int = 0,
     ) -> None:
         """Store all of it."""
-        for key, record in records.items():
-            self._put(key, record)
+        self._records.update(records)
         if state is not None:
             self._states[partition] = state
         chunks = self._chunks.setdefault(partition, deque())
@@ -123,9 +146,9 @@ class MemoryStorage:
         """Nothing is held."""
 
 
-def _leaves(slots: Sequence[_Slot]) -> Iterator[_Leaf]:
+def _leaves(slots: Sequence[_Slot]) -> Iterator[list[AggregateKey]]:
     for slot in slots:
-        if isinstance(slot, list):
-            yield from _leaves(slot)
+        if isinstance(slot, _Divided):
+            yield from _leaves(slot.slots)
         else:
             yield slot

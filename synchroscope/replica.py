@@ -179,7 +179,8 @@ class Replica:
         chunk = None
         repairs = state.repairs if state.position > start else []
         if work.entries or work.mismatches or repairs:
-            data = msgspec.msgpack.encode(Applied(work.entries, work.mismatches, repairs))
+            # As `Applied` is read.
+            data = msgspec.msgpack.encode((work.entries, work.mismatches, repairs))
             chunk = JournalChunk(start, state.position, data)
         if repairs:
             state.repairs = []

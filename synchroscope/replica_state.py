@@ -10,9 +10,10 @@ from msgspec import Struct
 from synchroscope.digest import Digest, lanes_hex
 from synchroscope.errors import StorageError
 from synchroscope.event import WireEvent
+from synchroscope.native_hashing import Exchange, Row, Step
 from synchroscope.ports import AggregateKey, AggregateRecord
 from synchroscope.report import Entry, Mismatch, Note, Repaired
-from synchroscope.sketch import Part, Sketches
+from synchroscope.sketch import Numbers, Sketches
 
 
 class PartitionState(Struct, array_like=True):
@@ -78,14 +79,15 @@ class Partition:
         self.stored = stored
         """The state as the storage holds it."""
         self.is_reported = False
-        self.parts: list[Part] = []
+        self.parts: list[tuple[Numbers, Numbers]] = []
         self.resummed: set[int] = set()
         self.sketches: Sketches | None = None
 
     def settle(self) -> None:
         """Have the sketches take what was changed and is stored now."""
         if self.sketches is not None:
-            self.sketches.change(self.parts)
+            for hashes, lanes in self.parts:
+                self.sketches.change_columns(hashes, lanes)
             self.sketches.forget(self.resummed)
         self.parts, self.resummed = [], set()
 
@@ -120,11 +122,16 @@ class Partition:
 
 
 class Work:
-    """What one `apply` has changed and not yet committed."""
+    """What one `apply` has changed and not yet committed.
+
+    ``exchanges`` and ``steps`` are what is not hashed yet: fields that were set, events applied.
+    """
 
     def __init__(self) -> None:
         self.records: dict[AggregateKey, AggregateRecord] = {}
-        self.entries: list[Entry] = []
+        self.exchanges: list[Exchange] = []
+        self.steps: list[Step] = []
+        self.entries: list[Row] = []
         self.mismatches: list[Mismatch] = []
         self.changes: list[Change] = []
         self.dirty: set[int] = set()

@@ -31,6 +31,7 @@ MAXIMUM_SKETCH_BITS = 12
 SIZES = (8, 16, 32, 64)
 """To how many cells a sketch can be folded."""
 MAXIMUM_PENDING = 4_096
+MAXIMUM_PENDING_COLUMNS = 256
 _MIXER = 0x9E3779B97F4A7C15
 _MAXIMUM_ZEROS = 64 - MAXIMUM_SKETCH_BITS - BELOW_BUCKET_BITS
 
@@ -59,7 +60,16 @@ class Sketches:
     is_empty: Whether there are no facts yet, so that every bucket is built.
     """
 
-    __slots__ = ("_built", "_cells", "_is_built", "_pending", "_shift", "bits")
+    __slots__ = (
+        "_built",
+        "_cells",
+        "_column_rows",
+        "_columns",
+        "_is_built",
+        "_pending",
+        "_shift",
+        "bits",
+    )
 
     def __init__(self, bits: int, *, is_empty: bool = False) -> None:
         if bits > MAXIMUM_SKETCH_BITS:
@@ -70,6 +80,8 @@ class Sketches:
         self._built = (1 << bits) if is_empty else 0
         self._cells: NDArray[np.uint64] | None = None
         self._pending: list[Part] = []
+        self._columns: list[tuple[Numbers, Numbers]] = []
+        self._column_rows = 0
 
     def is_built(self, bucket: int) -> bool:
         """Say whether a bucket's sketch can be asked for."""
@@ -81,6 +93,15 @@ class Sketches:
             return
         self._pending.extend(parts)
         if len(self._pending) > MAXIMUM_PENDING:
+            self._flush()
+
+    def change_columns(self, hashes: Numbers, lanes: Numbers) -> None:
+        """Count facts as `change` does, by columns as of `add`, which must stay as they are."""
+        if not self._built:
+            return
+        self._columns.append((hashes, lanes))
+        self._column_rows += len(hashes)
+        if self._column_rows > MAXIMUM_PENDING or len(self._columns) > MAXIMUM_PENDING_COLUMNS:
             self._flush()
 
     def add(self, hashes: Numbers, lanes: Numbers) -> None:
@@ -148,6 +169,10 @@ class Sketches:
         if self._pending:
             pending, self._pending = self._pending, []
             self.add(*_columns(pending))
+        if self._columns:
+            columns, self._columns, self._column_rows = self._columns, [], 0
+            hashes, lanes = zip(*columns, strict=True)
+            self.add(np.concatenate(hashes), np.concatenate(lanes))
 
 
 def _columns(parts: Collection[Part]) -> tuple[Numbers, Numbers]:

@@ -210,8 +210,9 @@ class World:
     def delete(self, user: str, name: str = REPLICA, kind: str = "financial") -> None:
         """Remove an aggregate from the storage behind the replica's back."""
         key: AggregateKey = (kind, f"user:{user}")
-        for slot in self.storages[name]._slots:
-            slot.pop(key, None)
+        storage = self.storages[name]
+        storage._records.pop(key, None)
+        storage._slots, storage._placed = MemoryStorage()._slots, 0
 
     def drop(self, *offsets: int, name: str = REPLICA) -> None:
         """Let the link lose these records."""

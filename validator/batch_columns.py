@@ -14,11 +14,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from synchroscope.native_hashing import PURE
 from synchroscope.ports import Record
 from validator.batch_plan import NOWHERE, Plan
 
-PURE = "SYNCHROSCOPE_PURE"
-"""Set in the environment to anything but 0: the extension is neither built nor used."""
 ALGORITHM = "xxh3-128"
 """The only hash that the extension computes."""
 

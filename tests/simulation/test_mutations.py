@@ -20,8 +20,8 @@ NOTICED: dict[str, tuple[int, ...]] = {}
 MUTATIONS = {
     "the replica forgets to subtract what it overwrites": (
         "synchroscope/applying.py",
-        "after.digest.subtract(bucket, stored_lanes)",
-        "pass",
+        "work.exchanges.append((key, name, stored, current))",
+        "work.exchanges.append((key, name, None, current))",
     ),
     "the replica applies duplicates again": (
         "synchroscope/applying.py",
@@ -45,8 +45,8 @@ MUTATIONS = {
     ),
     "the replica trusts the event's previous instead of its storage": (
         "synchroscope/applying.py",
-        "        stored_lanes = self._lanes(kind, subject, name, stored)\n",
-        "        stored_lanes = self._lanes(kind, subject, name, previous)\n",
+        "        is_known = (\n",
+        "        stored = previous\n        is_known = (\n",
     ),
     "the replica stores its position before what it applied": (
         "synchroscope/replica.py",
@@ -64,6 +64,16 @@ MUTATIONS = {
         "            self._pass_markers(number, after, work, record.offset)\n"
         "            if isinstance(event, WireEvent):\n"
         "                pass",
+    ),
+    "the replica notes a marker before what was applied is hashed": (
+        "synchroscope/applying.py",
+        "            return\n        self._settle(number, after, work)\n",
+        "            return\n",
+    ),
+    "the replica hashes the first of each hundred events alone": (
+        "synchroscope/applying.py",
+        "        exchanges, work.exchanges = work.exchanges, []\n",
+        "        exchanges, work.exchanges = work.exchanges[:1], []\n",
     ),
     "the scrub believes the digest": (
         "synchroscope/replica.py",

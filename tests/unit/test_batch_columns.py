@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synchroscope import native_hashing
 from synchroscope.digest import Hasher
 from synchroscope.event import decode_wire
 from synchroscope.ports import Batch, Headers, Record
@@ -50,12 +51,13 @@ class Given:
 
 @contextmanager
 def in_python() -> Iterator[None]:
-    """Have every batch read in Python."""
+    """Have every batch read in Python, and hashed there too."""
     read, batch_columns._read = batch_columns._read, None
+    extension, native_hashing.extension = native_hashing.extension, None
     try:
         yield
     finally:
-        batch_columns._read = read
+        batch_columns._read, native_hashing.extension = read, extension
 
 
 def folded(records: Sequence[Record], hasher: Hasher | None = None) -> Any:

@@ -245,7 +245,9 @@ def test_a_record_that_contradicts_its_history_is_still_the_logs_fault(world: Wo
 
 
 def test_an_empty_storage_comes_to_an_end(world: World) -> None:
-    world.storages[REPLICA]._slots = MemoryStorage()._slots
+    storage = world.storages[REPLICA]
+    storage._slots, storage._placed = MemoryStorage()._slots, 0
+    storage._records.clear()
     look(world)
     assert world.verdict() == "DIVERGED"
 

@@ -1,0 +1,73 @@
+"""The extension `_hashing`, where it was built: it hashes whole lists, by xxh3 alone.
+
+What it gives is what `synchroscope.digest` would make of the same objects, to the bit. What it is
+not sure of it does not give at all: then it is hashed in Python, which is the rule.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from typing import Any, Protocol
+
+PURE = "SYNCHROSCOPE_PURE"
+"""Set in the environment to anything but 0: no extension is built or used."""
+
+Key = tuple[str, str]
+"""Context type and subject."""
+Exchange = tuple[Key, str, Any, Any]
+"""A field of an aggregate, the value that leaves it and the one that enters; None: no fact."""
+Step = tuple[int, str, int, int]
+"""An applied event: offset, event ID, its sequence, the aggregate's sequence before it."""
+Row = tuple[int, int, int, int]
+"""The same with the event ID's hash, as the journal has it."""
+Lanes = tuple[int, int]
+
+
+class Extension(Protocol):
+    """What the extension offers; None is what it leaves to Python."""
+
+    def hash_fact(self, context_type: str, subject: str, field: str, value: Any, /) -> Lanes | None:
+        """Return a fact's lanes."""
+        ...
+
+    def hash_changes(
+        self,
+        changes: list[Exchange],
+        lane0: array[int],
+        lane1: array[int],
+        counts: array[int],
+        bits: int,
+        /,
+    ) -> tuple[bytes, bytes] | None:
+        """Work changes into a digest; return the aggregates' hashes, and lanes 0 by row.
+
+        Where it returns None nothing is changed.
+        """
+        ...
+
+    def hash_applied(self, events: list[Step], /) -> tuple[list[Row], int, int] | None:
+        """Return the journal's entries, and the sums of both lanes, mod 2^64."""
+        ...
+
+    def hash_aggregates(self, keys: list[Key], /) -> list[int] | None:
+        """Return the aggregates' hashes."""
+        ...
+
+
+def _loaded() -> Extension | None:
+    if os.environ.get(PURE, "0") != "0":
+        return None
+    try:
+        from synchroscope import _hashing
+    except ImportError:
+        return None
+    return _hashing
+
+
+extension = _loaded()
+
+
+def is_native() -> bool:
+    """Say whether lists are hashed by the extension."""
+    return extension is not None
