@@ -182,15 +182,11 @@ class Digest:
         self.counts[bucket] = (self.counts[bucket] + count) & MASK
 
     def add_sums(
-        self,
-        buckets: Iterable[int],
-        lane0: Iterable[int],
-        lane1: Iterable[int],
-        counts: Iterable[int],
+        self, buckets: NDArray[np.intp], lane0: Column, lane1: Column, counts: Column
     ) -> None:
-        """Add sums of many facts, one of each column to each of the buckets."""
-        for bucket, first, second, count in zip(buckets, lane0, lane1, counts, strict=True):
-            self._change(bucket, first, second, count)
+        """Add sums of many facts, one of each column to each of the buckets, all distinct."""
+        for own, sums in ((self.lane0, lane0), (self.lane1, lane1), (self.counts, counts)):
+            _view(own)[buckets] += sums
 
     def sum_of(self, bucket: int) -> Lanes:
         """Return one bucket's lanes."""

@@ -38,6 +38,7 @@ Whole = NDArray[np.intp]
 Item = TypeVar("Item")
 
 _NONE: Lane = np.empty(0, np.uint64)
+_NOWHERE: Whole = np.empty(0, np.intp)
 _UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError, InvalidEventError)
 MAXIMUM_SPARSENESS = 16
 """Buckets for each row up to which a table of all buckets costs less than sorting the rows."""
@@ -52,10 +53,10 @@ class Change(Struct, frozen=True, gc=False):
     sketches there are the ``hashes`` of the facts' aggregates and their ``parts``, lanes 0.
     """
 
-    buckets: list[int]
-    lane0: list[int]
-    lane1: list[int]
-    counts: list[int]
+    buckets: Whole
+    lane0: Lane
+    lane1: Lane
+    counts: Lane
     audit: Lanes
     applied: int
     hashes: Lane
@@ -94,15 +95,16 @@ class _Sums:
         self._size = size
         self._lane0 = np.zeros(size, np.uint64)
         self._lane1 = np.zeros(size, np.uint64)
-        self._counts = np.zeros(size, np.intp)
+        self._counts = np.zeros(size, np.int64)
         self._hashes: list[Lane] = []
         self._parts: list[Lane] = []
 
     def take(self, rows: Whole, hashes: Lane, lane0: Lane, lane1: Lane, sign: int) -> None:
-        """Add facts; `rows` are the places of their buckets."""
+        """Add what comes (`sign` 1), goes (-1) or comes for another (0) at the buckets' `rows`."""
         np.add.at(self._lane0, rows, lane0)
         np.add.at(self._lane1, rows, lane1)
-        self._counts += sign * np.bincount(rows, minlength=self._size)
+        if sign:
+            self._counts += sign * np.bincount(rows, minlength=self._size)
         self._hashes.append(hashes)
         self._parts.append(lane0)
 
@@ -116,9 +118,9 @@ class _Sums:
         both._parts = self._parts + other._parts
         return both
 
-    def columns(self) -> tuple[list[int], list[int], list[int]]:
-        """Return lanes 0, lanes 1 and counts."""
-        return self._lane0.tolist(), self._lane1.tolist(), self._counts.tolist()
+    def columns(self) -> tuple[Lane, Lane, Lane]:
+        """Return lanes 0, lanes 1 and counts, all mod 2^64."""
+        return self._lane0, self._lane1, self._counts.view(np.uint64)
 
     def parts(self) -> tuple[Lane, Lane]:
         """Return the facts' hashes and lanes 0."""
@@ -155,28 +157,49 @@ class Ordinary:
         hashes = self._applied.hashes[self._facts.places[low:high]]
         buckets, rows = _ranked((hashes >> self._shift).astype(np.intp), self._size)
         sums = self._sums(low, high, hashes, rows, len(buckets))
-        touched = buckets.tolist()
-        nothing: list[int] = []
         changes = {}
         for model, (audit, count) in self._audits(first, end).items():
             total = sums.get(model)
             if total is None:
                 none = _NONE, _NONE
-                changes[model] = Change(nothing, nothing, nothing, nothing, audit, count, *none)
+                changes[model] = Change(_NOWHERE, *none, _NONE, audit, count, *none)
             else:
-                changes[model] = Change(touched, *total.columns(), audit, count, *total.parts())
+                changes[model] = Change(buckets, *total.columns(), audit, count, *total.parts())
         return changes
 
     def _sums(self, low: int, high: int, hashes: Lane, rows: Whole, size: int) -> dict[str, _Sums]:
         """Return model -> the sums of the facts that enter and leave its view."""
         of_groups: dict[int, _Sums] = {}
-        for side, sign in ((0, 1), (1, -1)):
-            groups = self._facts.groups[low:high, side]
-            lane0, lane1 = self._facts.lane0[low:high, side], self._facts.lane1[low:high, side]
+
+        def take(
+            rows: Whole, hashes: Lane, lane0: Lane, lane1: Lane, groups: Whole, sign: int
+        ) -> None:
             for number, mine in _divided(groups):
                 if number not in of_groups:
                     of_groups[number] = _Sums(size)
                 of_groups[number].take(rows[mine], hashes[mine], lane0[mine], lane1[mine], sign)
+
+        groups = self._facts.groups[low:high]
+        lane0, lane1 = self._facts.lane0[low:high], self._facts.lane1[low:high]
+        # Mostly a fact takes the place of another in the same views: both together are one part.
+        exchanges = groups[:, 0] == groups[:, 1]
+        if not exchanges.all():
+            one = ~exchanges
+            for side, sign in ((0, 1), (1, -1)):
+                take(
+                    rows[one],
+                    hashes[one],
+                    lane0[one, side],
+                    lane1[one, side],
+                    groups[one, side],
+                    sign,
+                )
+            rows, hashes, groups = rows[exchanges], hashes[exchanges], groups[exchanges]
+            lane0, lane1 = lane0[exchanges], lane1[exchanges]
+        if len(rows):
+            take(
+                rows, hashes, lane0[:, 0] + lane0[:, 1], lane1[:, 0] + lane1[:, 1], groups[:, 0], 0
+            )
         of_models: dict[str, _Sums] = {}
         for number, sums in of_groups.items():
             for model in self._models[number]:

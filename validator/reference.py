@@ -15,6 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
+import numpy as np
 from msgspec import Struct
 
 from synchroscope.digest import (
@@ -66,7 +67,7 @@ class ViewSum(Struct, array_like=True):
         self.audit = (lane0 & MASK, lane1 & MASK)
         self.applied += change.applied
         if self.sketches is not None:
-            self.sketches.add(change.hashes, change.parts)
+            self.sketches.change_columns(change.hashes, change.parts)
 
     def copy(self) -> ViewSum:
         """Return an independent copy."""
@@ -496,12 +497,9 @@ class Reference:
         if newest.sketches is not None:
             newest.sketches.forget([bucket])
         current = newest.digest
-        current.add_sums(
-            [bucket],
-            [truth.lane0[bucket] - held.lane0[bucket]],
-            [truth.lane1[bucket] - held.lane1[bucket]],
-            [truth.counts[bucket] - held.counts[bucket]],
-        )
+        pairs = ((truth.lane0, held.lane0), (truth.lane1, held.lane1), (truth.counts, held.counts))
+        sums = (np.array([(true[bucket] - own[bucket]) & MASK], np.uint64) for true, own in pairs)
+        current.add_sums(np.array([bucket]), *sums)
         self._points[partition].clear()
         self._keep(partition, self._folds[partition])
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from synchroscope import digest as digest_module
 from synchroscope.digest import (
@@ -27,6 +29,10 @@ BITS = 3
 NUMBERS = st.integers(0, MASK) | st.sampled_from([0, 1, MASK, MASK - 1, 1 << 63])
 LANES = st.tuples(NUMBERS, NUMBERS)
 FACTS = st.lists(st.tuples(st.integers(0, 2**BITS - 1), LANES), max_size=20)
+
+
+def column(numbers: Any) -> NDArray[np.uint64]:
+    return np.array(numbers, np.uint64)
 
 
 def of(facts: list[tuple[int, Lanes]]) -> Digest:
@@ -57,12 +63,12 @@ def test_a_table_that_was_packed_before_is_what_packing_it_anew_gives(
         twin.subtract(number, lanes)
     for step in (
         lambda: twin.replace(bucket, [lanes for _, lanes in third]),
-        lambda: twin.add_sums([bucket], [-1], [MASK], [3]),
+        lambda: twin.add_sums(np.array([bucket]), column([MASK]), column([MASK]), column([3])),
         lambda: twin.add(bucket, (1, 2)),
     ):
         step()
         anew = Digest(BITS)
-        anew.add_sums(range(2**BITS), twin.lane0, twin.lane1, twin.counts)
+        anew.add_sums(np.arange(2**BITS), *map(column, (twin.lane0, twin.lane1, twin.counts)))
         assert twin.table() == anew.table()
         assert twin.copy().table() == Digest.from_table(twin.table()).table() == anew.table()
     assert digest.table() == before  # A copy is independent.
