@@ -331,7 +331,7 @@ class Investigator:
         if located.contradictions:
             point = self._correct(view, note, point, located.contradictions, now)
         delta = compare(point.views[watch.model], note)
-        is_seen = any(j.expected.facts() != j.actual.facts() for j in located.judgements)
+        is_seen = any(judgement.has_other_facts for judgement in located.judgements)
         if delta.holds_the_same_facts == is_seen and not investigation.scrub:
             # The digest and what is stored tell different tales: have it summed from storage.
             self.ask(watch, note.partition, part, answer.buckets, True, now)
@@ -445,11 +445,10 @@ class Investigator:
         for judgement in located.judgements:
             part.ordering_violations += len(judgement.late)
             part.held.pop(judgement.key, None)
-            has_other_facts = judgement.expected.facts() != judgement.actual.facts()
-            if has_other_facts:
+            if judgement.has_other_facts:
                 deviating.add(judgement.key)
-            if has_other_facts and is_refuted:
-                continue
+                if is_refuted:
+                    continue
             if judgement.deviates and len(part.held) < MAXIMUM_HELD:
                 part.held[judgement.key] = Held(judgement.actual, point.store_position)
         return deviating

@@ -18,6 +18,7 @@ from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Mismatch, Repaired, StoredAggregate
 
 FactHash = str | None
+_ABSENT: tuple[FactHash, int] = (None, 0)
 
 
 class Version(Struct, frozen=True):
@@ -107,12 +108,15 @@ class Judgement(Struct, frozen=True):
     unexplained: dict[str, tuple[FactHash, FactHash]]
 
     @property
+    def has_other_facts(self) -> bool:
+        """Whether the facts that the replica holds are not those that it must hold."""
+        actual, expected = self.actual, self.expected
+        return actual.fields != expected.fields and actual.facts() != expected.facts()
+
+    @property
     def deviates(self) -> bool:
         """Whether the replica does not hold now what it must."""
-        return (
-            self.actual.facts() != self.expected.facts()
-            or self.actual.sequence != self.expected.sequence
-        )
+        return self.actual.sequence != self.expected.sequence or self.has_other_facts
 
 
 def state_after(versions: Sequence[Version]) -> Actual:
@@ -254,12 +258,14 @@ def _stored(stored: StoredAggregate | None) -> Actual:
 
 
 def _differences(must: Actual, seen: Actual) -> dict[str, tuple[FactHash, FactHash]]:
-    names = sorted(set(must.fields) | set(seen.fields))
-    pairs = {
-        name: (must.fields.get(name, (None, 0))[0], seen.fields.get(name, (None, 0))[0])
-        for name in names
-    }
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if must.fields == seen.fields:
+        return {}
+    odd = {}
+    for name in sorted({**must.fields, **seen.fields}):
+        pair = must.fields.get(name, _ABSENT)[0], seen.fields.get(name, _ABSENT)[0]
+        if pair[0] != pair[1]:
+            odd[name] = pair
+    return odd
 
 
 def _storage_kind(case: Case, odd: Mapping[str, tuple[FactHash, FactHash]]) -> str:
