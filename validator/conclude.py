@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -56,7 +57,7 @@ class Scene(Struct, frozen=True):
     recorded: Mapping[int, float]
 
 
-class _Cause(Struct, frozen=True):
+class _Cause(Struct, frozen=True, gc=False):
     """What will be a finding, or one of many in a bundle; ``evidence`` works its evidence out."""
 
     kind: Kind
@@ -159,48 +160,55 @@ def _pair(
 
 def _missed(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
     offset = version.offset if version.offset is not None else scene.position
-
-    def evidence() -> dict[str, Any]:
-        return {
-            "reason": "the event stands in the log and was not applied; the position moved past it",
-            "events": [_event_evidence(located, version)],
-            "fields": {
-                name: {"expected_hash": mark, "previous_hash": version.previous.get(name)}
-                for name, mark in version.fields.items()
-            },
-            "still_deviating": _field_evidence(
-                scene, judgement.key, judgement.expected, judgement.actual
-            ),
-        }
-
+    evidence = partial(_missed_evidence, scene, located, judgement, version)
     return _Cause("missed", judgement.key, offset, offset, evidence, version.event_id)
+
+
+def _missed_evidence(
+    scene: Scene, located: Located, judgement: Judgement, version: Version
+) -> dict[str, Any]:
+    fields = {
+        name: {"expected_hash": mark, "previous_hash": version.previous.get(name)}
+        for name, mark in version.fields.items()
+    }
+    return {
+        "reason": "the event stands in the log and was not applied; the position moved past it",
+        "events": [_event_evidence(located, version)],
+        "fields": fields,
+        "still_deviating": _field_evidence(
+            scene, judgement.key, judgement.expected, judgement.actual
+        ),
+    }
 
 
 def _doubled(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
     offset = version.offset if version.offset is not None else scene.position
-
-    def evidence() -> dict[str, Any]:
-        return {
-            "reason": "the event was applied more than once",
-            "events": [_event_evidence(located, version)],
-        }
-
+    reason = "the event was applied more than once"
+    evidence = partial(_events_evidence, located, reason, [version])
     return _Cause("doubled", judgement.key, offset, offset, evidence, version.event_id)
 
 
-def _foreign(judgement: Judgement) -> _Cause:
-    def evidence() -> dict[str, Any]:
-        return {"reason": "applied an event that its aggregate's history does not have"}
+def _events_evidence(
+    located: Located, reason: str, versions: Sequence[Version], **more: Any
+) -> dict[str, Any]:
+    events = [_event_evidence(located, version) for version in versions]
+    return {"reason": reason, "events": events, **more}
 
+
+def _foreign(judgement: Judgement) -> _Cause:
     offset = min(entry.offset for entry in judgement.foreign)
-    return _Cause("foreign", judgement.key, offset, offset, evidence)
+    reason = "applied an event that its aggregate's history does not have"
+    return _Cause("foreign", judgement.key, offset, offset, partial(_evidence, reason=reason))
 
 
 def _stranger(entry: Entry) -> _Cause:
-    def evidence() -> dict[str, Any]:
-        return {"reason": "applied something that is no event of the log", "event": entry.event}
-
+    reason = "applied something that is no event of the log"
+    evidence = partial(_evidence, reason=reason, event=entry.event)
     return _Cause("foreign", None, entry.offset, None, evidence)
+
+
+def _evidence(**evidence: Any) -> dict[str, Any]:
+    return evidence
 
 
 def _storage(scene: Scene, judgement: Judgement) -> _Cause:
@@ -208,18 +216,19 @@ def _storage(scene: Scene, judgement: Judgement) -> _Cause:
     kinds = {fault.kind for fault in faults}
     kind: Kind = "corrupted" if "corrupted" in kinds else _KINDS[faults[0].kind]
     offset = min(fault.offset for fault in faults)
-
-    def evidence() -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        for fault in faults:
-            for name, (must, seen) in fault.fields.items():
-                fields.setdefault(name, _pair(scene, judgement.key, name, must, seen))
-        return {"reason": _REASONS[kind], "fields": fields, "met_at": _met(faults, scene)}
-
     after = scene.written.get(judgement.key)
     if after is not None and after > offset:
         after = None
+    evidence = partial(_storage_evidence, scene, judgement, kind)
     return _Cause(kind, judgement.key, offset, after, evidence)
+
+
+def _storage_evidence(scene: Scene, judgement: Judgement, kind: Kind) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for fault in judgement.faults:
+        for name, (must, seen) in fault.fields.items():
+            fields.setdefault(name, _pair(scene, judgement.key, name, must, seen))
+    return {"reason": _REASONS[kind], "fields": fields, "met_at": _met(judgement.faults, scene)}
 
 
 def _met(faults: Sequence[Fault], scene: Scene) -> str:
@@ -227,34 +236,29 @@ def _met(faults: Sequence[Fault], scene: Scene) -> str:
 
 
 def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> _Cause:
+    evidence = partial(_unexplained_evidence, scene, located, judgement)
+    after = scene.agreed_position
+    return _Cause("unexplained", judgement.key, scene.position, after, evidence)
+
+
+def _unexplained_evidence(scene: Scene, located: Located, judgement: Judgement) -> dict[str, Any]:
     why = (
         "the journal does not explain the difference"
         if located.journal_complete
         else "the replica no longer knows what it applied since the last agreement"
     )
-
-    def evidence() -> dict[str, Any]:
-        return {
-            "reason": f"stored facts differ; cause UNKNOWN: {why}",
-            "fields": {
-                name: _pair(scene, judgement.key, name, must, seen)
-                for name, (must, seen) in judgement.unexplained.items()
-            },
-        }
-
-    after = scene.agreed_position
-    return _Cause("unexplained", judgement.key, scene.position, after, evidence)
+    fields = {
+        name: _pair(scene, judgement.key, name, must, seen)
+        for name, (must, seen) in judgement.unexplained.items()
+    }
+    return {"reason": f"stored facts differ; cause UNKNOWN: {why}", "fields": fields}
 
 
 def _reordered(scene: Scene, located: Located, judgement: Judgement, odd: dict[str, Any]) -> _Cause:
-    events = [_event_evidence(located, version) for version in judgement.late]
-
-    def evidence() -> dict[str, Any]:
-        return {"reason": "applied after its successor", "events": events, "fields": odd}
-
-    offsets = [version.offset for version in judgement.late if version.offset is not None]
-    offset = min(offsets, default=scene.position)
-    return _Cause("reordered", judgement.key, offset, offset, evidence, events[0]["event_id"])
+    late = judgement.late
+    evidence = partial(_events_evidence, located, "applied after its successor", late, fields=odd)
+    offset = min((v.offset for v in late if v.offset is not None), default=scene.position)
+    return _Cause("reordered", judgement.key, offset, offset, evidence, late[0].event_id)
 
 
 def _bundled(scene: Scene, found: Sequence[_Cause]) -> list[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from msgspec import Struct
@@ -83,7 +84,7 @@ Seen = tuple[HistoricEvent, Changes]
 """An event, and what one view sees of it."""
 
 
-class Expected(Struct, frozen=True):
+class Expected(Struct, frozen=True, gc=False):
     """An event of the interval that the view has to apply."""
 
     offset: int
@@ -320,7 +321,7 @@ class Locator:
 
     def last_written(self, judgement: Judgement, partition: int) -> int | None:
         """Return the offset of the event that wrote what the first fault's fields had to be."""
-        first = min(judgement.faults, key=lambda fault: fault.offset)
+        first = min(judgement.faults, key=attrgetter("offset"))
         if not first.wrote:
             return None
         for historic, _ in self._histories.get(judgement.key, ()):
