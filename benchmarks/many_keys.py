@@ -224,9 +224,19 @@ class MadeUpTruth:
             if until is None or position <= until
         ]
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> dict[AggregateKey, list[StoredEvent]]:
+        """Return several aggregates' events."""
+        return {key: self.history(key, until) for key in keys}
+
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates of one bucket."""
         return [key_of(number) for number in self._index.numbers(bucket, bits).tolist()]
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return the aggregates of several buckets."""
+        return [key for bucket in buckets for key in self.aggregates(bucket, bits)]
 
 
 def _event(number: int, sequence: int) -> ContextEvent:

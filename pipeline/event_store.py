@@ -133,8 +133,18 @@ class EventStore(Protocol):
         """Return one aggregate's events in order, up to and including position `until`."""
         ...
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> dict[AggregateKey, list[StoredEvent]]:
+        """Return what `history` does of several aggregates, in few queries; none twice."""
+        ...
+
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates whose `aggregate_hash` begins with `bucket`, ordered by it."""
+        ...
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return what `aggregates` does of several buckets, in few queries and any order."""
         ...
 
     def due(self, until: float, limit: int) -> list[tuple[float, AggregateKey, str]]:

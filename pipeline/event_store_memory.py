@@ -136,10 +136,21 @@ class MemoryEventStore:
             if until is None or stored.position <= until
         ]
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> dict[AggregateKey, list[StoredEvent]]:
+        """Return several aggregates' events in order."""
+        return {key: self.history(key, until) for key in keys}
+
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates of one bucket, in order of their hash."""
-        hashed = sorted((aggregate_hash(*key), key) for key in self._states)
-        return [key for number, key in hashed if number >> (64 - bits) == bucket]
+        return self.aggregates_in([bucket], bits)
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return the aggregates of several buckets, in order of their hash."""
+        wanted, shift = set(buckets), 64 - bits
+        hashed = ((aggregate_hash(*key), key) for key in self._states)
+        return [key for _, key in sorted(pair for pair in hashed if pair[0] >> shift in wanted)]
 
     def due(self, until: float, limit: int) -> list[tuple[float, AggregateKey, str]]:
         """Return values due at or before `until`."""

@@ -28,6 +28,7 @@ from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import AggregateKey
 from synchroscope.tally import StoredRow
 
+_KEYS_PER_QUERY = 1_000
 _EVENTS, _NEWEST = "events", "newest timestamp in microseconds"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -161,12 +162,36 @@ class PostgresqlEventStore:
             (*map(escaped, key), *(() if until is None else (until,))),
         )
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> dict[AggregateKey, list[StoredEvent]]:
+        """Return several aggregates' events in order."""
+        found: dict[AggregateKey, list[StoredEvent]] = {key: [] for key in keys}
+        wanted = list(found)
+        for start in range(0, len(wanted), _KEYS_PER_QUERY):
+            names = wanted[start : start + _KEYS_PER_QUERY]
+            pairs = [tuple(map(escaped, key)) for key in names]
+            bound = "" if until is None else "WHERE position <= %b "
+            rows = self._query(
+                "SELECT position, data, recorded, place FROM events "
+                "JOIN unnest(%b::text[], %b::text[]) WITH ORDINALITY AS wanted(kind, name, place) "
+                f"ON context_type = kind AND subject = name {bound}ORDER BY sequence",
+                (*columns(pairs, 2), *(() if until is None else (until,))),
+            )
+            for stored, row in zip(self._decoded(rows), rows, strict=True):
+                found[names[row[3] - 1]].append(stored)
+        return found
+
     def _events(self, condition: str, parameters: Sequence[Any]) -> list[StoredEvent]:
+        return self._decoded(
+            self._query(f"SELECT position, data, recorded FROM events {condition}", parameters)
+        )
+
+    def _decoded(self, rows: Sequence[Sequence[Any]]) -> list[StoredEvent]:
         position = 0
-        rows = self._query(f"SELECT position, data, recorded FROM events {condition}", parameters)
         try:
             events = []
-            for position, data, recorded in rows:
+            for position, data, recorded, *_ in rows:
                 events.append(StoredEvent(position, _decode_event(data), recorded))
         except _DAMAGE as error:
             raise self._damaged(f"event {position}", error) from error
@@ -174,14 +199,27 @@ class PostgresqlEventStore:
 
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates of one bucket, in order of their hash."""
-        shift = 64 - bits
-        first, last = bucket << shift, ((bucket + 1) << shift) - 1
         rows = self._query(
             "SELECT context_type, subject FROM aggregates WHERE hash BETWEEN %s AND %s "
             "ORDER BY hash, context_type, subject",
-            (first.to_bytes(8, "big"), last.to_bytes(8, "big")),
+            _ends(bucket, bits),
         )
         return [(unescaped(kind), unescaped(subject)) for kind, subject in rows]
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return the aggregates of several buckets."""
+        wanted = sorted(set(buckets))
+        found: list[AggregateKey] = []
+        for start in range(0, len(wanted), _KEYS_PER_QUERY):
+            ends = [_ends(bucket, bits) for bucket in wanted[start : start + _KEYS_PER_QUERY]]
+            rows = self._query(
+                "SELECT context_type, subject FROM aggregates "
+                "JOIN unnest(%b::bytea[], %b::bytea[]) AS wanted(low, high) "
+                "ON hash BETWEEN low AND high",
+                columns(ends, 2),
+            )
+            found += [(unescaped(kind), unescaped(subject)) for kind, subject in rows]
+        return found
 
     def due(self, until: float, limit: int) -> list[tuple[float, AggregateKey, str]]:
         """Return values due at or before `until`."""
@@ -235,6 +273,13 @@ class PostgresqlEventStore:
         """Return the latest event timestamp, in UTC."""
         rows = self._query("SELECT value FROM marks WHERE name = %s", (_NEWEST,))
         return _EPOCH + rows[0][0] * _MICROSECOND if rows else None
+
+
+def _ends(bucket: int, bits: int) -> tuple[bytes, bytes]:
+    """Return the first and the last hash of a bucket."""
+    shift = 64 - bits
+    first, last = bucket << shift, ((bucket + 1) << shift) - 1
+    return first.to_bytes(8, "big"), last.to_bytes(8, "big")
 
 
 def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:

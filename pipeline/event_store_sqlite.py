@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from synchroscope.tally import StoredRow
 
 SCHEMA_VERSION = 1
 _PARAMETERS_PER_QUERY = 500
+_PAIRS_PER_QUERY = 250
 _NEWEST = "newest timestamp in microseconds"
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -223,12 +225,37 @@ class SqliteEventStore:
             (*key, last),
         )
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> dict[AggregateKey, list[StoredEvent]]:
+        """Return several aggregates' events in order."""
+        last = self.count() if until is None else until
+        found: dict[AggregateKey, list[StoredEvent]] = {key: [] for key in keys}
+        wanted = list(found)
+        for start in range(0, len(wanted), _PAIRS_PER_QUERY):
+            pairs = wanted[start : start + _PAIRS_PER_QUERY]
+            # The CROSS JOIN has SQLite look up each pair in the index of `events`.
+            rows = self._query(
+                f"WITH wanted(kind, name) AS (VALUES {', '.join(['(?, ?)'] * len(pairs))}) "
+                "SELECT position, data, recorded, kind, name FROM wanted CROSS JOIN events "
+                "WHERE context_type = kind AND subject = name AND position <= ? "
+                "ORDER BY sequence",
+                (*chain.from_iterable(pairs), last),
+            )
+            for stored, row in zip(self._decoded(rows), rows, strict=True):
+                found[row[3], row[4]].append(stored)
+        return found
+
     def _events(self, condition: str, parameters: Sequence[Any]) -> list[StoredEvent]:
+        return self._decoded(
+            self._query(f"SELECT position, data, recorded FROM events {condition}", parameters)
+        )
+
+    def _decoded(self, rows: Sequence[Sequence[Any]]) -> list[StoredEvent]:
         position = 0
-        rows = self._query(f"SELECT position, data, recorded FROM events {condition}", parameters)
         try:
             events = []
-            for position, data, recorded in rows:
+            for position, data, recorded, *_ in rows:
                 events.append(StoredEvent(position, _decode_event(data), recorded))
         except _DAMAGE as error:
             raise self._damaged(f"event {position}", error) from error
@@ -236,13 +263,24 @@ class SqliteEventStore:
 
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates of one bucket, in order of their hash."""
-        shift = 64 - bits
-        first, last = bucket << shift, ((bucket + 1) << shift) - 1
         return self._query(
             "SELECT context_type, subject FROM aggregates WHERE hash BETWEEN ? AND ? "
             "ORDER BY hash, context_type, subject",
-            (first.to_bytes(8, "big"), last.to_bytes(8, "big")),
+            _ends(bucket, bits),
         )
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return the aggregates of several buckets."""
+        wanted, found = sorted(set(buckets)), []
+        for start in range(0, len(wanted), _PAIRS_PER_QUERY):
+            ends = [_ends(bucket, bits) for bucket in wanted[start : start + _PAIRS_PER_QUERY]]
+            found += self._query(
+                f"WITH wanted(low, high) AS (VALUES {', '.join(['(?, ?)'] * len(ends))}) "
+                "SELECT context_type, subject FROM wanted CROSS JOIN aggregates "
+                "WHERE hash BETWEEN low AND high",
+                tuple(chain.from_iterable(ends)),
+            )
+        return found
 
     def due(self, until: float, limit: int) -> list[tuple[float, AggregateKey, str]]:
         """Return values due at or before `until`."""
@@ -287,6 +325,13 @@ class SqliteEventStore:
         """Return the latest event timestamp, in UTC."""
         rows = self._query("SELECT value FROM marks WHERE name = ?", (_NEWEST,))
         return _EPOCH + rows[0][0] * _MICROSECOND if rows else None
+
+
+def _ends(bucket: int, bits: int) -> tuple[bytes, bytes]:
+    """Return the first and the last hash of a bucket."""
+    shift = 64 - bits
+    first, last = bucket << shift, ((bucket + 1) << shift) - 1
+    return first.to_bytes(8, "big"), last.to_bytes(8, "big")
 
 
 def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:

@@ -63,13 +63,17 @@ def _with(
     )
 
 
-def shown(record: AggregateRecord, sums: FactSums) -> StoredAggregate:
-    """Return an aggregate by the hashes of its facts."""
+def shown(
+    record: AggregateRecord, sums: FactSums, is_public: Callable[[str, str], bool] | None = None
+) -> StoredAggregate:
+    """Return an aggregate by the hashes of its facts, with the values of the public fields."""
+    kind, subject = record.context_type, record.subject
     facts = []
     for name, (value, sequence) in sorted(record.fields.items()):
-        lanes = sums.lanes(record.context_type, record.subject, name, value)
-        facts.append(StoredFact(name, lanes and lanes_hex(lanes), sequence))
-    return StoredAggregate(record.context_type, record.subject, record.sequence, facts)
+        lanes = sums.lanes(kind, subject, name, value)
+        told = value if is_public is not None and is_public(kind, name) else None
+        facts.append(StoredFact(name, lanes and lanes_hex(lanes), sequence, told))
+    return StoredAggregate(kind, subject, record.sequence, facts)
 
 
 class Repairing:

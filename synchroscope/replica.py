@@ -13,7 +13,6 @@ from copy import deepcopy
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from synchroscope.applying import Applying, by_urgency
 from synchroscope.digest import DEFAULT_BITS, Digest, Hasher
@@ -337,14 +336,7 @@ class Replica:
 
     def _show(self, record: AggregateRecord) -> StoredAggregate:
         """Return an aggregate by hashes, with the values of fields that are not personal."""
-        hidden = shown(record, self._sums)
-        facts = [
-            replace(fact, value=record.fields[fact.field][0])
-            if self.view.is_public(record.context_type, fact.field)
-            else fact
-            for fact in hidden.facts
-        ]
-        return replace(hidden, facts=facts)
+        return shown(record, self._sums, self.view.is_public)
 
     # -- being repaired ----------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Report(Struct, frozen=True, rename="camel", tag="report"):
     format: int = FORMAT
 
 
-class Mismatch(Struct, frozen=True, rename="camel"):
+class Mismatch(Struct, frozen=True, rename="camel", gc=False):
     """At `offset` storage returned another value than the event's ``previous`` (fact hashes)."""
 
     offset: int
@@ -73,7 +73,7 @@ class Mismatch(Struct, frozen=True, rename="camel"):
     stored: Hex128 | None
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, gc=False):
     """One applied event: where, which (64-bit hash of its ID), its sequence, the one before it."""
 
     offset: int
@@ -82,7 +82,7 @@ class Entry(Struct, frozen=True, array_like=True):
     prior: int
 
 
-class StoredFact(Struct, frozen=True, rename="camel"):
+class StoredFact(Struct, frozen=True, rename="camel", gc=False):
     """One stored field of an aggregate, by hash; `value` only where the field is not personal."""
 
     field: str
@@ -91,7 +91,7 @@ class StoredFact(Struct, frozen=True, rename="camel"):
     value: Any = None
 
 
-class StoredAggregate(Struct, frozen=True, rename="camel"):
+class StoredAggregate(Struct, frozen=True, rename="camel", gc=False):
     """One aggregate as the storage holds it."""
 
     context_type: str

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
 
 from synchroscope.ports import AggregateKey
+from synchroscope.report import Entry
 from validator.finding import (
     MAXIMUM_SUBJECTS,
     Finding,
@@ -27,6 +30,11 @@ MAXIMUM_CAUSES = 200
 """So many causes of a bundle are named one by one, the first ones in the log's order."""
 SAMPLES = 10
 _KINDS: Mapping[str, Kind] = {"stale": "stale", "corrupted": "corrupted", "foreign": "foreign"}
+_REASONS: Mapping[str, str] = {
+    "stale": "storage returned an older version than the one that was written last",
+    "corrupted": "storage returned a value that no event ever wrote",
+    "foreign": "storage returned a version that the replica never applied",
+}
 
 
 class Scene(Struct, frozen=True):
@@ -49,14 +57,25 @@ class Scene(Struct, frozen=True):
     recorded: Mapping[int, float]
 
 
+class _Cause(Struct, frozen=True, gc=False):
+    """What will be a finding, or one of many in a bundle; ``evidence`` works its evidence out."""
+
+    kind: Kind
+    key: AggregateKey | None
+    offset: int
+    after: int | None
+    evidence: Callable[[], dict[str, Any]]
+    event_id: str | None = None
+
+
 def findings_of(scene: Scene, located: Located) -> list[Finding]:
     """Return the new findings, every one in state open."""
-    found: list[Finding] = []
+    found: list[_Cause] = []
     for judgement in located.judgements:
         found += [_missed(scene, located, judgement, version) for version in judgement.missed]
         found += [_doubled(scene, located, judgement, version) for version in judgement.doubled]
         if judgement.foreign:
-            found.append(_foreign(scene, judgement))
+            found.append(_foreign(judgement))
         if judgement.faults:
             found.append(_storage(scene, judgement))
         if judgement.unexplained:
@@ -65,17 +84,7 @@ def findings_of(scene: Scene, located: Located) -> list[Finding]:
             odd = _field_evidence(scene, judgement.key, judgement.expected, judgement.actual)
             if odd:
                 found.append(_reordered(scene, located, judgement, odd))
-    for entry in located.strangers:
-        found.append(
-            _finding(
-                scene,
-                "foreign",
-                [],
-                entry.offset,
-                None,
-                {"reason": "applied something that is no event of the log", "event": entry.event},
-            )
-        )
+    found += [_stranger(entry) for entry in located.strangers]
     return _bundled(scene, found)
 
 
@@ -102,14 +111,19 @@ def _finding(
         ),
         detected_at=timestamp(scene.now),
         resolved_at=None,
-        evidence={
-            "checked_position": scene.position,
-            "first_reported_at": timestamp(scene.now if scene.news_at is None else scene.news_at),
-            **evidence,
-        },
+        evidence=_dated(scene, evidence),
         partition=scene.partition,
         keys=list(keys),
     )
+
+
+def _dated(scene: Scene, evidence: dict[str, Any]) -> dict[str, Any]:
+    """Return evidence with when and where it was found."""
+    return {
+        "checked_position": scene.position,
+        "first_reported_at": timestamp(scene.now if scene.news_at is None else scene.news_at),
+        **evidence,
+    }
 
 
 def _event_evidence(located: Located, version: Version) -> dict[str, Any]:
@@ -144,13 +158,20 @@ def _pair(
     return pair
 
 
-def _missed(scene: Scene, located: Located, judgement: Judgement, version: Version) -> Finding:
+def _missed(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
     offset = version.offset if version.offset is not None else scene.position
+    evidence = partial(_missed_evidence, scene, located, judgement, version)
+    return _Cause("missed", judgement.key, offset, offset, evidence, version.event_id)
+
+
+def _missed_evidence(
+    scene: Scene, located: Located, judgement: Judgement, version: Version
+) -> dict[str, Any]:
     fields = {
         name: {"expected_hash": mark, "previous_hash": version.previous.get(name)}
         for name, mark in version.fields.items()
     }
-    evidence = {
+    return {
         "reason": "the event stands in the log and was not applied; the position moved past it",
         "events": [_event_evidence(located, version)],
         "fields": fields,
@@ -158,49 +179,69 @@ def _missed(scene: Scene, located: Located, judgement: Judgement, version: Versi
             scene, judgement.key, judgement.expected, judgement.actual
         ),
     }
-    return _finding(scene, "missed", [judgement.key], offset, offset, evidence)
 
 
-def _doubled(scene: Scene, located: Located, judgement: Judgement, version: Version) -> Finding:
+def _doubled(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
     offset = version.offset if version.offset is not None else scene.position
-    evidence = {
-        "reason": "the event was applied more than once",
-        "events": [_event_evidence(located, version)],
-    }
-    return _finding(scene, "doubled", [judgement.key], offset, offset, evidence)
+    reason = "the event was applied more than once"
+    evidence = partial(_events_evidence, located, reason, [version])
+    return _Cause("doubled", judgement.key, offset, offset, evidence, version.event_id)
 
 
-def _foreign(scene: Scene, judgement: Judgement) -> Finding:
+def _events_evidence(
+    located: Located, reason: str, versions: Sequence[Version], **more: Any
+) -> dict[str, Any]:
+    events = [_event_evidence(located, version) for version in versions]
+    return {"reason": reason, "events": events, **more}
+
+
+def _foreign(judgement: Judgement) -> _Cause:
     offset = min(entry.offset for entry in judgement.foreign)
-    evidence = {"reason": "applied an event that its aggregate's history does not have"}
-    return _finding(scene, "foreign", [judgement.key], offset, offset, evidence)
+    reason = "applied an event that its aggregate's history does not have"
+    return _Cause("foreign", judgement.key, offset, offset, partial(_evidence, reason=reason))
 
 
-def _storage(scene: Scene, judgement: Judgement) -> Finding:
-    kinds = {fault.kind for fault in judgement.faults}
-    kind: Kind = "corrupted" if "corrupted" in kinds else _KINDS[judgement.faults[0].kind]
-    offset = min(fault.offset for fault in judgement.faults)
+def _stranger(entry: Entry) -> _Cause:
+    reason = "applied something that is no event of the log"
+    evidence = partial(_evidence, reason=reason, event=entry.event)
+    return _Cause("foreign", None, entry.offset, None, evidence)
+
+
+def _evidence(**evidence: Any) -> dict[str, Any]:
+    return evidence
+
+
+def _storage(scene: Scene, judgement: Judgement) -> _Cause:
+    faults = judgement.faults
+    kinds = {fault.kind for fault in faults}
+    kind: Kind = "corrupted" if "corrupted" in kinds else _KINDS[faults[0].kind]
+    offset = min(fault.offset for fault in faults)
+    after = scene.written.get(judgement.key)
+    if after is not None and after > offset:
+        after = None
+    evidence = partial(_storage_evidence, scene, judgement, kind)
+    return _Cause(kind, judgement.key, offset, after, evidence)
+
+
+def _storage_evidence(scene: Scene, judgement: Judgement, kind: Kind) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for fault in judgement.faults:
         for name, (must, seen) in fault.fields.items():
             fields.setdefault(name, _pair(scene, judgement.key, name, must, seen))
-    reasons = {
-        "stale": "storage returned an older version than the one that was written last",
-        "corrupted": "storage returned a value that no event ever wrote",
-        "foreign": "storage returned a version that the replica never applied",
-    }
-    evidence = {"reason": reasons[kind], "fields": fields, "met_at": _met(judgement.faults, scene)}
-    after = scene.written.get(judgement.key)
-    if after is not None and after > offset:
-        after = None
-    return _finding(scene, kind, [judgement.key], offset, after, evidence)
+    return {"reason": _REASONS[kind], "fields": fields, "met_at": _met(judgement.faults, scene)}
 
 
 def _met(faults: Sequence[Fault], scene: Scene) -> str:
     return "event" if any(fault.offset < scene.position for fault in faults) else "scrub"
 
 
-def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> Finding:
+def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> _Cause:
+    evidence = partial(_unexplained_evidence, scene, located, judgement)
+    after = scene.agreed_position
+    return _Cause("unexplained", judgement.key, scene.position, after, evidence)
+
+
+def _unexplained_evidence(scene: Scene, located: Located, judgement: Judgement) -> dict[str, Any]:
     why = (
         "the journal does not explain the difference"
         if located.journal_complete
@@ -210,58 +251,61 @@ def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> Findin
         name: _pair(scene, judgement.key, name, must, seen)
         for name, (must, seen) in judgement.unexplained.items()
     }
-    evidence = {"reason": f"stored facts differ; cause UNKNOWN: {why}", "fields": fields}
-    after = scene.agreed_position
-    return _finding(scene, "unexplained", [judgement.key], scene.position, after, evidence)
+    return {"reason": f"stored facts differ; cause UNKNOWN: {why}", "fields": fields}
 
 
-def _reordered(
-    scene: Scene, located: Located, judgement: Judgement, odd: dict[str, Any]
-) -> Finding:
-    events = [_event_evidence(located, version) for version in judgement.late]
-    offsets = [version.offset for version in judgement.late if version.offset is not None]
-    evidence = {"reason": "applied after its successor", "events": events, "fields": odd}
-    offset = min(offsets, default=scene.position)
-    return _finding(scene, "reordered", [judgement.key], offset, offset, evidence)
+def _reordered(scene: Scene, located: Located, judgement: Judgement, odd: dict[str, Any]) -> _Cause:
+    late = judgement.late
+    evidence = partial(_events_evidence, located, "applied after its successor", late, fields=odd)
+    offset = min((v.offset for v in late if v.offset is not None), default=scene.position)
+    return _Cause("reordered", judgement.key, offset, offset, evidence, late[0].event_id)
 
 
-def _bundled(scene: Scene, found: list[Finding]) -> list[Finding]:
-    """Make one finding of many of one kind and context type."""
-    groups: dict[tuple[Kind, str | None], list[Finding]] = {}
-    for finding in found:
-        groups.setdefault((finding.kind, finding.context_type), []).append(finding)
+def _bundled(scene: Scene, found: Sequence[_Cause]) -> list[Finding]:
+    """Make one finding of many of one kind and context type.
+
+    Evidence is worked out only for what is shown.
+    """
+    groups: dict[tuple[Kind, str | None], list[_Cause]] = {}
+    for cause in found:
+        context_type = None if cause.key is None else cause.key[0]
+        groups.setdefault((cause.kind, context_type), []).append(cause)
     bundled: list[Finding] = []
     for (kind, _), group in groups.items():
         if len(group) < BULK_FINDINGS:
-            bundled += group
+            bundled += [
+                _finding(
+                    scene,
+                    kind,
+                    [] if cause.key is None else [cause.key],
+                    cause.offset,
+                    cause.after,
+                    cause.evidence(),
+                )
+                for cause in group
+            ]
             continue
-        group.sort(key=_offset_of)
-        keys = list(dict.fromkeys(key for finding in group for key in finding.keys))
+        group.sort(key=attrgetter("offset"))
+        keys = list(dict.fromkeys(cause.key for cause in group if cause.key is not None))
         evidence = {
             "reason": f"{len(group)} causes of one kind at once: consider to rebuild the replica",
             "subjects_total": len(keys),
             "causes_total": len(group),
-            "causes": [_cause(finding) for finding in group[:MAXIMUM_CAUSES]],
-            "samples": [finding.evidence for finding in group[:SAMPLES]],
+            "causes": list(map(_listed, group[:MAXIMUM_CAUSES])),
+            "samples": [_dated(scene, cause.evidence()) for cause in group[:SAMPLES]],
         }
-        first = _offset_of(group[0])
-        afters = [None if f.since is None else f.since.after_offset for f in group]
-        known = [after for after in afters if after is not None]
+        known = [cause.after for cause in group if cause.after is not None]
         after = min(known) if len(known) == len(group) else None
+        first = group[0].offset
         bundled.append(_finding(scene, kind, keys[:MAXIMUM_SUBJECTS], first, after, evidence))
     return bundled
 
 
-def _offset_of(finding: Finding) -> int:
-    return -1 if finding.first_bad_position is None else finding.first_bad_position.offset
-
-
-def _cause(finding: Finding) -> dict[str, Any]:
+def _listed(cause: _Cause) -> dict[str, Any]:
     """Return a cause within a bundle: whose, where, and since when at the earliest."""
-    events = finding.evidence.get("events", [])
     return {
-        "subject": finding.subjects[0] if finding.subjects else None,
-        "offset": _offset_of(finding),
-        "after_offset": None if finding.since is None else finding.since.after_offset,
-        "event_id": events[0]["event_id"] if events else None,
+        "subject": None if cause.key is None else cause.key[1],
+        "offset": cause.offset,
+        "after_offset": cause.after,
+        "event_id": cause.event_id,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -99,6 +100,7 @@ def finding_id(*parts: object) -> str:
     return "F-" + xxh3_64_hexdigest("\x1f".join(map(str, parts)).encode())[:12]
 
 
+@lru_cache(maxsize=4_096)
 def timestamp(now: float) -> str:
     """Return seconds since 1970 as RFC 3339 in UTC.
 

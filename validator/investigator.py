@@ -106,7 +106,8 @@ class Investigator:
         investigation = part.investigation
         if investigation is None:
             if part.news:
-                self.ask(watch, number, part, [], False, now)
+                # Where facts differ, more is asked for next, and only then the journal.
+                self.ask(watch, number, part, [], False, now, has_journal=not part.differs)
             return None
         answer = investigation.answer
         if answer is None:
@@ -123,6 +124,7 @@ class Investigator:
                     investigation.request_id,
                     investigation.keep,
                     earlier=investigation,
+                    has_journal=investigation.since <= part.settled,
                 )
             return None
         if answer.note.position > self._reference.position(number):
@@ -151,8 +153,11 @@ class Investigator:
         kept_numbers: Sequence[int] = (),
         earlier: Investigation | None = None,
         wish: Wish | None = None,
+        has_journal: bool = True,
     ) -> None:
         """Put a question to a replica: everything since the settled position, and these buckets.
+
+        Without the journal, nothing can be concluded of the answer, and another question follows.
 
         Put again it keeps its ID, so that a slow answer to the first time counts as well. The
         buckets and aggregates to keep are shown whether they differ or not. What was found out by
@@ -161,9 +166,8 @@ class Investigator:
         buckets = sorted({*buckets, *keep}) if keep else buckets
         self.requests_total += 1
         request_id = request_id or f"{self.requests_total}-{watch.incarnation}"
-        asked = Investigation(
-            request_id, part.settled, buckets, scrub, now, attempts, keep=list(keep)
-        )
+        since = part.settled if has_journal else max(part.settled, self._reference.position(number))
+        asked = Investigation(request_id, since, buckets, scrub, now, attempts, keep=list(keep))
         before = part.investigation
         if before is not None:
             asked.table = before.table if before.answer is None else before.answer.table
@@ -182,7 +186,7 @@ class Investigator:
                 request_id,
                 watch.name,
                 number,
-                part.settled,
+                since,
                 buckets,
                 scrub,
                 asked.sketched,
@@ -287,6 +291,7 @@ class Investigator:
             keep=investigation.keep,
             earlier=investigation,
             wish=wish,
+            has_journal=not wish.sketches,
         )
         return None
 
@@ -301,6 +306,19 @@ class Investigator:
         now: float,
     ) -> Conclusion | None:
         note, view = answer.note, self._views[watch.model]
+        if investigation.since > part.settled:
+            self.ask(
+                watch,
+                note.partition,
+                part,
+                investigation.buckets,
+                False,
+                now,
+                keep=investigation.keep,
+                earlier=investigation,
+                wish=Wish([], investigation.numbers, investigation.buckets),
+            )
+            return None
         known = part.known.repaired
         answer = replace(answer, repairs=[r for r in answer.repairs if r.serial > known])
         whole = set(answer.buckets)
@@ -331,7 +349,7 @@ class Investigator:
         if located.contradictions:
             point = self._correct(view, note, point, located.contradictions, now)
         delta = compare(point.views[watch.model], note)
-        is_seen = any(j.expected.facts() != j.actual.facts() for j in located.judgements)
+        is_seen = any(judgement.has_other_facts for judgement in located.judgements)
         if delta.holds_the_same_facts == is_seen and not investigation.scrub:
             # The digest and what is stored tell different tales: have it summed from storage.
             self.ask(watch, note.partition, part, answer.buckets, True, now)
@@ -445,11 +463,10 @@ class Investigator:
         for judgement in located.judgements:
             part.ordering_violations += len(judgement.late)
             part.held.pop(judgement.key, None)
-            has_other_facts = judgement.expected.facts() != judgement.actual.facts()
-            if has_other_facts:
+            if judgement.has_other_facts:
                 deviating.add(judgement.key)
-            if has_other_facts and is_refuted:
-                continue
+                if is_refuted:
+                    continue
             if judgement.deviates and len(part.held) < MAXIMUM_HELD:
                 part.held[judgement.key] = Held(judgement.actual, point.store_position)
         return deviating

@@ -9,7 +9,7 @@ known by their fact hashes only; nothing here reads a clock, a log or a store.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -18,9 +18,12 @@ from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Mismatch, Repaired, StoredAggregate
 
 FactHash = str | None
+_ABSENT: tuple[FactHash, int] = (None, 0)
+
+# What is judged holds no cycles: the collector need not look at it (``gc=False``).
 
 
-class Version(Struct, frozen=True):
+class Version(Struct, frozen=True, gc=False):
     """One event of the aggregate, as one view sees it.
 
     ``fields`` and ``previous``: field -> fact hash, None where the view has no fact. ``offset`` is
@@ -36,7 +39,7 @@ class Version(Struct, frozen=True):
     previous: Mapping[str, FactHash]
 
 
-class Actual(Struct, array_like=True):
+class Actual(Struct, array_like=True, gc=False):
     """An aggregate as a replica holds it: field -> (fact hash, sequence that wrote it)."""
 
     sequence: int
@@ -51,7 +54,7 @@ class Actual(Struct, array_like=True):
         return {name: mark for name, (mark, _) in self.fields.items() if mark is not None}
 
 
-class Fault(Struct, frozen=True):
+class Fault(Struct, frozen=True, gc=False):
     """Something done to the stored facts themselves."""
 
     kind: str
@@ -63,7 +66,7 @@ class Fault(Struct, frozen=True):
     none did."""
 
 
-class Case(Struct, frozen=True):
+class Case(Struct, frozen=True, gc=False):
     """All that is known of one aggregate.
 
     Parameters
@@ -93,7 +96,7 @@ class Case(Struct, frozen=True):
     repairs: Sequence[tuple[int, Repaired]] = ()
 
 
-class Judgement(Struct, frozen=True):
+class Judgement(Struct, frozen=True, gc=False):
     """What happened to the aggregate."""
 
     key: AggregateKey
@@ -107,12 +110,18 @@ class Judgement(Struct, frozen=True):
     unexplained: dict[str, tuple[FactHash, FactHash]]
 
     @property
+    def has_other_facts(self) -> bool:
+        """Whether the facts that the replica holds are not those that it must hold."""
+        actual, expected = self.actual.fields, self.expected.fields
+        return actual != expected and any(
+            actual.get(name, _ABSENT)[0] != expected.get(name, _ABSENT)[0]
+            for name in {**actual, **expected}
+        )
+
+    @property
     def deviates(self) -> bool:
         """Whether the replica does not hold now what it must."""
-        return (
-            self.actual.facts() != self.expected.facts()
-            or self.actual.sequence != self.expected.sequence
-        )
+        return self.actual.sequence != self.expected.sequence or self.has_other_facts
 
 
 def state_after(versions: Sequence[Version]) -> Actual:
@@ -128,13 +137,14 @@ def state_after(versions: Sequence[Version]) -> Actual:
 def judge(case: Case) -> Judgement:
     """Decide what happened; pure."""
     expected = state_after(case.versions)
-    start = _start(case)
+    is_new = case.known is None and case.before == len(case.versions)
+    start = expected.copy() if is_new else _start(case)
     if case.entries is None:
         return _judge_without_journal(case, expected)
     by_mark = {version.mark: version for version in case.versions}
-    counts = Counter(entry.event for entry in case.entries)
+    entered = {entry.event for entry in case.entries}
     interval = case.versions[case.before :]
-    missed = [v for v in interval if v.mark not in counts]
+    missed = [v for v in interval if v.mark not in entered]
     doubled: dict[int, Version] = {}
     applied: set[int] = set()
     foreign = [entry for entry in case.entries if entry.event not in by_mark]
@@ -254,12 +264,14 @@ def _stored(stored: StoredAggregate | None) -> Actual:
 
 
 def _differences(must: Actual, seen: Actual) -> dict[str, tuple[FactHash, FactHash]]:
-    names = sorted(set(must.fields) | set(seen.fields))
-    pairs = {
-        name: (must.fields.get(name, (None, 0))[0], seen.fields.get(name, (None, 0))[0])
-        for name in names
-    }
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if must.fields == seen.fields:
+        return {}
+    odd = {}
+    for name in sorted({**must.fields, **seen.fields}):
+        pair = must.fields.get(name, _ABSENT)[0], seen.fields.get(name, _ABSENT)[0]
+        if pair[0] != pair[1]:
+            odd[name] = pair
+    return odd
 
 
 def _storage_kind(case: Case, odd: Mapping[str, tuple[FactHash, FactHash]]) -> str:

@@ -6,8 +6,10 @@ that stands last before the position; nothing is read of aggregates that nothing
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
 from msgspec import Struct
@@ -37,6 +39,9 @@ PartitionOf = Callable[[str, str], int]
 Changes = list[tuple[str, Lanes | None, Lanes | None]]
 MAXIMUM_KEPT_EVENTS = 20_000
 """So many events of aggregates are kept from one step of a location to the next."""
+FIRST_HISTORIES, HISTORIES_AT_ONCE, SHORT_HISTORY = 16, 250, 8
+"""Of how many aggregates the events are read together at first, and at most; where they have more
+events than that on average, of fewer the next time."""
 
 
 class HistoricEvent(Protocol):
@@ -60,8 +65,18 @@ class History(Protocol):
         """Return the aggregate's events in order, up to and including position `until`."""
         ...
 
+    def histories(
+        self, keys: Sequence[AggregateKey], until: int | None = None
+    ) -> Mapping[AggregateKey, Sequence[HistoricEvent]]:
+        """Return what `history` does of several aggregates, in few queries."""
+        ...
+
     def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
         """Return the aggregates whose hash begins with `bucket`."""
+        ...
+
+    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
+        """Return what `aggregates` does of several buckets, in few queries and any order."""
         ...
 
 
@@ -69,7 +84,7 @@ Seen = tuple[HistoricEvent, Changes]
 """An event, and what one view sees of it."""
 
 
-class Expected(Struct, frozen=True):
+class Expected(Struct, frozen=True, gc=False):
     """An event of the interval that the view has to apply."""
 
     offset: int
@@ -121,6 +136,7 @@ class Locator:
         self._history = history
         self._partition_of = partition_of
         self._probes: dict[tuple[int, int], Record | None] = {}
+        self._places: dict[int, list[tuple[int, int]]] = {}
         self._histories: dict[AggregateKey, Sequence[Seen]] = {}
         self._kept_events = 0
 
@@ -153,22 +169,22 @@ class Locator:
         shown = {(a.context_type, a.subject): a for a in explanation.aggregates}
         bits = point.views[view.model].digest.bits
         contradictions = []
+        must = point.views[view.model].digest
         for bucket in bad_buckets:
             keys = [
                 key
                 for key in self._history.aggregates(bucket, bits)
                 if key[0] in view.fields and self._partition_of(*key) == partition
             ]
-            found, facts = self._true_facts(view, keys, point)
-            probe = point.views[view.model].digest.copy()
-            if not probe.replace(bucket, facts):
+            self._look_up(view, keys, point.store_position)
+            found = {key: self._true_facts(view, key, point) for key in keys}
+            facts = [lanes for of_key in found.values() for lanes in of_key.values()]
+            if (sum_lanes(facts), len(facts)) != (must.sum_of(bucket), must.counts[bucket] & MASK):
                 contradictions.append(Contradiction(bucket, bits, facts, keys))
             for key in {**dict.fromkeys(keys), **dict.fromkeys(shown)}:
-                stored = shown.get(key)
                 if self._bucket(key, bits) != bucket:
                     continue
-                facts_held = {f.field: f.hash for f in stored.facts if f.hash} if stored else {}
-                if facts_held != found.get(key, {}):
+                if _facts_held(shown.get(key)) != found.get(key, {}):
                     suspects.setdefault(key)
         unexplained = self._look_into(view, partition, named, shown, explanation, point, suspects)
         keys_judged = list(suspects)[:MAXIMUM_SUSPECTS]
@@ -178,6 +194,7 @@ class Locator:
         offsets: dict[AggregateKey, dict[int, int]] = {}
         for event in expected:
             offsets.setdefault(event.key, {})[event.mark] = event.offset
+        self._look_up(view, keys_judged, point.store_position)
         versions_of = {
             key: self._versions(view, key, point.store_position, offsets.get(key, {}))
             for key in keys_judged
@@ -234,6 +251,7 @@ class Locator:
     def forget(self) -> None:
         """Drop what was looked up for one location."""
         self._probes.clear()
+        self._places.clear()
         self._histories.clear()
         self._kept_events = 0
 
@@ -251,32 +269,38 @@ class Locator:
         if not named:
             return []
         bits = point.views[view.model].digest.bits
-        width = bits + BELOW_BUCKET_BITS
         by_bucket: dict[int, list[AggregateKey]] = {bucket: [] for bucket in named}
-        for key in shown:
+        every_number = [number for numbers in named.values() for number in numbers]
+        known = self._history.aggregates_in(every_number, bits + BELOW_BUCKET_BITS)
+        # What is shown and not known to the authority comes last; each once.
+        for key in dict.fromkeys([*sorted(known, key=_hash_of), *shown]):
             if (bucket := self._bucket(key, bits)) in by_bucket:
                 by_bucket[bucket].append(key)
+        mine = {
+            key: None
+            for keys in by_bucket.values()
+            for key in keys
+            if key[0] in view.fields and self._partition_of(*key) == partition
+        }
+        self._look_up(view, mine, point.store_position)
         must, table = point.views[view.model].digest, Digest.from_table(explanation.table)
         unexplained = []
-        for bucket, numbers in named.items():
-            known = [key for number in numbers for key in self._history.aggregates(number, width)]
-            keys = [
-                key
-                for key in dict.fromkeys([*known, *by_bucket[bucket]])
-                if key[0] in view.fields and self._partition_of(*key) == partition
-            ]
-            found, facts = self._true_facts(view, keys, point)
-            held: list[Lanes] = []
-            for key in dict.fromkeys([*keys, *by_bucket[bucket]]):
-                stored = shown.get(key)
-                facts_held = {f.field: f.hash for f in stored.facts if f.hash} if stored else {}
-                held += map(lanes_from_hex, facts_held.values())
-                if facts_held != found.get(key, {}):
-                    suspects.setdefault(key)
-            is_all = _minus(sum_lanes(facts), sum_lanes(held)) == _minus(
+        for bucket, keys in by_bucket.items():
+            lane0 = lane1 = counted = 0
+            for key in keys:
+                facts = self._true_facts(view, key, point) if key in mine else {}
+                facts_held = _facts_held(shown.get(key))
+                if facts_held == facts:
+                    continue
+                suspects.setdefault(key)
+                for sign, lanes in ((1, facts.values()), (-1, facts_held.values())):
+                    for first, second in lanes:
+                        lane0 += sign * first
+                        lane1 += sign * second
+                        counted += sign
+            is_all = (lane0 & MASK, lane1 & MASK) == _minus(
                 must.sum_of(bucket), table.sum_of(bucket)
             )
-            counted = len(facts) - len(held)
             if not is_all or (must.counts[bucket] - table.counts[bucket] - counted) & MASK:
                 unexplained.append(bucket)
         return unexplained
@@ -297,7 +321,9 @@ class Locator:
 
     def last_written(self, judgement: Judgement, partition: int) -> int | None:
         """Return the offset of the event that wrote what the first fault's fields had to be."""
-        first = min(judgement.faults, key=lambda fault: fault.offset)
+        first = min(judgement.faults, key=attrgetter("offset"))
+        if not first.wrote:
+            return None
         for historic, _ in self._histories.get(judgement.key, ()):
             if historic.event.sequence == first.wrote:
                 return self._offset_of(partition, historic.position)
@@ -317,6 +343,14 @@ class Locator:
             self._reference.position(partition),
         )
         below, above = 0, self._reference.current(partition).store_position + 1
+        places = self._places.setdefault(partition, [])
+        after = bisect_right(places, (store_position, high))
+        if after and places[after - 1][0] == store_position:
+            return places[after - 1][1]
+        if after:
+            below, low = places[after - 1][0], places[after - 1][1] + 1
+        if after < len(places):
+            above, high = places[after]
         is_guessed = True
         while low < high:
             middle = (low + high) // 2
@@ -333,12 +367,14 @@ class Locator:
             stored = record.header("store-position")
             if stored is None or not stored.isdigit():
                 return None
-            if int(stored) == store_position:
+            found = int(stored)
+            insort(places, (found, record.offset))
+            if found == store_position:
                 return record.offset
-            if int(stored) < store_position:
-                low, below = record.offset + 1, int(stored)
+            if found < store_position:
+                low, below = record.offset + 1, found
             else:
-                high, above = middle, int(stored)
+                high, above = middle, found
         return None
 
     def contradicting_record(
@@ -424,29 +460,39 @@ class Locator:
                 suspects.setdefault(event.key)
         return suspects
 
+    def _look_up(self, view: View, keys: Iterable[AggregateKey], until: int) -> None:
+        """Read the events of aggregates together, as far as so many are kept."""
+        missing = deque(
+            key
+            for key in dict.fromkeys(keys)
+            if key not in self._histories and key[0] in view.fields
+        )
+        size = FIRST_HISTORIES
+        while missing and self._kept_events < MAXIMUM_KEPT_EVENTS:
+            together = [missing.popleft() for _ in range(min(size, len(missing)))]
+            histories = self._history.histories(together, until)
+            for key, history in histories.items():
+                self._keep(view, key, history)
+            is_short = sum(map(len, histories.values())) <= SHORT_HISTORY * len(together)
+            size = min(2 * size, HISTORIES_AT_ONCE) if is_short else max(size // 2, 1)
+
+    def _keep(
+        self, view: View, key: AggregateKey, history: Sequence[HistoricEvent]
+    ) -> Sequence[Seen]:
+        known = [(historic, self._seen(view, historic.event)) for historic in history]
+        if self._kept_events + len(known) <= MAXIMUM_KEPT_EVENTS:
+            self._kept_events += len(known)
+            self._histories[key] = known
+        return known
+
     def _known(self, view: View, key: AggregateKey, until: int) -> Sequence[Seen]:
         """Return an aggregate's events up to the store position that this location is at."""
         known = self._histories.get(key)
-        if known is None:
-            history = self._history.history(key, until)
-            known = [(historic, self._seen(view, historic.event)) for historic in history]
-            if self._kept_events + len(known) <= MAXIMUM_KEPT_EVENTS:
-                self._kept_events += len(known)
-                self._histories[key] = known
-        return known
+        return self._keep(view, key, self._history.history(key, until)) if known is None else known
 
-    def _true_facts(
-        self, view: View, keys: Sequence[AggregateKey], point: Fold
-    ) -> tuple[dict[AggregateKey, dict[str, str]], list[Lanes]]:
-        found: dict[AggregateKey, dict[str, str]] = {}
-        facts: list[Lanes] = []
-        for key in keys:
-            known = self._known(view, key, point.store_position)
-            present = _present(seen for _, seen in known)
-            if present:
-                found[key] = {name: lanes_hex(lanes) for name, lanes in present.items()}
-                facts.extend(present.values())
-        return found, facts
+    def _true_facts(self, view: View, key: AggregateKey, point: Fold) -> dict[str, Lanes]:
+        """Return field -> lanes of what an aggregate must hold."""
+        return _present(seen for _, seen in self._known(view, key, point.store_position))
 
     def _versions(
         self, view: View, key: AggregateKey, until: int, offsets: Mapping[int, int]
@@ -505,6 +551,17 @@ def _present(changes: Iterable[Changes]) -> dict[str, Lanes]:
             if current is not None:
                 present[name] = current
     return present
+
+
+def _facts_held(stored: StoredAggregate | None) -> dict[str, Lanes]:
+    """Return field -> lanes of the facts that a replica shows."""
+    if stored is None:
+        return {}
+    return {fact.field: lanes_from_hex(fact.hash) for fact in stored.facts if fact.hash}
+
+
+def _hash_of(key: AggregateKey) -> tuple[int, AggregateKey]:
+    return aggregate_hash(*key), key
 
 
 def _minus(one: Lanes, other: Lanes) -> Lanes:

@@ -94,7 +94,7 @@ class Investigation(Struct):
     """The digest's table of an earlier answer, which need not be sent again."""
 
 
-class Held(Struct, frozen=True, array_like=True):
+class Held(Struct, frozen=True, array_like=True, gc=False):
     """How a replica held an aggregate when the store's order stood at `store_position`."""
 
     actual: Actual

@@ -285,6 +285,22 @@ def test_buckets_divide_the_aggregates_by_their_hash_and_order_them(store: Event
             assert found == sorted(inside, key=lambda key: aggregate_hash(*key))
 
 
+def test_many_aggregates_and_buckets_are_read_as_each_of_them_is(store: EventStore) -> None:
+    keys = [("financial", f"user:{number}") for number in range(600)]
+    add(store, *(event(number + 1, 1, key, a=1) for number, key in enumerate(keys)))
+    add(store, *(event(number + 601, 2, key, a=2) for number, key in enumerate(keys[::2])))
+    for until in (None, 0, 300, 601, 750):
+        histories = store.histories([*keys, NOBODY, keys[0]], until)
+        assert histories == {key: store.history(key, until) for key in [*keys, NOBODY]}
+    assert store.histories([]) == {}
+    for bits in (1, 4, 12):
+        buckets = [*range(0, 1 << bits, 3), 0]
+        found = store.aggregates_in(buckets, bits)
+        each = [key for bucket in set(buckets) for key in store.aggregates(bucket, bits)]
+        assert sorted(found) == sorted(each)
+    assert store.aggregates_in([], 4) == []
+
+
 def test_values_are_due_in_order_of_time_then_aggregate_then_field(store: EventStore) -> None:
     at = START.timestamp()
     add(

@@ -112,7 +112,7 @@ MUTATIONS = {
     ),
     "the judge takes a missed event for a storage fault": (
         "validator/judgement.py",
-        "missed = [v for v in interval if v.mark not in counts]",
+        "missed = [v for v in interval if v.mark not in entered]",
         "missed: list[Version] = []",
     ),
     "the validator forgets how a replica was found": (
