@@ -12,10 +12,42 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("synchroscope", "pipeline", "validator", "chaos")
 SEEDS = 150
-REPAIR_SEEDS = 40
-#: Seeds that noticed it before, and are tried first; any of the others may notice it just as well.
+REPAIR_SEEDS = 100
+#: The seed that noticed it before is tried first; any of the others may notice it just as well.
 #: `pytest -rP` shows which seed did.
-NOTICED: dict[str, tuple[int, ...]] = {}
+NOTICED: dict[str, int] = {
+    "a repair does not look whether anything has changed": 54,
+    "a repair is closed when it is sent": 2,
+    "a repair lets the sequence fall": 54,
+    "a repair says what must be at the end of the store": 1,
+    "a repair takes back what newer events wrote": 61,
+    "the batched reference takes what is published again for new": 5,
+    "the journal does not tell of repairs": 1,
+    "the journal tells of repairs of the present position only": 1,
+    "the judge does not play repairs": 1,
+    "the judge takes a missed event for a storage fault": 1,
+    "the log does not refuse a validator that lost its partition": 1,
+    "the projector reports without looking whether storage moved on": 8,
+    "the reference counts a stop one record late": 2,
+    "the reference takes what is published again for new": 1,
+    "the relay does not look what is published already": 7,
+    "the relay says that all of a batch is published before it is": 1,
+    "the relay skips an event": 1,
+    "the relay stores its position before the records": 3,
+    "the replica applies duplicates again": 5,
+    "the replica does not notice another life of its storage": 8,
+    "the replica notes a marker before what was applied is hashed": 1,
+    "the replica notes a marker one record late": 2,
+    "the replica stores its position before what it applied": 1,
+    "the replica trusts the event's previous instead of its storage": 4,
+    "the scrub believes the digest": 4,
+    "the search for a record does not pass over what is published again": 46,
+    "the validator closes findings without an agreeing digest": 1,
+    "the validator forgets how a replica was found": 1,
+    "the validator goes on where a replica fell back": 5,
+    "the validator never accepts an older life": 21,
+    "the validator takes a repair into account twice": 5,
+}
 
 MUTATIONS = {
     "the replica forgets to subtract what it overwrites": (
@@ -326,7 +358,7 @@ def check(
     assert source.count(before) == 1, "the mutation no longer fits the code: mend this test"
     (tmp_path / file).write_text(source.replace(before, after), encoding="utf-8")
 
-    tried = [*NOTICED.get(name, ()), *range(seeds)]
+    tried = [NOTICED.get(name, 0), *range(seeds)]
     program = (
         "from chaos.simulator import simulate\n"
         f"for seed in {tried}:\n"
@@ -342,6 +374,6 @@ def check(
         check=False,
     )
 
-    print(f"{name!r}: ({ended.stdout.split()[-1]},),  # seed")
+    print(f"{name!r}: {ended.stdout.split()[-1]},")
     assert ended.returncode != 0, "nothing was noticed"
     assert "in simulate" in ended.stderr, "it failed before anything was simulated"
