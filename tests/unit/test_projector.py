@@ -75,6 +75,22 @@ def test_a_partition_that_was_lost_and_came_back_is_read_anew() -> None:
     assert pair.first.replica.position(0) == 2
 
 
+def test_how_a_partition_was_found_is_not_said_once_another_process_went_on_with_it() -> None:
+    pair = Pair()
+    pair.tell()
+    pair.first.step(1.0)
+    assert pair.first.replica.position(0) == 0
+    pair.second.own({0: 1})
+    pair.go(pair.second)
+    late = pair.now + 1.0
+    pair.first.step(late)
+    said = [decode_message(r.value) for r in pair.log.read(REPORTS, 0, 0, 99).records]
+    positions = [one.notes[-1].position for one in said if isinstance(one, Report)]
+    at_last = [one.notes[-1].position for one in said if isinstance(one, Report) if one.at == late]
+    assert positions == sorted(positions)
+    assert 0 not in at_last
+
+
 def test_an_answer_during_which_another_process_wrote_is_not_given() -> None:
     pair = Pair()
     pair.tell()
