@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
+WORKERS ?= 2
 C_SOURCES := validator/_columns.c synchroscope/_hashing.c $(wildcard synchroscope/native/*.h)
 
 .PHONY: setup demo test check sim faults accuracy soak bench bench-servers bench-compare lock clean
@@ -24,8 +25,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml hatch_build.py $(C_SOURCES)
 demo: setup
 	$(BIN)/synchroscope demo $(ARGS)
 
+# Two workers: tests that wait for servers in one, those that calculate in both.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
