@@ -610,7 +610,7 @@ class LawfulWorld(World):
 
 
 # A law does not depend on how busy the machine is.
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     operations=st.lists(st.one_of(MEANWHILE, FALLS, READS), min_size=15, max_size=60),
     marks=st.booleans(),

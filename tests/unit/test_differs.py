@@ -124,7 +124,7 @@ def only(found: Differs) -> PopulationRanking:
 
 
 def test_events_that_were_missed_at_random_share_nothing_at_the_stated_rate() -> None:
-    seeds, false = 150, 0
+    seeds, false = 80, 0
     for seed in range(seeds):
         world = World(seed, 400)
         struck = world.rng.sample(world.deliveries(), 25)
@@ -136,7 +136,7 @@ def test_events_that_were_missed_at_random_share_nothing_at_the_stated_rate() ->
 
 
 def test_stored_values_that_changed_at_random_share_nothing_at_the_stated_rate() -> None:
-    seeds, false = 150, 0
+    seeds, false = 80, 0
     for seed in range(seeds):
         world = World(seed, 400)
         findings = [world.finding("corrupted", *world.stored_key()) for _ in range(25)]

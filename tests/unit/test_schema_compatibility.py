@@ -256,7 +256,7 @@ def _pairs(draw: st.DrawFn) -> tuple[Any, Any]:
     return old, new
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_pairs(), st.lists(_values, min_size=1, max_size=8))
 def test_what_is_called_compatible_never_refuses_what_was_accepted(
     pair: tuple[Any, Any], values: list[Any]
