@@ -123,4 +123,3 @@ class ConfluentReader:
         self, error: KafkaException | KafkaError, place: TopicPartition
     ) -> SynchroscopeError:
         return self._connection.translated(error, f"reading {place[0]} partition {place[1]}")
-

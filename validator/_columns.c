@@ -16,8 +16,6 @@
 
 #include "../synchroscope/native/canonical.h"
 
-#include <structmember.h>
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -1171,70 +1169,42 @@ static Status take_headers(
     return put_number(&reader->positions, (uint64_t)*highest);
 }
 
-/* Where the records of a type hold what is read, in bytes from their start. */
-typedef struct {
-    PyTypeObject *type; /* borrowed from the present record; NULL: none was met */
-    Py_ssize_t offset;
-    Py_ssize_t value;
-    Py_ssize_t headers;
-} Layout;
-
-static Status find_member(PyTypeObject *type, PyObject *name, Py_ssize_t *offset)
-{
-    PyObject *found = PyObject_GetAttr((PyObject *)type, name);
-    if (found == NULL) {
-        return FAILED;
-    }
-    Status status = ODD;
-    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && PyType_IsSubtype(type, PyDescr_TYPE(found))) {
-        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
-        *offset = member->offset;
-        status = member->type == T_OBJECT_EX ? DONE : ODD;
-    }
-    Py_DECREF(found);
-    return status;
-}
-
-static Status find_members(Layout *layout, const Names *names, PyTypeObject *type)
-{
-    TRY(find_member(type, names->offset, &layout->offset));
-    TRY(find_member(type, names->value, &layout->value));
-    TRY(find_member(type, names->headers, &layout->headers));
-    layout->type = type;
-    return DONE;
-}
-
-/* Return what a record holds there, borrowed: records are frozen, and nothing runs meanwhile. */
-static inline PyObject *member_of(PyObject *record, Py_ssize_t offset)
-{
-    return *(PyObject **)(void *)((char *)record + offset);
-}
-
 static Status take_record(
     Reader *reader,
     const Names *names,
-    Layout *layout,
     PyObject *record,
     uint64_t place,
     int64_t *highest,
     bool *has_any)
 {
-    if (!Py_IS_TYPE(record, layout->type)) {
-        TRY(find_members(layout, names, Py_TYPE(record)));
+    PyObject *headers = PyObject_GetAttr(record, names->headers);
+    if (headers == NULL) {
+        return FAILED;
     }
-    PyObject *headers = member_of(record, layout->headers);
-    PyObject *number = member_of(record, layout->offset);
-    PyObject *value = member_of(record, layout->value);
-    if (headers == NULL || number == NULL || value == NULL || !PyLong_CheckExact(number)) {
+    Status status = take_headers(reader, names, headers, highest, has_any);
+    Py_DECREF(headers);
+    if (status != DONE) {
+        return status;
+    }
+    PyObject *number = PyObject_GetAttr(record, names->offset);
+    if (number == NULL) {
+        return FAILED;
+    }
+    const long long offset = PyLong_AsLongLong(number);
+    Py_DECREF(number);
+    if (offset == -1 && PyErr_Occurred()) {
+        return FAILED;
+    }
+    if (offset < 0) {
         return ODD;
     }
-    TRY(take_headers(reader, names, headers, highest, has_any));
-    int is_over;
-    const long long offset = PyLong_AsLongLongAndOverflow(number, &is_over);
-    if (is_over || offset < 0) {
-        return ODD;
+    PyObject *value = PyObject_GetAttr(record, names->value);
+    if (value == NULL) {
+        return FAILED;
     }
-    return take_value(reader, value, (uint64_t)offset, place);
+    status = take_value(reader, value, (uint64_t)offset, place);
+    Py_DECREF(value);
+    return status;
 }
 
 /* -- what Python is given -------------------------------------------------------------------- */
@@ -1348,11 +1318,10 @@ static void release_reader(Reader *reader)
 static Status take_records(
     Reader *reader, const Names *names, PyObject *records, int64_t highest, bool *has_any)
 {
-    Layout layout = {NULL, 0, 0, 0};
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(records); place++) {
         PyObject *record = Py_NewRef(PyList_GET_ITEM(records, place));
         const Status status =
-            take_record(reader, names, &layout, record, (uint64_t)place, &highest, has_any);
+            take_record(reader, names, record, (uint64_t)place, &highest, has_any);
         Py_DECREF(record);
         TRY(status);
     }

@@ -25,11 +25,17 @@ HEADERS = st.none() | st.lists(st.tuples(st.text(max_size=4), st.binary(max_size
 
 
 def message(**more: Any) -> Any:
-    given: dict[str, Any] = {
-        **{"topic": "events", "partition": 0, "offset": 7, "key": b"k", "value": b"v"},
-        **{"headers": None, "timestamp": (1, 1_700_000_000_123), "error": None},
+    plain: dict[str, Any] = {
+        "topic": "events",
+        "partition": 0,
+        "offset": 7,
+        "key": b"k",
+        "value": b"v",
+        "headers": None,
+        "timestamp": (1, 1_700_000_000_123),
+        "error": None,
     }
-    return Message(**{**given, **more})
+    return Message(**{**plain, **more})
 
 
 MESSAGES = st.lists(
