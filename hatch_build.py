@@ -1,7 +1,8 @@
 """Builds the optional extensions, `SOURCES`, with the C compiler that Python knows.
 
 Without a compiler or Python's headers, or with SYNCHROSCOPE_PURE=1, nothing is built and nothing
-fails: `validator.batch_columns` and `synchroscope.native_hashing` then leave everything to Python.
+fails: `validator.batch_columns`, `synchroscope.native_hashing` and
+`pipeline.kafka_confluent_records` then leave everything to Python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = (Path("validator") / "_columns.c", Path("synchroscope") / "_hashing.c")
+SOURCES = (
+    Path("validator") / "_columns.c",
+    Path("synchroscope") / "_hashing.c",
+    Path("pipeline") / "_messages.c",
+)
 PURE = "SYNCHROSCOPE_PURE"
 COMPILE_SECONDS = 300.0
 

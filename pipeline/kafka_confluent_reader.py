@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import groupby
-from typing import Any, cast
+from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
@@ -12,19 +10,17 @@ from confluent_kafka import TopicPartition as Place
 
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_confluent_connection import LASTING_TROUBLES, Connection
+from pipeline.kafka_confluent_records import error_of, native_runs, runs
 from synchroscope.errors import SynchroscopeError
-from synchroscope.ports import Headers, Record, TopicPartition
+from synchroscope.ports import TopicPartition
 
-POLL_RECORDS = 5_000
+#: What is taken from librdkafka in one piece: so many the processor's cache holds while records are
+#: made of them. And how many of them make up one poll, at most.
+PORTION_RECORDS = 500
+POLL_PORTIONS = 10
 #: What librdkafka fetches ahead of a reader, at most.
 PREFETCH_RECORDS = 10_000
 PREFETCH_KIBIBYTES = 16_384
-
-#: The methods of a message, unbound: mapped over many messages they cost least.
-_Message: Any = confluent_kafka.Message
-_error_of, _offset_of, _partition_of = _Message.error, _Message.offset, _Message.partition
-_topic_of, _timestamp_of, _headers_of = _Message.topic, _Message.timestamp, _Message.headers
-_key_of, _value_of = _Message.key, _Message.value
 
 
 class ConfluentReader:
@@ -72,23 +68,32 @@ class ConfluentReader:
         """Return what has come."""
         # `consume` with a time-out waits until it has ALL the messages asked for, or it is over.
         first = self._consumer.poll(timeout_seconds) if timeout_seconds > 0 else None
-        messages = self._consumer.consume(POLL_RECORDS, 0)
-        if first is not None:
-            messages.insert(0, first)
         chunks: dict[TopicPartition, Chunk] = {}
-        errors = list(map(_error_of, messages))
-        if any(errors):
-            for message, error in zip(messages, errors, strict=True):
-                if error is not None:
-                    at = message.topic(), message.partition()
-                    self._take_error(chunks, at, error, message.offset())
-            messages = [message for message in messages if message.error() is None]
-        records = _records(messages)
-        for place, start, end in _runs(messages):
-            chunk = chunks.setdefault(place, Chunk(place, [], -1))
-            chunk.records += records[start:end]
-            chunk.position = max(chunk.position, records[end - 1].offset + 1)
+        if first is not None:
+            self._take(chunks, [first])
+        for _ in range(POLL_PORTIONS):
+            messages = self._consumer.consume(PORTION_RECORDS, 0)
+            self._take(chunks, messages)
+            if len(messages) < PORTION_RECORDS:
+                break
         return list(chunks.values())
+
+    def _take(self, chunks: dict[TopicPartition, Chunk], messages: list[Any]) -> None:
+        found = native_runs(messages)
+        if found is None:
+            errors = list(map(error_of, messages))
+            if any(errors):
+                for message, error in zip(messages, errors, strict=True):
+                    if error is not None:
+                        at = message.topic(), message.partition()
+                        self._take_error(chunks, at, error, message.offset())
+                messages = [message for message in messages if message.error() is None]
+            found = runs(messages)
+        for topic, partition, records in found:
+            place = topic, partition
+            chunk = chunks.setdefault(place, Chunk(place, [], -1))
+            chunk.records += records
+            chunk.position = max(chunk.position, records[-1].offset + 1)
 
     def _take_error(
         self,
@@ -118,36 +123,3 @@ class ConfluentReader:
         self, error: KafkaException | KafkaError, place: TopicPartition
     ) -> SynchroscopeError:
         return self._connection.translated(error, f"reading {place[0]} partition {place[1]}")
-
-
-def _runs(messages: list[Any]) -> Iterator[tuple[TopicPartition, int, int]]:
-    """Give the place of messages in a row, as a fetch brings them, with first index and end."""
-    topics = list(map(_topic_of, messages))
-    start = 0
-    for partition, numbers in groupby(map(_partition_of, messages)):
-        end = start + len(list(numbers))
-        while start < end:
-            topic, stop = topics[start], end
-            if topics[start:end].count(topic) < end - start:
-                stop = next(n for n in range(start, end) if topics[n] != topic)
-            yield (topic, partition), start, stop
-            start = stop
-
-
-def _records(messages: list[Any]) -> list[Record]:
-    """Return the records that messages hold: column by column, which is the cheapest way."""
-    keys, values = list(map(_key_of, messages)), list(map(_value_of, messages))
-    if not all(keys):
-        keys = [key or b"" for key in keys]
-    if not all(values):
-        values = [value or b"" for value in values]
-    headers = [_headers(found) if found else () for found in map(_headers_of, messages)]
-    seconds = [milliseconds / 1000 for _, milliseconds in map(_timestamp_of, messages)]
-    return list(map(Record, map(_offset_of, messages), keys, values, headers, seconds))
-
-
-def _headers(headers: list[tuple[str, bytes | None]]) -> Headers:
-    for _, value in headers:
-        if value is None:  # Only foreign producers write such.
-            return tuple([(name, value or b"") for name, value in headers])
-    return cast(Headers, tuple(headers))
