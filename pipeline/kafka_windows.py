@@ -94,11 +94,11 @@ class Window:
         excess = min(len(self.records) - capacity, self.read)
         if excess <= capacity // TRIM_SHARE:
             return
-        self.start = self.records[excess - 1].offset + 1
-        # By the mean: what is held is known nearly, and counted once.
-        self.bytes -= self.bytes * excess // len(self.records)
+        dropped = self.records[:excess]
         del self.records[:excess]
+        self.bytes -= _size(dropped)
         self.read -= excess
+        self.start = dropped[-1].offset + 1
 
 
 class Follower:

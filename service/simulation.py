@@ -6,6 +6,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from chaos.simulator import Outcome, simulate
+from synchroscope.errors import SynchroscopeError
 
 
 def run_simulation(
@@ -63,8 +66,15 @@ def _outcomes(seeds: Sequence[int], jobs: int) -> Iterator[Iterator[Outcome | st
         yield map(_outcome, seeds)
         return
     # Spawned: a fork would take along what threads of this process hold.
-    with get_context("spawn").Pool(jobs, _leave_interrupts) as pool:
-        yield pool.imap(_outcome, seeds)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts)
+    try:
+        yield pool.map(_outcome, seeds)
+    except BrokenProcessPool:
+        raise SynchroscopeError(
+            "a process that ran seeds was killed or crashed: run them with --jobs 1 to see which"
+        ) from None
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _leave_interrupts() -> None:

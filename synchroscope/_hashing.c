@@ -9,8 +9,7 @@
  * also says what is wrong. Back go: subclasses, types that JSON does not have, integers beyond 64
  * bits, lone surrogates, keys that are no text, what is deeper or larger than the limits below.
  *
- * No code of Python is run in between, so that what is read cannot change under the hands; the GIL
- * is held throughout.
+ * The lists are the caller's own, and nobody else changes them meanwhile; the GIL is held throughout.
  */
 
 #include "native/canonical.h"

@@ -70,7 +70,6 @@ class MemoryStorage:
     def _place_all(self) -> None:
         # New keys stand at the end of a dictionary.
         keys = list(islice(reversed(self._records), len(self._records) - self._placed))
-        self._placed = len(self._records)
         keys.reverse()
         for key, hashed in zip(keys, aggregate_hashes(keys), strict=True):
             slot = self._slots[hashed >> (64 - _SLOT_BITS)]
@@ -78,6 +77,7 @@ class MemoryStorage:
                 slot.append(key)
             else:
                 self._place(key, hashed)
+            self._placed += 1
 
     def _place(self, key: AggregateKey, hashed: int) -> None:
         slots, place, bits = self._slots, hashed >> (64 - _SLOT_BITS), _SLOT_BITS

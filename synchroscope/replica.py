@@ -159,7 +159,8 @@ class Replica:
 
         Never moves back, nor to before the last record.
         Returns the changes, urgent ones first (never out of order within an aggregate). When it
-        raises, nothing has happened.
+        raises, nothing has happened; or, if that was after the commit, all of it is stored, and
+        `position` says so.
         """
         current = self._partition(partition)
         start = current.state.position
@@ -196,6 +197,8 @@ class Replica:
         after.state.table = after.digest.table()
         after.stored = msgspec.msgpack.encode(after.state)
         self._storage.commit(records, number, after.stored, chunk, floor)
+        # What stops here has happened all the same, and is then read anew from storage.
+        self._partitions.pop(number, None)
         after.settle()
         self._partitions[number] = after
 

@@ -44,6 +44,8 @@ MAXIMUM_REPLAY = 65_536
 MAXIMUM_SKETCH_REPLAY = 20_000
 """Offsets behind the newest fold up to which sketches can be told."""
 READ_RECORDS = 1_000
+MINIMUM_REACH_SHARE = 8
+"""A batch is not cut to less than this part of what it may have."""
 BATCH_RECORDS = 16
 """Fewer records are folded one by one: looking at them as a batch would cost more."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -215,11 +217,14 @@ class Reference:
     def advance(self, partition: int, limit: int, wanted: Iterable[int] = ()) -> int:
         """Fold up to `limit` records, keeping a point at each wanted position; count them.
 
-        It ends at a marker where it would pass one, so that the next batch has not to be divided.
+        It ends at a marker rather than pass it, so that the next batch has not to be divided, unless
+        that leaves few.
         """
         fold = self._folds[partition]
         reach = (fold.position + limit) // self._interval * self._interval - fold.position
-        batch = self._log.read(EVENTS, partition, fold.position, reach if reach > 0 else limit)
+        if 0 < limit // MINIMUM_REACH_SHARE <= reach:
+            limit = reach
+        batch = self._log.read(EVENTS, partition, fold.position, limit)
         if batch.position == fold.position:
             return 0
         self._stored.pop(partition, None)

@@ -15,6 +15,7 @@ from synchroscope.errors import ConfigurationError, StorageError
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Record
 from synchroscope.replica import Replica
+from synchroscope.replica_state import Partition
 from synchroscope.report import (
     Entry,
     Explanation,
@@ -768,3 +769,23 @@ def test_what_is_no_message_of_this_format_is_none(old: bytes, new: bytes) -> No
 
     assert old in data and decode_message(data) is not None
     assert decode_message(data.replace(old, new, 1)) is None
+
+
+def test_what_is_stored_when_a_step_stops_right_after_its_commit_is_not_applied_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records = [record(n, n + 1, {"limit": n + 1}) for n in range(8)]
+    whole, torn = replica_of(MemoryStorage()), replica_of(MemoryStorage())
+    whole.apply(0, records, 8)
+    torn.apply(0, records[:4], 4)
+
+    def stop(self: Partition) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Partition, "settle", stop)
+        with pytest.raises(MemoryError):
+            torn.apply(0, records[4:], 8)
+    assert torn.position(0) == 8
+    torn.apply(0, records[4:], 8)
+    assert newest(torn) == newest(whole)
