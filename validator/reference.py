@@ -217,8 +217,8 @@ class Reference:
     def advance(self, partition: int, limit: int, wanted: Iterable[int] = ()) -> int:
         """Fold up to `limit` records, keeping a point at each wanted position; count them.
 
-        It ends at a marker rather than pass it, so that the next batch has not to be divided, unless
-        that leaves few.
+        It ends at a marker rather than pass it, so that the next batch has not to be divided,
+        unless that leaves few.
         """
         fold = self._folds[partition]
         reach = (fold.position + limit) // self._interval * self._interval - fold.position
