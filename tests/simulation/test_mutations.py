@@ -247,6 +247,7 @@ REPAIR_MUTATIONS = {
 }
 
 
+# What `merge` must not do is in tests/unit/test_repair_merge.py: few seeds meet it here.
 REPAIR_MUTATIONS = {
     "the journal does not tell of repairs": (
         "synchroscope/replica.py",
