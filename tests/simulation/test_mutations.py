@@ -237,8 +237,7 @@ DIVIDED_MUTATIONS = {
 
 
 #: Noticed where divided worlds have somebody who orders repairs.
-DIVIDED_  #: What `merge` of a repair must not do is in tests/unit/test_repair_merge.py: here few seeds meet it.
-REPAIR_MUTATIONS = {
+DIVIDED_REPAIR_MUTATIONS = {
     "the validator believes words that came late": (
         "validator/validator.py",
         "if report.at < watch.spoken_at.get(note.partition, report.at):",
