@@ -195,3 +195,10 @@ def fold(state: AggregateState, event: ContextEvent) -> AggregateState:
             event.correlation_id,
         )
     return AggregateState(event.sequence or state.sequence + 1, fields)
+
+
+def hash_range(bucket: int, bits: int) -> tuple[bytes, bytes]:
+    """Return the first and the last hash of a bucket, as stores keep hashes."""
+    shift = 64 - bits
+    first, last = bucket << shift, ((bucket + 1) << shift) - 1
+    return first.to_bytes(8, "big"), last.to_bytes(8, "big")

@@ -19,7 +19,14 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from pipeline.event_store import AggregateState, Append, DeadLetter, StoredDeadLetter, StoredEvent
+from pipeline.event_store import (
+    AggregateState,
+    Append,
+    DeadLetter,
+    StoredDeadLetter,
+    StoredEvent,
+    hash_range,
+)
 from pipeline.event_store_memory import expiries, fold_as_of
 from pipeline.postgresql_database import PostgresqlDatabase, columns, escaped, unescaped
 from synchroscope.digest import aggregate_hash
@@ -202,7 +209,7 @@ class PostgresqlEventStore:
         rows = self._query(
             "SELECT context_type, subject FROM aggregates WHERE hash BETWEEN %s AND %s "
             "ORDER BY hash, context_type, subject",
-            _ends(bucket, bits),
+            hash_range(bucket, bits),
         )
         return [(unescaped(kind), unescaped(subject)) for kind, subject in rows]
 
@@ -211,7 +218,7 @@ class PostgresqlEventStore:
         wanted = sorted(set(buckets))
         found: list[AggregateKey] = []
         for start in range(0, len(wanted), _KEYS_PER_QUERY):
-            ends = [_ends(bucket, bits) for bucket in wanted[start : start + _KEYS_PER_QUERY]]
+            ends = [hash_range(bucket, bits) for bucket in wanted[start : start + _KEYS_PER_QUERY]]
             rows = self._query(
                 "SELECT context_type, subject FROM aggregates "
                 "JOIN unnest(%b::bytea[], %b::bytea[]) AS wanted(low, high) "
@@ -273,13 +280,6 @@ class PostgresqlEventStore:
         """Return the latest event timestamp, in UTC."""
         rows = self._query("SELECT value FROM marks WHERE name = %s", (_NEWEST,))
         return _EPOCH + rows[0][0] * _MICROSECOND if rows else None
-
-
-def _ends(bucket: int, bits: int) -> tuple[bytes, bytes]:
-    """Return the first and the last hash of a bucket."""
-    shift = 64 - bits
-    first, last = bucket << shift, ((bucket + 1) << shift) - 1
-    return first.to_bytes(8, "big"), last.to_bytes(8, "big")
 
 
 def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:

@@ -20,6 +20,7 @@ from pipeline.event_store import (
     DeadLetter,
     StoredDeadLetter,
     StoredEvent,
+    hash_range,
 )
 from pipeline.event_store_memory import expiries, fold_as_of
 from pipeline.sqlite_database import SqliteDatabase
@@ -266,14 +267,14 @@ class SqliteEventStore:
         return self._query(
             "SELECT context_type, subject FROM aggregates WHERE hash BETWEEN ? AND ? "
             "ORDER BY hash, context_type, subject",
-            _ends(bucket, bits),
+            hash_range(bucket, bits),
         )
 
     def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
         """Return the aggregates of several buckets."""
         wanted, found = sorted(set(buckets)), []
         for start in range(0, len(wanted), _PAIRS_PER_QUERY):
-            ends = [_ends(bucket, bits) for bucket in wanted[start : start + _PAIRS_PER_QUERY]]
+            ends = [hash_range(bucket, bits) for bucket in wanted[start : start + _PAIRS_PER_QUERY]]
             found += self._query(
                 f"WITH wanted(low, high) AS (VALUES {', '.join(['(?, ?)'] * len(ends))}) "
                 "SELECT context_type, subject FROM wanted CROSS JOIN aggregates "
@@ -325,13 +326,6 @@ class SqliteEventStore:
         """Return the latest event timestamp, in UTC."""
         rows = self._query("SELECT value FROM marks WHERE name = ?", (_NEWEST,))
         return _EPOCH + rows[0][0] * _MICROSECOND if rows else None
-
-
-def _ends(bucket: int, bits: int) -> tuple[bytes, bytes]:
-    """Return the first and the last hash of a bucket."""
-    shift = 64 - bits
-    first, last = bucket << shift, ((bucket + 1) << shift) - 1
-    return first.to_bytes(8, "big"), last.to_bytes(8, "big")
 
 
 def _hashed(key: AggregateKey) -> tuple[bytes, str, str]:

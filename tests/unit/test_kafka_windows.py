@@ -47,7 +47,8 @@ def follower(*, window_records: int) -> tuple[Follower, InPieces]:
 def test_a_reader_that_comes_from_another_window_to_the_end_of_a_full_one_goes_on() -> None:
     full, reader = follower(window_records=50)
     full.start(PLACE, 0, 0, END)
-    assert full.read(PLACE, 0, 7, END).position == 7  # type: ignore[union-attr]
+    first = full.read(PLACE, 0, 7, END)
+    assert first is not None and first.position == 7
     assert not reader.followed, "a window that is full is not filled on"
     batch = full.read(PLACE, 100, 10, END)
     assert batch is not None

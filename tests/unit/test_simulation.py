@@ -32,9 +32,9 @@ def children(pid: int) -> list[int]:
 def test_several_processes_count_what_one_counts() -> None:
     told = []
     for jobs in (1, 2):
-        console = Console(file=io.StringIO())
-        assert run_simulation(range(3), False, console, jobs=jobs) == 0
-        told.append(console.file.getvalue())  # type: ignore[attr-defined]
+        output = io.StringIO()
+        assert run_simulation(range(3), False, Console(file=output), jobs=jobs) == 0
+        told.append(output.getvalue())
     assert told[0] == told[1]
     assert told[0].startswith("3 seeds, 0 failed")
 
