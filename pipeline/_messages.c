@@ -12,19 +12,7 @@
 
 #include <stdint.h>
 
-typedef enum {
-    DONE,
-    ODD,   /* The rule must decide. */
-    FAILED /* A Python exception is set. */
-} Status;
-
-#define TRY(step)                    \
-    do {                             \
-        const Status tried = (step); \
-        if (tried != DONE) {         \
-            return tried;            \
-        }                            \
-    } while (0)
+#include "../synchroscope/native/status.h"
 
 static const long long LARGEST_EXACT = 1LL << 53; /* A float holds every integer up to there. */
 

@@ -6,14 +6,13 @@ make at all: then it is done in Python, which is the rule.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any, cast
 
 import confluent_kafka
 
-from synchroscope.native_hashing import PURE
+from synchroscope.native_hashing import loaded
 from synchroscope.ports import Headers, Record
 
 Run = tuple[str, int, list[Record]]
@@ -32,17 +31,8 @@ _METHODS = (
 )
 
 
-def _loaded() -> Callable[..., list[Run] | None] | None:
-    if os.environ.get(PURE, "0") != "0":
-        return None
-    try:
-        from pipeline._messages import runs
-    except ImportError:
-        return None
-    return runs
-
-
-_native_runs = _loaded()
+_extension = loaded("pipeline._messages")
+_native_runs: Callable[..., list[Run] | None] | None = _extension and _extension.runs
 
 
 def is_native() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from importlib import import_module
 from typing import Any, Protocol
 
 PURE = "SYNCHROSCOPE_PURE"
@@ -55,17 +56,17 @@ class Extension(Protocol):
         ...
 
 
-def _loaded() -> Extension | None:
+def loaded(name: str) -> Any:
+    """Return an extension by its module's name; None where it was not built or is not wanted."""
     if os.environ.get(PURE, "0") != "0":
         return None
     try:
-        from synchroscope import _hashing
+        return import_module(name)
     except ImportError:
         return None
-    return _hashing
 
 
-extension = _loaded()
+extension: Extension | None = loaded("synchroscope._hashing")
 
 
 def is_native() -> bool:

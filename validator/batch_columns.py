@@ -6,7 +6,6 @@ it does not give at all: then the batch is read in Python, which is the rule.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from synchroscope.native_hashing import PURE
+from synchroscope.native_hashing import loaded
 from synchroscope.ports import Record
 from validator.batch_plan import NOWHERE, Plan
 
@@ -25,17 +24,8 @@ Lane = NDArray[np.uint64]
 Whole = NDArray[np.intp]
 
 
-def _loaded() -> Callable[[list[Record], int], Any] | None:
-    if os.environ.get(PURE, "0") != "0":
-        return None
-    try:
-        from validator._columns import read
-    except ImportError:
-        return None
-    return read
-
-
-_read = _loaded()
+_extension = loaded("validator._columns")
+_read: Callable[[list[Record], int], Any] | None = _extension and _extension.read
 
 
 def is_native() -> bool:

@@ -19,19 +19,7 @@
 #define XXH_INLINE_ALL
 #include "xxhash.h"
 
-typedef enum {
-    DONE,
-    ODD,   /* The rule must decide. */
-    FAILED /* A Python exception is set. */
-} Status;
-
-#define TRY(step)                     \
-    do {                              \
-        const Status tried = (step);  \
-        if (tried != DONE) {          \
-            return tried;             \
-        }                             \
-    } while (0)
+#include "status.h"
 
 /* -- bytes that grow ------------------------------------------------------------------------- */
 
