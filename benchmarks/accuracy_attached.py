@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.accuracy_score import Run, Score
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
-from benchmarks.soak import Servers
+from benchmarks.local_servers import Servers
 
 RATE = 300.0
 USERS = 2_000

@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 import psycopg
 from msgspec import Struct
 
+from benchmarks.local_servers import Servers
 from benchmarks.run import FOLDER, circumstances
-from benchmarks.soak import Servers
 
 DEFAULT_OUTPUT = FOLDER / "results" / "compare.json"
 DIFFERENCES = (0, 10, 1_000)

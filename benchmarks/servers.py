@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.local_servers import Servers
 from benchmarks.measuring import Row, Settings
 from benchmarks.run import FOLDER, circumstances, header, line
 from benchmarks.servers_path import path_rows
@@ -31,7 +32,6 @@ from benchmarks.servers_throughput import throughput_rows
 from benchmarks.servers_tuning import tuning_rows
 from benchmarks.servers_validator import validator_rows
 from benchmarks.servers_world import World
-from benchmarks.soak import Servers
 from service.process import GARBAGE_THRESHOLDS
 
 GROUPS: dict[str, Callable[[Settings, World], Iterator[Row]]] = {

@@ -21,7 +21,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ import psycopg
 import redis
 from msgspec import Struct
 
+from benchmarks.local_servers import Servers
 from chaos.oracle import Facts, all_events, facts_of_view
 from pipeline.commands import Accepted, CommandSide, Repeated
 from pipeline.event_store_postgresql import PostgresqlEventStore
@@ -51,8 +51,6 @@ from synchroscope.errors import SynchroscopeError
 from synchroscope.ports import EVENTS
 from synchroscope.replica import PartitionState
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCAL = ROOT / "deploy" / "local"
 EVENTS_PER_SECOND = 150
 BATCH_EVENTS = 5
 BUSY_USERS = 400
@@ -65,7 +63,6 @@ START_LIMIT_SECONDS = 180.0
 SHOWN_LINES = 5
 FINDING_LIMIT_SECONDS = 120.0
 FLOOR_SECONDS = 30.0
-PORTS = (20_000, 32_000)
 LOOK_SECONDS = 0.05
 
 CONFIGURATION = """
@@ -103,54 +100,6 @@ class Damage(Struct, frozen=True):
     replica: str
     context_type: str
     subject: str
-
-
-# -- servers -----------------------------------------------------------------------------------
-
-
-def free_ports(count: int) -> int:
-    """Return the first of some free ports, below those that outgoing connections are given."""
-    while True:
-        first = random.SystemRandom().randrange(*PORTS, count)
-        with contextlib.ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return first
-
-
-class Servers:
-    """Kafka, PostgreSQL and Redis of one's own, by the scripts of `deploy/local`."""
-
-    def __init__(self, folder: Path) -> None:
-        kafka = free_ports(4)  # Kafka's controller takes the second.
-        postgres, other = kafka + 2, kafka + 3
-        self.environment = {
-            **os.environ,
-            "SYNCHROSCOPE_LOCAL_DIR": str(folder),
-            "SYNCHROSCOPE_LOCAL_KAFKA_PORT": str(kafka),
-            "SYNCHROSCOPE_LOCAL_POSTGRES_PORT": str(postgres),
-            "SYNCHROSCOPE_LOCAL_REDIS_PORT": str(other),
-        }
-        self.addresses = {
-            "SYNCHROSCOPE_KAFKA": f"127.0.0.1:{kafka}",
-            "SYNCHROSCOPE_POSTGRESQL": f"postgresql://sync@127.0.0.1:{postgres}/postgres",
-            "SYNCHROSCOPE_REDIS": f"redis://127.0.0.1:{other}/0",
-        }
-
-    def run(self, script: str, *arguments: str) -> None:
-        """Run a script of `deploy/local`; raise with its words when it fails."""
-        done = subprocess.run(
-            [str(LOCAL / script), *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{script} {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 # -- load --------------------------------------------------------------------------------------
