@@ -93,8 +93,8 @@ def _run(fault: dict[str, Any], told: list[dict[str, Any]]) -> Run:
     widths: list[int] = []
     if right and isinstance(fault["position"], list):
         partition, offset = fault["position"]
-        where = right[0]["first_bad_position"]
-        inside = where == {"partition": partition, "offset": offset}
+        told_at = [one["first_bad_position"] for one in right]
+        inside = {"partition": partition, "offset": offset} in told_at
         widths = [0]
     elif right and right[0]["since"] is not None:
         # The log does not have the moment, only where it ended before and after it.

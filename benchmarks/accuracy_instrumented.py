@@ -217,9 +217,14 @@ def run_seed(kind: str, seed: int) -> Run:
             masked += is_undone or fault.field == SAME_FACTS
             continue
         found += 1
-        kind_told, after, by = min(named, key=lambda one: one[2] - one[1])
+        # A key that was struck twice has two findings: the narrowest that holds this fault is its.
+        offset = fault.position["offset"]
+        is_inside, kind_told, after, by = min(
+            ((after <= offset <= by, kind, after, by) for kind, after, by in named),
+            key=lambda one: (not one[0], one[3] - one[2]),
+        )
         causes[kind_told] += 1
-        inside += after <= fault.position["offset"] <= by
+        inside += is_inside
         widths.append(by - after)
     mine = [finding for finding in findings if finding.replica == VICTIM]
     right = sum(any(_explaining(finding, fault) for fault in faults) for finding in mine)

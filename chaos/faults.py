@@ -106,7 +106,7 @@ class FaultJournal:
     @staticmethod
     def _key(fault: Injected) -> tuple[object, ...]:
         place = tuple(sorted(fault.position.items()))
-        return (fault.kind, fault.replica, place, fault.subject, fault.field)
+        return (fault.kind, fault.replica, place, fault.context_type, fault.subject, fault.field)
 
     def _remember(self, fault: Injected) -> bool:
         key = self._key(fault)

@@ -149,17 +149,24 @@ class _Membership:
         self._news.append((is_gain, [place.partition for place in places]))
 
     def _run(self) -> None:
-        while not self.has_left:
-            try:
-                self._consumer.poll(timeout_ms=self._poll_milliseconds)
-            except RetriableError:
-                time.sleep(RETRY_SECONDS)
-            except CLIENT_ERRORS as error:
-                if isinstance(error, BrokerResponseError):
-                    self.failure = error
-                time.sleep(RETRY_SECONDS)
-            if self._is_hanging():
-                self.leave()
+        try:
+            while not self.has_left:
+                self._poll()
+                if self._is_hanging():
+                    self.leave()
+        finally:
+            self.leave()  # A member whose thread has ended would hold its partitions for nobody.
+
+    def _poll(self) -> None:
+        try:
+            self._consumer.poll(timeout_ms=self._poll_milliseconds)
+        except (RetriableError, KeyError):
+            # KeyError: the partition went while kafka-python (3.0) asked for its position.
+            time.sleep(RETRY_SECONDS)
+        except CLIENT_ERRORS as error:
+            if isinstance(error, BrokerResponseError):
+                self.failure = error
+            time.sleep(RETRY_SECONDS)
 
     def news(self) -> list[tuple[bool, list[int]]]:
         """Return what was reported since the last call."""

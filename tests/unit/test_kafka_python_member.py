@@ -1,0 +1,85 @@
+"""Membership with kafka-python: what its own failures do to a member."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import pytest
+
+with catch_warnings():
+    simplefilter("ignore", DeprecationWarning)  # kafka-python reads its schemas the old way.
+    from kafka import TopicPartition as Place
+
+    from pipeline.kafka_python_member import _Membership
+
+HANG_SECONDS = 5.0
+WAIT_SECONDS = 10.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+class Failing:
+    """A client whose polls end as told, one after the other, and then bring nothing."""
+
+    def __init__(self, *failures: BaseException) -> None:
+        self._failures = iter(failures)
+        self.polls = 0
+        self.is_closed = False
+
+    def subscribe(self, topics: list[str], listener: Any) -> None:
+        pass
+
+    def poll(self, timeout_ms: float) -> None:
+        self.polls += 1
+        failure = next(self._failures, None)
+        if failure is not None:
+            raise failure
+        threading.Event().wait(0.01)
+
+    def assignment(self) -> set[Place]:
+        return {Place("events", 3)}
+
+    def close(self, autocommit: bool, timeout_ms: int) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def joined() -> Iterator[Callable[[Failing], _Membership]]:
+    made = []
+
+    def join(client: Failing) -> _Membership:
+        made.append(_Membership(client, "events", lambda: False, HANG_SECONDS))
+        return made[-1]
+
+    yield join
+    for one in made:
+        one.leave()
+
+
+def test_a_partition_that_goes_while_its_position_is_asked_for(
+    joined: Callable[[Failing], _Membership],
+) -> None:
+    client = Failing(KeyError(Place("events", 0)))
+    member = joined(client)
+    until(lambda: client.polls > 2)
+    assert not member.has_left
+    assert member.news() == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_member_whose_thread_ends_leaves_the_group(
+    joined: Callable[[Failing], _Membership],
+) -> None:
+    client = Failing(TypeError("a defect of the client"))
+    member = joined(client)
+    until(lambda: member.has_left and client.is_closed)
+    assert member.news() == [(False, [3])]
