@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from operator import attrgetter
 from typing import Protocol
 from warnings import catch_warnings, simplefilter
 
@@ -21,12 +22,14 @@ from synchroscope.ports import NewRecord, Record, TopicPartition
 
 #: Called about once a second while something waits for the server.
 OnWait = Callable[[], None]
+_key_of, _value_of = attrgetter("key"), attrgetter("value")
 
 
 class Chunk(Struct):
     """News of one partition: records in order, the position after them, or what went wrong.
 
-    ``position`` is past control records and aborted ones as far as the client knows.
+    ``bytes`` are those of the records' keys and values. ``position`` is past control records and
+    aborted ones as far as the client knows.
     ``is_out_of_range``: the position asked for is not in the partition any more, or not yet.
     """
 
@@ -35,6 +38,12 @@ class Chunk(Struct):
     position: int
     is_out_of_range: bool = False
     error: SynchroscopeError | None = None
+    bytes: int = 0
+
+
+def payload_bytes(records: Sequence[Record]) -> int:
+    """Return the bytes of the records' keys and values."""
+    return sum(map(len, map(_key_of, records))) + sum(map(len, map(_value_of, records)))
 
 
 class TopicState(Struct, frozen=True):

@@ -21,6 +21,9 @@ POLL_PORTIONS = 10
 #: What librdkafka fetches ahead of a reader, at most.
 PREFETCH_RECORDS = 10_000
 PREFETCH_KIBIBYTES = 16_384
+#: What one answer brings of a partition: a quarter of librdkafka's own choice is unpacked within
+#: the processor's cache (docs/benchmarks.md has the factor).
+FETCH_BYTES = 262_144
 
 
 class ConfluentReader:
@@ -42,6 +45,7 @@ class ConfluentReader:
                 "fetch.wait.max.ms": wait_milliseconds,
                 "fetch.error.backoff.ms": 20,
                 "fetch.queue.backoff.ms": 5,
+                "fetch.message.max.bytes": FETCH_BYTES,
                 "queued.min.messages": PREFETCH_RECORDS,
                 "queued.max.messages.kbytes": PREFETCH_KIBIBYTES,
                 "receive.message.max.bytes": max(100_000_000, 2 * self._settings.message_bytes),
@@ -89,10 +93,11 @@ class ConfluentReader:
                         self._take_error(chunks, at, error, message.offset())
                 messages = [message for message in messages if message.error() is None]
             found = runs(messages)
-        for topic, partition, records in found:
+        for topic, partition, records, size in found:
             place = topic, partition
             chunk = chunks.setdefault(place, Chunk(place, [], -1))
             chunk.records += records
+            chunk.bytes += size
             chunk.position = max(chunk.position, records[-1].offset + 1)
 
     def _take_error(

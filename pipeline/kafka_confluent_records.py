@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import confluent_kafka
 
+from pipeline.kafka_client import payload_bytes
 from synchroscope.native_hashing import loaded
 from synchroscope.ports import Headers, Record
 
-Run = tuple[str, int, list[Record]]
-"""Topic, partition, and records of it that came in a row."""
+Run = tuple[str, int, list[Record], int]
+"""Topic, partition, records of it that came in a row, and the bytes of their keys and values."""
 
 #: The methods of a message, unbound: mapped over many messages they cost least.
 _Message: Any = confluent_kafka.Message
@@ -48,7 +49,11 @@ def native_runs(messages: list[Any]) -> list[Run] | None:
 def runs(messages: list[Any]) -> list[Run]:
     """Return what messages without errors hold, in their order."""
     records = _records(messages)
-    return [(topic, part, records[start:end]) for topic, part, start, end in _stretches(messages)]
+    found = []
+    for topic, partition, start, end in _stretches(messages):
+        mine = records[start:end]
+        found.append((topic, partition, mine, payload_bytes(mine)))
+    return found
 
 
 def _stretches(messages: list[Any]) -> Iterator[tuple[str, int, int, int]]:

@@ -7,6 +7,7 @@ what that thread was told.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -24,6 +25,8 @@ from kafka.structs import MemberState
 from pipeline.kafka_errors import UNKNOWN_TOPIC, translated
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 from synchroscope.errors import SynchroscopeError
+
+logger = logging.getLogger("synchroscope.kafka")
 
 HEARTBEATS_A_SESSION = 6
 #: How often one looks whether the caller still asks, in the time after which it counts as hanging.
@@ -154,6 +157,8 @@ class _Membership:
                 self._poll()
                 if self._is_hanging():
                     self.leave()
+        except Exception:
+            logger.exception("leaving the consumer group of %s, to join it anew", self._topic)
         finally:
             self.leave()  # A member whose thread has ended would hold its partitions for nobody.
 

@@ -15,7 +15,7 @@ from kafka.errors import (
     RetriableError,
 )
 
-from pipeline.kafka_client import Chunk
+from pipeline.kafka_client import Chunk, payload_bytes
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 from synchroscope.ports import Record, TopicPartition
 
@@ -102,7 +102,8 @@ class PythonReader:
             position = before if position is None else position
             if records or position > before:
                 self._followed[place] = position
-                chunks.append(Chunk((place.topic, place.partition), records, position))
+                size = payload_bytes(records)
+                chunks.append(Chunk((place.topic, place.partition), records, position, bytes=size))
         return chunks
 
     def _places_of(self, error: OffsetOutOfRangeError) -> list[Place]:

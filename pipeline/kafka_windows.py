@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import deque
 from operator import attrgetter
 
-from pipeline.kafka_client import Chunk, OnWait, Reader
+from pipeline.kafka_client import Chunk, OnWait, Reader, payload_bytes
 from pipeline.kafka_errors import unavailable
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.errors import SynchroscopeError
@@ -22,12 +22,7 @@ SLICE_SECONDS = 1.0
 #: A window is trimmed when it is over its size by this share, so that trimming is rare and cheap.
 TRIM_SHARE = 8
 
-_offset_of, _key_of, _value_of = map(attrgetter, ("offset", "key", "value"))
-
-
-def _size(records: Sequence[Record]) -> int:
-    """Return the bytes of the records' keys and values."""
-    return sum(map(len, map(_key_of, records))) + sum(map(len, map(_value_of, records)))
+_offset_of = attrgetter("offset")
 
 
 class Window:
@@ -40,6 +35,7 @@ class Window:
         "is_lost",
         "is_paused",
         "known_end",
+        "pieces",
         "read",
         "records",
         "start",
@@ -52,6 +48,8 @@ class Window:
         self.known_end = known_end
         self.records: list[Record] = []
         self.bytes = 0
+        #: Number and bytes of the records that came together; together they go.
+        self.pieces: deque[tuple[int, int]] = deque()
         #: How many of the records some reader has had.
         self.read = 0
         self.is_paused = False
@@ -80,25 +78,32 @@ class Window:
 
     def add(self, chunk: Chunk) -> None:
         """Take what came next."""
-        records = chunk.records
+        records, size = chunk.records, chunk.bytes
         if records and records[0].offset < self.end:
             records = [record for record in records if record.offset >= self.end]
-        self.records += records
-        self.bytes += _size(records)
+            size = payload_bytes(records)
+        if records:
+            self.records += records
+            self.bytes += size
+            self.pieces.append((len(records), size))
         self.end = max(self.end, chunk.position)
         self.is_lost = chunk.is_out_of_range
         self.error = chunk.error
 
     def trim(self, capacity: int) -> None:
-        """Drop the oldest of the records that were read, down to the capacity."""
+        """Drop the oldest pieces of which all was read, as long as the capacity remains."""
         excess = min(len(self.records) - capacity, self.read)
         if excess <= capacity // TRIM_SHARE:
             return
-        dropped = self.records[:excess]
-        del self.records[:excess]
-        self.bytes -= _size(dropped)
-        self.read -= excess
-        self.start = dropped[-1].offset + 1
+        dropped = 0
+        while self.pieces and dropped + self.pieces[0][0] <= excess:
+            count, size = self.pieces.popleft()
+            dropped += count
+            self.bytes -= size
+        if dropped:
+            self.start = self.records[dropped - 1].offset + 1
+            del self.records[:dropped]
+            self.read -= dropped
 
 
 class Follower:

@@ -16,6 +16,8 @@
 
 #include "../synchroscope/native/canonical.h"
 
+#include <structmember.h>
+
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -26,7 +28,10 @@ enum {
     MAXIMUM_PAIRS = 64,         /* of an object that is a value */
     MAXIMUM_UPDATES = 1000,     /* of one event */
     MAXIMUM_NUMBER_BYTES = 64,  /* of a fraction that needs more than a multiplication */
-    MAXIMUM_POSITION_DIGITS = 18 /* MAXIMUM_POSITION_DIGITS of validator/repeats.py */
+    MAXIMUM_POSITION_DIGITS = 18, /* MAXIMUM_POSITION_DIGITS of validator/repeats.py */
+    AHEAD = 4,                    /* records between the one that is read and one announced */
+    LINES_AHEAD = 8,              /* of the processor's cache, at the start of a value */
+    CACHE_LINE_BYTES = 64
 };
 static const uint64_t MAXIMUM_SEQUENCE = UINT64_C(1) << 53;
 
@@ -476,6 +481,58 @@ static Status next_key(Cursor *cursor, bool *is_first, Text *key, bool *is_over)
     return takes(cursor, ':') ? DONE : ODD;
 }
 
+/* A key that an object may have, as it mostly stands there, and what it is called here. */
+typedef struct {
+    const char *text;
+    size_t size;
+    unsigned found;
+} Known;
+#define KNOWN(key, found) {"\"" key "\":", sizeof("\"" key "\":") - 1, found}
+
+/* Where an object is read: whether anything was yet, and which of the known keys may be next. */
+typedef struct {
+    const Known *known;
+    size_t count;
+    size_t next;
+    bool is_first;
+} Keys;
+#define KEYS_OF(known) {known, sizeof(known) / sizeof(known)[0], 0, true}
+
+/* Read the next key as `next_key` does; `found`: which of the known ones it is, or 0. Mostly it
+ * stands there without white space, in the order in which it stood before: then comparing will do. */
+static Status known_key(Cursor *cursor, Keys *keys, unsigned *found, bool *is_over)
+{
+    *is_over = false;
+    if (keys->is_first || (cursor->at < cursor->end && *cursor->at == ',')) {
+        const uint8_t *at = cursor->at + !keys->is_first;
+        for (size_t turn = 0; turn < keys->count; turn++) {
+            const size_t place = (keys->next + turn) % keys->count;
+            const Known *known = &keys->known[place];
+            if ((size_t)(cursor->end - at) >= known->size && at[1] == (uint8_t)known->text[1] &&
+                memcmp(at, known->text, known->size) == 0) {
+                cursor->at = at + known->size;
+                keys->is_first = false;
+                keys->next = place + 1;
+                *found = known->found;
+                return DONE;
+            }
+        }
+    }
+    Text key;
+    TRY(next_key(cursor, &keys->is_first, &key, is_over));
+    *found = 0;
+    if (*is_over) {
+        return DONE;
+    }
+    for (size_t place = 0; place < keys->count; place++) {
+        const Known *known = &keys->known[place];
+        if (key.size + 3 == known->size && memcmp(key.data, known->text + 1, key.size) == 0) {
+            *found = known->found;
+        }
+    }
+    return key.is_escaped ? ODD : DONE;
+}
+
 /* Go on to the next item of a list, whose bracket was taken. */
 static Status next_item(Cursor *cursor, bool *is_first, bool *is_over)
 {
@@ -676,6 +733,9 @@ typedef struct {
     Bytes values; /* canonical bytes of the present event's values */
     Bytes updates; /* of `Update`, of the present event */
     Bytes text;   /* what is hashed */
+    Bytes source; /* the last one as it stood there, and likewise the last list of targets */
+    Bytes targets;
+    Bytes targets_made; /* what was made of that */
     Index kinds;
     Index combinations;
     Bytes marks, applied0, applied1, hashes, numbers, positions; /* columns by record */
@@ -731,26 +791,63 @@ static Status number_of(Index *index, const uint8_t *key, size_t size, uint32_t 
     return DONE;
 }
 
-/* Write a list of texts, or null, in its canonical bytes. */
-static Status read_targets(Cursor *cursor, Bytes *out, Piece *piece)
+/* Take what stood there before, an object or a list, where it stands there again. */
+static bool takes_again(Cursor *cursor, const Bytes *before)
 {
+    if (before->size == 0 || (size_t)(cursor->end - cursor->at) < before->size ||
+        memcmp(cursor->at, before->data, before->size) != 0) {
+        return false;
+    }
+    cursor->at += before->size;
+    return true;
+}
+
+/* Pass over an object that is mostly the same in one event after the other. */
+static Status skip_source(Cursor *cursor, Bytes *before)
+{
+    skip_space(cursor);
+    if (takes_again(cursor, before)) {
+        return DONE;
+    }
+    const uint8_t *start = cursor->at;
+    TRY(skip_value(cursor, 0));
+    before->size = 0;
+    return *start == '{' ? put(before, start, (size_t)(cursor->at - start)) : DONE;
+}
+
+/* Write a list of texts, whose bracket was taken, in its canonical bytes. */
+static Status read_names(Cursor *cursor, Bytes *out)
+{
+    const size_t start = out->size;
+    uint64_t count = 0;
+    bool is_first = true, is_over;
+    for (;; count++) {
+        Text name;
+        TRY(next_item(cursor, &is_first, &is_over));
+        if (is_over) {
+            return insert_head(out, start, 0x80, count);
+        }
+        TRY(read_text(cursor, &name));
+        TRY(put_text(out, "", &name));
+    }
+}
+
+/* Write a list of texts, or null, in its canonical bytes. */
+static Status read_targets(Cursor *cursor, Reader *reader, Piece *piece)
+{
+    Bytes *out = &reader->values;
     piece->start = out->size;
     skip_space(cursor);
-    if (takes_word(cursor, "null")) {
+    const uint8_t *start = cursor->at;
+    if (takes_again(cursor, &reader->targets)) {
+        TRY(put(out, reader->targets_made.data, reader->targets_made.size));
+    } else if (takes_word(cursor, "null")) {
         TRY(put_byte(out, 0xf6));
     } else if (takes(cursor, '[')) {
-        uint64_t count = 0;
-        bool is_first = true, is_over;
-        for (;; count++) {
-            Text name;
-            TRY(next_item(cursor, &is_first, &is_over));
-            if (is_over) {
-                break;
-            }
-            TRY(read_text(cursor, &name));
-            TRY(put_text(out, "", &name));
-        }
-        TRY(insert_head(out, piece->start, 0x80, count));
+        TRY(read_names(cursor, out));
+        reader->targets.size = reader->targets_made.size = 0;
+        TRY(put(&reader->targets_made, out->data + piece->start, out->size - piece->start));
+        TRY(put(&reader->targets, start, (size_t)(cursor->at - start)));
     } else {
         return ODD;
     }
@@ -764,53 +861,54 @@ static Status put_null(Bytes *out, Piece *piece)
     return put_byte(out, 0xf6);
 }
 
-static Status read_update(Cursor *cursor, Bytes *values, Update *update)
+static Status read_piece(Cursor *cursor, Bytes *values, Piece *piece)
+{
+    piece->start = values->size;
+    TRY(put_value(cursor, values, 0));
+    piece->size = values->size - piece->start;
+    return DONE;
+}
+
+static Status read_update(Cursor *cursor, Reader *reader, Update *update)
 {
     enum { CURRENT = 1, PREVIOUS = 2, TARGETS = 4 };
-    unsigned seen = 0;
-    bool is_first = true, is_over;
+    static const Known KNOWN_KEYS[] = {
+        KNOWN("current", CURRENT), KNOWN("confidence", 0), KNOWN("previous", PREVIOUS),
+        KNOWN("previousTargets", TARGETS),
+    };
+    Keys keys = KEYS_OF(KNOWN_KEYS);
+    unsigned seen = 0, found;
+    bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
     }
     for (;;) {
-        Text key;
-        TRY(next_key(cursor, &is_first, &key, &is_over));
+        TRY(known_key(cursor, &keys, &found, &is_over));
         if (is_over) {
             break;
-        }
-        if (key.is_escaped) {
-            return ODD;
-        }
-        unsigned found = 0;
-        if (SAYS(&key, "current")) {
-            found = CURRENT;
-            update->current.start = values->size;
-            TRY(put_value(cursor, values, 0));
-            update->current.size = values->size - update->current.start;
-        } else if (SAYS(&key, "previous")) {
-            found = PREVIOUS;
-            update->previous.start = values->size;
-            TRY(put_value(cursor, values, 0));
-            update->previous.size = values->size - update->previous.start;
-        } else if (SAYS(&key, "previousTargets")) {
-            found = TARGETS;
-            TRY(read_targets(cursor, values, &update->previous_targets));
-        } else {
-            TRY(skip_value(cursor, 0));
         }
         if (seen & found) {
             return ODD;
         }
         seen |= found;
+        if (found == CURRENT) {
+            TRY(read_piece(cursor, &reader->values, &update->current));
+        } else if (found == PREVIOUS) {
+            TRY(read_piece(cursor, &reader->values, &update->previous));
+        } else if (found == TARGETS) {
+            TRY(read_targets(cursor, reader, &update->previous_targets));
+        } else {
+            TRY(skip_value(cursor, 0));
+        }
     }
     if (!(seen & CURRENT)) {
         return ODD;
     }
     if (!(seen & PREVIOUS)) {
-        TRY(put_null(values, &update->previous));
+        TRY(put_null(&reader->values, &update->previous));
     }
     if (!(seen & TARGETS)) {
-        TRY(put_null(values, &update->previous_targets));
+        TRY(put_null(&reader->values, &update->previous_targets));
     }
     return DONE;
 }
@@ -842,7 +940,7 @@ static Status read_updates(Cursor *cursor, Reader *reader, Event *event)
                 return ODD; /* Said twice; or not, which the rule will see. */
             }
         }
-        TRY(read_update(cursor, &reader->values, &update));
+        TRY(read_update(cursor, reader, &update));
         TRY(put(&reader->updates, &update, sizeof update));
         event->updates++;
     }
@@ -859,27 +957,19 @@ static Status read_optional(Cursor *cursor, Text *text, bool *has_text)
 static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
 {
     enum { UPDATES = 1, USER = 2, SESSION = 4 };
-    unsigned seen = 0;
-    bool is_first = true, is_over;
+    static const Known KNOWN_KEYS[] = {
+        KNOWN("userId", USER), KNOWN("updates", UPDATES), KNOWN("sessionId", SESSION),
+    };
+    Keys keys = KEYS_OF(KNOWN_KEYS);
+    unsigned seen = 0, found;
+    bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
     }
     for (;;) {
-        Text key;
-        TRY(next_key(cursor, &is_first, &key, &is_over));
+        TRY(known_key(cursor, &keys, &found, &is_over));
         if (is_over) {
             break;
-        }
-        if (key.is_escaped) {
-            return ODD;
-        }
-        unsigned found = 0;
-        if (SAYS(&key, "updates")) {
-            found = UPDATES;
-        } else if (SAYS(&key, "userId")) {
-            found = USER;
-        } else if (SAYS(&key, "sessionId")) {
-            found = SESSION;
         }
         if (seen & found) {
             return ODD;
@@ -898,41 +988,44 @@ static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
     return (seen & UPDATES) && (event->has_user || event->has_session) ? DONE : ODD;
 }
 
+static Status read_priority(Cursor *cursor)
+{
+    Text priority;
+    TRY(read_text(cursor, &priority));
+    return SAYS(&priority, "normal") || SAYS(&priority, "high") || SAYS(&priority, "low") ||
+                   SAYS(&priority, "critical")
+               ? DONE
+               : ODD;
+}
+
 static Status read_rules(Cursor *cursor, Reader *reader, Event *event)
 {
     enum { TARGETS = 1, PRIORITY = 2 };
-    unsigned seen = 0;
-    bool is_first = true, is_over;
+    static const Known KNOWN_KEYS[] = {
+        KNOWN("targetModels", TARGETS), KNOWN("priority", PRIORITY), KNOWN("ttl", 0),
+    };
+    Keys keys = KEYS_OF(KNOWN_KEYS);
+    unsigned seen = 0, found;
+    bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
     }
     for (;;) {
-        Text key, priority;
-        TRY(next_key(cursor, &is_first, &key, &is_over));
+        TRY(known_key(cursor, &keys, &found, &is_over));
         if (is_over) {
             return DONE;
-        }
-        if (key.is_escaped) {
-            return ODD;
-        }
-        unsigned found = 0;
-        if (SAYS(&key, "targetModels")) {
-            found = TARGETS;
-            TRY(read_targets(cursor, &reader->values, &event->targets));
-        } else if (SAYS(&key, "priority")) {
-            found = PRIORITY;
-            TRY(read_text(cursor, &priority));
-            if (!SAYS(&priority, "normal") && !SAYS(&priority, "high") &&
-                !SAYS(&priority, "low") && !SAYS(&priority, "critical")) {
-                return ODD;
-            }
-        } else {
-            TRY(skip_value(cursor, 0));
         }
         if (seen & found) {
             return ODD;
         }
         seen |= found;
+        if (found == TARGETS) {
+            TRY(read_targets(cursor, reader, &event->targets));
+        } else if (found == PRIORITY) {
+            TRY(read_priority(cursor));
+        } else {
+            TRY(skip_value(cursor, 0));
+        }
     }
 }
 
@@ -949,32 +1042,24 @@ static Status read_sequence(Cursor *cursor, Event *event)
 
 static Status read_event(Cursor *cursor, Reader *reader, Event *event)
 {
-    enum { ID = 1, DELTA = 2, RULES = 4, KIND = 8, SEQUENCE = 16 };
-    unsigned seen = 0;
-    bool is_first = true, is_over;
+    enum { ID = 1, DELTA = 2, RULES = 4, KIND = 8, SEQUENCE = 16, SOURCE = 32 };
+    static const Known KNOWN_KEYS[] = {
+        KNOWN("eventId", ID),           KNOWN("timestamp", 0),
+        KNOWN("eventType", 0),          KNOWN("source", SOURCE),
+        KNOWN("contextType", KIND),     KNOWN("contextDelta", DELTA),
+        KNOWN("propagationRules", RULES), KNOWN("correlationId", 0),
+        KNOWN("sequence", SEQUENCE),
+    };
+    Keys keys = KEYS_OF(KNOWN_KEYS);
+    unsigned seen = 0, found;
+    bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
     }
     for (;;) {
-        Text key;
-        TRY(next_key(cursor, &is_first, &key, &is_over));
+        TRY(known_key(cursor, &keys, &found, &is_over));
         if (is_over) {
             break;
-        }
-        if (key.is_escaped) {
-            return ODD;
-        }
-        unsigned found = 0;
-        if (SAYS(&key, "eventId")) {
-            found = ID;
-        } else if (SAYS(&key, "contextDelta")) {
-            found = DELTA;
-        } else if (SAYS(&key, "propagationRules")) {
-            found = RULES;
-        } else if (SAYS(&key, "contextType")) {
-            found = KIND;
-        } else if (SAYS(&key, "sequence")) {
-            found = SEQUENCE;
         }
         if (seen & found) {
             return ODD;
@@ -995,6 +1080,9 @@ static Status read_event(Cursor *cursor, Reader *reader, Event *event)
             break;
         case SEQUENCE:
             TRY(read_sequence(cursor, event));
+            break;
+        case SOURCE:
+            TRY(skip_source(cursor, &reader->source));
             break;
         default:
             TRY(skip_value(cursor, 0));
@@ -1111,6 +1199,69 @@ typedef struct {
     PyObject *store_position;
 } Names;
 
+/* Where the objects of one type keep what is asked of them, in bytes from their start; 0: ask. */
+typedef struct {
+    PyTypeObject *type;
+    Py_ssize_t offset;
+    Py_ssize_t value;
+    Py_ssize_t headers;
+} Layout;
+
+static Py_ssize_t place_of(PyTypeObject *type, PyObject *name)
+{
+    Py_ssize_t place = 0;
+    PyObject *found = PyObject_GetAttr((PyObject *)type, name);
+    if (found == NULL) {
+        PyErr_Clear(); /* The attribute may be there all the same; `PyObject_GetAttr` will say. */
+        return 0;
+    }
+    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && PyDescr_TYPE(found) == type) {
+        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+        place = member->type == T_OBJECT_EX ? member->offset : 0;
+    }
+    Py_DECREF(found);
+    return place;
+}
+
+static Layout layout_of(PyTypeObject *type, const Names *names)
+{
+    return (Layout){
+        type,
+        place_of(type, names->offset),
+        place_of(type, names->value),
+        place_of(type, names->headers),
+    };
+}
+
+/* Return what is at that place of a record, borrowed; NULL: it must be asked for. */
+static PyObject *peek(const Layout *layout, PyObject *record, Py_ssize_t place)
+{
+    return place && Py_IS_TYPE(record, layout->type) ? *(PyObject **)((char *)record + place)
+                                                     : NULL;
+}
+
+static PyObject *attribute(
+    const Layout *layout, PyObject *record, Py_ssize_t place, PyObject *name)
+{
+    PyObject *found = peek(layout, record, place);
+    return found != NULL ? Py_NewRef(found) : PyObject_GetAttr(record, name);
+}
+
+/* Have the processor fetch what is read soon: records that came long ago have left its cache. */
+static void announce(const Layout *layout, PyObject *records, Py_ssize_t place)
+{
+    if (place + 2 * AHEAD < PyList_GET_SIZE(records)) {
+        __builtin_prefetch(PyList_GET_ITEM(records, place + 2 * AHEAD));
+    }
+    if (place + AHEAD < PyList_GET_SIZE(records)) {
+        const PyObject *value =
+            peek(layout, PyList_GET_ITEM(records, place + AHEAD), layout->value);
+        for (size_t line = 0; value != NULL && line < LINES_AHEAD; line++) {
+            __builtin_prefetch((const char *)value + line * CACHE_LINE_BYTES);
+        }
+    }
+}
+
 /* Read a record's store position, as `store_position` of validator/repeats.py; -1: none. */
 static Status read_position(const Names *names, PyObject *headers, int64_t *position)
 {
@@ -1172,12 +1323,13 @@ static Status take_headers(
 static Status take_record(
     Reader *reader,
     const Names *names,
+    const Layout *layout,
     PyObject *record,
     uint64_t place,
     int64_t *highest,
     bool *has_any)
 {
-    PyObject *headers = PyObject_GetAttr(record, names->headers);
+    PyObject *headers = attribute(layout, record, layout->headers, names->headers);
     if (headers == NULL) {
         return FAILED;
     }
@@ -1186,7 +1338,7 @@ static Status take_record(
     if (status != DONE) {
         return status;
     }
-    PyObject *number = PyObject_GetAttr(record, names->offset);
+    PyObject *number = attribute(layout, record, layout->offset, names->offset);
     if (number == NULL) {
         return FAILED;
     }
@@ -1198,7 +1350,7 @@ static Status take_record(
     if (offset < 0) {
         return ODD;
     }
-    PyObject *value = PyObject_GetAttr(record, names->value);
+    PyObject *value = attribute(layout, record, layout->value, names->value);
     if (value == NULL) {
         return FAILED;
     }
@@ -1306,9 +1458,10 @@ static void release_reader(Reader *reader)
     release_index(&reader->kinds);
     release_index(&reader->combinations);
     Bytes *all[] = {
-        &reader->values, &reader->updates, &reader->text, &reader->marks, &reader->applied0,
-        &reader->applied1, &reader->hashes, &reader->numbers, &reader->positions, &reader->places,
-        &reader->lane0, &reader->lane1, &reader->rows, &reader->nulls,
+        &reader->values, &reader->updates, &reader->text, &reader->source, &reader->targets,
+        &reader->targets_made, &reader->marks, &reader->applied0, &reader->applied1,
+        &reader->hashes, &reader->numbers, &reader->positions, &reader->places, &reader->lane0,
+        &reader->lane1, &reader->rows, &reader->nulls,
     };
     for (size_t place = 0; place < sizeof all / sizeof all[0]; place++) {
         release(all[place]);
@@ -1318,10 +1471,15 @@ static void release_reader(Reader *reader)
 static Status take_records(
     Reader *reader, const Names *names, PyObject *records, int64_t highest, bool *has_any)
 {
+    if (PyList_GET_SIZE(records) == 0) {
+        return DONE;
+    }
+    const Layout layout = layout_of(Py_TYPE(PyList_GET_ITEM(records, 0)), names);
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(records); place++) {
+        announce(&layout, records, place);
         PyObject *record = Py_NewRef(PyList_GET_ITEM(records, place));
         const Status status =
-            take_record(reader, names, record, (uint64_t)place, &highest, has_any);
+            take_record(reader, names, &layout, record, (uint64_t)place, &highest, has_any);
         Py_DECREF(record);
         TRY(status);
     }

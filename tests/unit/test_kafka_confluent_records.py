@@ -57,8 +57,8 @@ def test_a_message_gives_a_record_with_seconds_and_without_null() -> None:
     pairs = [("a", b"1"), ("b", None)]
     found = runs([message(), message(partition=1, key=None, value=None, headers=pairs)])
     assert found == [
-        ("events", 0, [Record(7, b"k", b"v", (), 1_700_000_000.123)]),
-        ("events", 1, [Record(7, b"", b"", (("a", b"1"), ("b", b"")), 1_700_000_000.123)]),
+        ("events", 0, [Record(7, b"k", b"v", (), 1_700_000_000.123)], 2),
+        ("events", 1, [Record(7, b"", b"", (("a", b"1"), ("b", b"")), 1_700_000_000.123)], 0),
     ]
 
 
@@ -70,10 +70,10 @@ def test_the_extension_makes_the_same(messages: list[Any]) -> None:
     assert made == runs(messages)
     assert made is not None
     of = [(m.topic(), m.partition()) for m in messages]
-    assert [(topic, part, len(rs)) for topic, part, rs in made] == [
+    assert [(topic, part, len(rs)) for topic, part, rs, _ in made] == [
         (*place, len(list(same))) for place, same in groupby(of)
     ]
-    for record in (record for _, _, records in made for record in records):
+    for record in (record for _, _, records, _ in made for record in records):
         assert (type(record.offset), type(record.timestamp)) == (int, float)
 
 

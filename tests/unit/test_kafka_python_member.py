@@ -75,11 +75,11 @@ def test_a_partition_that_goes_while_its_position_is_asked_for(
     assert member.news() == []
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_member_whose_thread_ends_leaves_the_group(
-    joined: Callable[[Failing], _Membership],
+def test_a_member_whose_thread_fails_leaves_the_group_and_says_so(
+    joined: Callable[[Failing], _Membership], caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Failing(TypeError("a defect of the client"))
     member = joined(client)
     until(lambda: member.has_left and client.is_closed)
     assert member.news() == [(False, [3])]
+    assert "a defect of the client" in caplog.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.kafka_client import Chunk
+from pipeline.kafka_client import Chunk, payload_bytes
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower
 from synchroscope.ports import Record, TopicPartition
@@ -27,8 +27,8 @@ class InPieces:
         chunks = []
         for place, position in self.followed.items():
             end = min(position + 100, END)
-            records = [Record(offset, b"", b"x", (), 0.0) for offset in range(position, end)]
-            chunks.append(Chunk(place, records, end))
+            records = [Record(offset, b"k", b"xy", (), 0.0) for offset in range(position, end)]
+            chunks.append(Chunk(place, records, end, bytes=payload_bytes(records)))
             self.followed[place] = end
         return chunks
 
@@ -64,5 +64,8 @@ def test_a_window_that_is_read_slowly_is_filled_on_when_half_of_it_is_read() -> 
         assert batch is not None
         seen += [record.offset for record in batch.records]
         position = batch.position
-        assert len(slow.windows[PLACE].records) <= 200
+        window = slow.windows[PLACE]
+        assert len(window.records) <= 200
+        assert window.bytes == payload_bytes(window.records) == 3 * len(window.records)
+        assert window.start == (window.records[0].offset if window.records else position)
     assert seen == list(range(END))
