@@ -11,26 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
-from validator.stores.digesting import SUM_BYTES, BucketDigests, Buckets, Sums
+from validator.stores.digesting import NUMBER_BYTES, SUM_BYTES, BucketDigests, Buckets, Sums
 from validator.stores.port import Key
 
-ROWS_PER_BUCKET = 256
-"""Of the first reading. More of them move fewer digests then, and more rows later."""
+ROWS_PER_BUCKET = 128
+"""Of the first reading. More of them move fewer digests then, and more of them or rows later."""
 ROWS_PER_SMALL_BUCKET = 8
 ROWS_AT_ONCE = 20_000
 """Where so many rows lie in buckets that differ, these are summed up in smaller ones first."""
 MINIMUM_BITS, MAXIMUM_BITS, MAXIMUM_SMALL_BITS = 4, 16, 22
-_SUM = struct.Struct(">iq")
-assert _SUM.size == SUM_BYTES
-_MODULUS = 2**63
+_SUM = struct.Struct(f">BH{SUM_BYTES}s")
+assert _SUM.size == NUMBER_BYTES + SUM_BYTES
+assert 8 * NUMBER_BYTES >= MAXIMUM_SMALL_BITS
+_NO_ROWS = bytes(SUM_BYTES)
 _Answer = TypeVar("_Answer")
 
 
 def bits_for(rows: int, rows_per_bucket: int) -> int:
     """Return how many bits tell buckets of about so many rows.
 
-    >>> bits_for(1_000_000, 256), bits_for(1_000_000, 16), bits_for(10, 16)
-    (12, 16, 4)
+    >>> bits_for(1_000_000, 128), bits_for(1_000_000, 16), bits_for(10, 16)
+    (13, 16, 4)
     """
     return max((rows // rows_per_bucket).bit_length(), MINIMUM_BITS)
 
@@ -79,8 +80,8 @@ class Narrowing:
         if within.numbers is None:
             self.rows_read = [left.rows, right.rows]
         mine, other = _by_bucket(left), _by_bucket(right)
-        different = [number for number, total in mine.items() if other.get(number, 0) != total]
-        different += [number for number, total in other.items() if total and number not in mine]
+        different = [n for n, total in mine.items() if other.get(n, _NO_ROWS) != total]
+        different += [n for n, total in other.items() if total != _NO_ROWS and n not in mine]
         return Buckets(bits, sorted(different))
 
     def rows(self, side: int, within: Buckets) -> Iterator[tuple[Key, bytes]]:
@@ -93,6 +94,5 @@ class Narrowing:
             side.close()
 
 
-def _by_bucket(sums: Sums) -> dict[int, int]:
-    # Remainders have the sign of the sum: -1 and 2^63 - 1 are one number.
-    return {number: total % _MODULUS for number, total in _SUM.iter_unpack(sums.data)}
+def _by_bucket(sums: Sums) -> dict[int, bytes]:
+    return {high << 16 | low: total for high, low, total in _SUM.iter_unpack(sums.data)}

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from validator.stores.port import Key
 
-SUM_BYTES = 12
-"""A bucket's digest: 4 bytes its number, 8 bytes the sum of its rows' hashes; big-endian."""
+NUMBER_BYTES, SUM_BYTES = 3, 7
+"""A bucket's digest: its number, and the sum of its rows' hashes; big-endian."""
 
 
 class Buckets(Struct, frozen=True):
@@ -25,7 +25,7 @@ class Buckets(Struct, frozen=True):
 
 
 class Sums(Struct, frozen=True):
-    """Digests of buckets that have rows, `SUM_BYTES` each in any order, and how many rows."""
+    """Digests of buckets that have rows, one after the other in any order, and how many rows."""
 
     data: bytes
     rows: int
@@ -35,7 +35,7 @@ class BucketDigests(Protocol):
     """Digests of one table at one moment: every answer is of the same snapshot.
 
     A row's bucket is the low bits of a hash of its key, its digest a hash of all of it. The sum of
-    the rows' hashes (mod 2^63) is the bucket's, so that two rows never cancel each other.
+    the rows' hashes (mod 2^56) is the bucket's, so that two rows never cancel each other.
     """
 
     def dialect(self) -> str:

@@ -20,12 +20,12 @@ import psycopg
 from psycopg import sql
 
 from synchroscope.errors import SynchroscopeError
-from validator.stores.digesting import Buckets, Sums
+from validator.stores.digesting import NUMBER_BYTES, SUM_BYTES, Buckets, Sums
 from validator.stores.port import Key, key_text
 
 SEED = 1_181_783_497
 WORK_MEMORY = "64MB"
-_MODULUS = 2**63
+_MODULUS = 2 ** (8 * SUM_BYTES)
 _ALIAS = "synchroscope key hash"
 _KEY_HASH = sql.Identifier("t", _ALIAS)
 _WHOLE = frozenset({"smallint", "integer", "bigint"})
@@ -210,7 +210,10 @@ class PostgresqlDigests:
                 SELECT {key_hash} & {mask} AS bucket, sum({row_hash}) AS sum, count(*) AS rows
                 FROM {source} WHERE {condition} GROUP BY 1
             )
-            SELECT string_agg(int4send(bucket::int4) || int8send((sum % {modulus})::int8), ''),
+            SELECT string_agg(
+                    substring(int4send(bucket::int4) FROM {number})
+                        || substring(int8send((sum % {modulus})::int8) FROM {rest}), ''
+                ),
                 sum(rows)::int8
             FROM summed
         """).format(
@@ -220,6 +223,9 @@ class PostgresqlDigests:
             source=self._source,
             condition=self._condition(within),
             modulus=sql.Literal(_MODULUS),
+            number=sql.Literal(5 - NUMBER_BYTES),
+            # A remainder has the sum's sign; without its first byte it is the one from 0 on.
+            rest=sql.Literal(9 - SUM_BYTES),
         )
         data, rows = self._row(query)
         return Sums(bytes(data or b""), int(rows or 0))
