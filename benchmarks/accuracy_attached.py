@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.accuracy_score import Run, Score
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
-from benchmarks.local_servers import Servers
+from benchmarks.local_servers import own_servers
 
 RATE = 300.0
 USERS = 2_000
@@ -37,19 +37,11 @@ def attached_scores(rounds: int, seed: int) -> list[Score]:
     """Start servers and pipeline, inject every kind in both stores, and count what was told."""
     with tempfile.TemporaryDirectory(prefix="synchroscope-accuracy-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # PostgreSQL runs as another user.
-        own = Servers(folder / "servers")
-        try:
-            own.run("up")
-            addresses = (
-                own.addresses["SYNCHROSCOPE_KAFKA"],
-                own.addresses["SYNCHROSCOPE_POSTGRESQL"],
-                own.addresses["SYNCHROSCOPE_REDIS"],
-            )
-            with pipeline(*addresses, folder / "world") as world:
-                return _watched(world, folder, rounds, seed)
-        finally:
-            own.run("down", "--purge")
+        with (
+            own_servers(folder / "servers") as addresses,
+            pipeline(*addresses, folder / "world") as world,
+        ):
+            return _watched(world, folder, rounds, seed)
 
 
 def _watched(world: Pipeline, folder: Path, rounds: int, seed: int) -> list[Score]:

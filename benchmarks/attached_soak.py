@@ -2,16 +2,14 @@
 
     python -m benchmarks.attached_soak --minutes 60 --rate 3000
 
-Needs the servers of `deploy/local/up` (and `eval "$(deploy/local/env)"`). Prints a journal as
-markdown, a row a minute; exit code 1 if there was any finding, or a store was not CONSISTENT in the
-end.
+Starts Kafka, PostgreSQL and Redis of its own. Prints a journal as markdown, a row a minute; exit
+code 1 if there was any finding, or a store was not CONSISTENT in the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import signal
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
+from benchmarks.local_servers import own_servers
 
 STORES = ("redis", "postgresql")
 START_SECONDS = 60.0
@@ -80,15 +79,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    kafka, postgresql = os.environ["SYNCHROSCOPE_KAFKA"], os.environ["SYNCHROSCOPE_POSTGRESQL"]
-    redis_url = os.environ["SYNCHROSCOPE_REDIS"]
     print(
         f"A clean run of {options.minutes:g} minutes at {options.rate:,.0f} events/s over "
         f"{options.users:,} users, seed {options.seed}; two consumers, Redis and PostgreSQL.\n"
     )
     with (
-        tempfile.TemporaryDirectory() as folder,
-        pipeline(kafka, postgresql, redis_url, Path(folder)) as world,
+        tempfile.TemporaryDirectory(prefix="synchroscope-soak-") as folder,
+        own_servers(Path(folder) / "servers") as addresses,
+        pipeline(*addresses, Path(folder) / "world") as world,
     ):
         attached = world.attach()
         try:

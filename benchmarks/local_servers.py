@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 LOCAL = Path(__file__).resolve().parent.parent / "deploy" / "local"
@@ -24,6 +25,20 @@ def free_ports(count: int) -> int:
             except OSError:
                 continue
             return first
+
+
+@contextlib.contextmanager
+def own_servers(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Start all in a folder, yield the addresses of Kafka, PostgreSQL and Redis, and stop them."""
+    folder.mkdir(mode=0o755)
+    folder.parent.chmod(0o755)  # PostgreSQL runs as another user.
+    own = Servers(folder)
+    try:
+        own.run("up")
+        kafka, postgresql, redis_url = own.addresses.values()
+        yield kafka, postgresql, redis_url
+    finally:
+        own.run("down", "--purge")
 
 
 class Servers:
