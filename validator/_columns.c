@@ -489,48 +489,64 @@ typedef struct {
 } Known;
 #define KNOWN(key, found) {"\"" key "\":", sizeof("\"" key "\":") - 1, found}
 
-/* Where an object is read: whether anything was yet, and which of the known keys may be next. */
+/* Where an object is read: whether anything was yet, which of the known keys may be next, and which
+ * there were. */
 typedef struct {
     const Known *known;
     size_t count;
     size_t next;
     bool is_first;
+    unsigned seen;
 } Keys;
-#define KEYS_OF(known) {known, sizeof(known) / sizeof(known)[0], 0, true}
+#define KEYS_OF(known) {known, sizeof(known) / sizeof(known)[0], 0, true, 0}
 
-/* Read the next key as `next_key` does; `found`: which of the known ones it is, or 0. Mostly it
- * stands there without white space, in the order in which it stood before: then comparing will do. */
+/* Read a key that mostly stands there without white space, in the order in which it stood before. */
+static bool takes_known(Cursor *cursor, Keys *keys, unsigned *found)
+{
+    if (!keys->is_first && (cursor->at >= cursor->end || *cursor->at != ',')) {
+        return false;
+    }
+    const uint8_t *at = cursor->at + !keys->is_first;
+    for (size_t turn = 0; turn < keys->count; turn++) {
+        const size_t place = (keys->next + turn) % keys->count;
+        const Known *known = &keys->known[place];
+        if ((size_t)(cursor->end - at) >= known->size && at[1] == (uint8_t)known->text[1] &&
+            memcmp(at, known->text, known->size) == 0) {
+            cursor->at = at + known->size;
+            keys->is_first = false;
+            keys->next = place + 1;
+            *found = known->found;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Read the next key as `next_key` does; `found`: which of the known ones it is, or 0. One that says
+ * something may come once. */
 static Status known_key(Cursor *cursor, Keys *keys, unsigned *found, bool *is_over)
 {
     *is_over = false;
-    if (keys->is_first || (cursor->at < cursor->end && *cursor->at == ',')) {
-        const uint8_t *at = cursor->at + !keys->is_first;
-        for (size_t turn = 0; turn < keys->count; turn++) {
-            const size_t place = (keys->next + turn) % keys->count;
+    *found = 0;
+    if (!takes_known(cursor, keys, found)) {
+        Text key;
+        TRY(next_key(cursor, &keys->is_first, &key, is_over));
+        if (*is_over) {
+            return DONE;
+        }
+        if (key.is_escaped) {
+            return ODD;
+        }
+        for (size_t place = 0; place < keys->count; place++) {
             const Known *known = &keys->known[place];
-            if ((size_t)(cursor->end - at) >= known->size && at[1] == (uint8_t)known->text[1] &&
-                memcmp(at, known->text, known->size) == 0) {
-                cursor->at = at + known->size;
-                keys->is_first = false;
-                keys->next = place + 1;
+            if (key.size + 3 == known->size && memcmp(key.data, known->text + 1, key.size) == 0) {
                 *found = known->found;
-                return DONE;
             }
         }
     }
-    Text key;
-    TRY(next_key(cursor, &keys->is_first, &key, is_over));
-    *found = 0;
-    if (*is_over) {
-        return DONE;
-    }
-    for (size_t place = 0; place < keys->count; place++) {
-        const Known *known = &keys->known[place];
-        if (key.size + 3 == known->size && memcmp(key.data, known->text + 1, key.size) == 0) {
-            *found = known->found;
-        }
-    }
-    return key.is_escaped ? ODD : DONE;
+    const bool is_new = !(keys->seen & *found);
+    keys->seen |= *found;
+    return is_new ? DONE : ODD;
 }
 
 /* Go on to the next item of a list, whose bracket was taken. */
@@ -877,7 +893,7 @@ static Status read_update(Cursor *cursor, Reader *reader, Update *update)
         KNOWN("previousTargets", TARGETS),
     };
     Keys keys = KEYS_OF(KNOWN_KEYS);
-    unsigned seen = 0, found;
+    unsigned found;
     bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
@@ -887,10 +903,6 @@ static Status read_update(Cursor *cursor, Reader *reader, Update *update)
         if (is_over) {
             break;
         }
-        if (seen & found) {
-            return ODD;
-        }
-        seen |= found;
         if (found == CURRENT) {
             TRY(read_piece(cursor, &reader->values, &update->current));
         } else if (found == PREVIOUS) {
@@ -901,13 +913,13 @@ static Status read_update(Cursor *cursor, Reader *reader, Update *update)
             TRY(skip_value(cursor, 0));
         }
     }
-    if (!(seen & CURRENT)) {
+    if (!(keys.seen & CURRENT)) {
         return ODD;
     }
-    if (!(seen & PREVIOUS)) {
+    if (!(keys.seen & PREVIOUS)) {
         TRY(put_null(&reader->values, &update->previous));
     }
-    if (!(seen & TARGETS)) {
+    if (!(keys.seen & TARGETS)) {
         TRY(put_null(&reader->values, &update->previous_targets));
     }
     return DONE;
@@ -961,7 +973,7 @@ static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
         KNOWN("userId", USER), KNOWN("updates", UPDATES), KNOWN("sessionId", SESSION),
     };
     Keys keys = KEYS_OF(KNOWN_KEYS);
-    unsigned seen = 0, found;
+    unsigned found;
     bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
@@ -971,10 +983,6 @@ static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
         if (is_over) {
             break;
         }
-        if (seen & found) {
-            return ODD;
-        }
-        seen |= found;
         if (found == UPDATES) {
             TRY(read_updates(cursor, reader, event));
         } else if (found == USER) {
@@ -985,7 +993,7 @@ static Status read_delta(Cursor *cursor, Reader *reader, Event *event)
             TRY(skip_value(cursor, 0));
         }
     }
-    return (seen & UPDATES) && (event->has_user || event->has_session) ? DONE : ODD;
+    return (keys.seen & UPDATES) && (event->has_user || event->has_session) ? DONE : ODD;
 }
 
 static Status read_priority(Cursor *cursor)
@@ -1005,7 +1013,7 @@ static Status read_rules(Cursor *cursor, Reader *reader, Event *event)
         KNOWN("targetModels", TARGETS), KNOWN("priority", PRIORITY), KNOWN("ttl", 0),
     };
     Keys keys = KEYS_OF(KNOWN_KEYS);
-    unsigned seen = 0, found;
+    unsigned found;
     bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
@@ -1015,10 +1023,6 @@ static Status read_rules(Cursor *cursor, Reader *reader, Event *event)
         if (is_over) {
             return DONE;
         }
-        if (seen & found) {
-            return ODD;
-        }
-        seen |= found;
         if (found == TARGETS) {
             TRY(read_targets(cursor, reader, &event->targets));
         } else if (found == PRIORITY) {
@@ -1051,7 +1055,7 @@ static Status read_event(Cursor *cursor, Reader *reader, Event *event)
         KNOWN("sequence", SEQUENCE),
     };
     Keys keys = KEYS_OF(KNOWN_KEYS);
-    unsigned seen = 0, found;
+    unsigned found;
     bool is_over;
     if (!takes(cursor, '{')) {
         return ODD;
@@ -1061,10 +1065,6 @@ static Status read_event(Cursor *cursor, Reader *reader, Event *event)
         if (is_over) {
             break;
         }
-        if (seen & found) {
-            return ODD;
-        }
-        seen |= found;
         switch (found) {
         case ID:
             TRY(read_text(cursor, &event->event_id));
@@ -1090,7 +1090,7 @@ static Status read_event(Cursor *cursor, Reader *reader, Event *event)
     }
     skip_space(cursor);
     const unsigned needed = ID | DELTA | SEQUENCE;
-    return cursor->at == cursor->end && (seen & needed) == needed ? DONE : ODD;
+    return cursor->at == cursor->end && (keys.seen & needed) == needed ? DONE : ODD;
 }
 
 /* -- columns --------------------------------------------------------------------------------- */
