@@ -50,6 +50,7 @@ from service.stores import open_database, open_storage, replica_plans
 from synchroscope.errors import SynchroscopeError
 from synchroscope.ports import EVENTS
 from synchroscope.replica import PartitionState
+from validator.repeats import store_position
 
 EVENTS_PER_SECOND = 150
 BATCH_EVENTS = 5
@@ -546,7 +547,7 @@ class Soak:
                 while position < head:
                     batch = log.read(EVENTS, number, position, 1_000)
                     for record in batch.records:
-                        place = int(record.header("store-position") or b"0")
+                        place = store_position(record) or 0
                         if place <= last:
                             self.repeats += 1
                             continue

@@ -211,6 +211,7 @@ class World(ABC):
             worker=worker,
             repeat_window=self.repeat_window,
             whole_facts=self.whole_facts,
+            store=self.store,
         )
 
     def make_relay(self, log: Log) -> Relay:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
+from functools import wraps
 from typing import Any, TypeVar
 
 from kafka import errors
 from kafka.net.compat import KafkaNetClient
+from kafka.protocol.schemas.fields.struct import StructField
 
 from pipeline.kafka_client import OnWait
 from pipeline.kafka_errors import translated, unavailable
@@ -42,6 +44,25 @@ LASTING_TROUBLES = (
 MAXIMUM_TEXT = 300
 KEPT_SECONDS = 10.0
 _WRAPPED_CODE = re.compile(r"\[Error (\d+)\]")
+
+
+def _compile_one_at_a_time() -> None:
+    """Have kafka-python make its decoders in one thread at a time.
+
+    While it makes one (3.0), another class stands where other threads look for theirs: what they
+    make then fails for good, and with it every answer of that kind.
+    """
+    unguarded, guard = StructField.compiled_decode_from, threading.RLock()
+
+    @wraps(unguarded)
+    def guarded(*arguments: Any, **more: Any) -> Any:
+        with guard:
+            return unguarded(*arguments, **more)
+
+    StructField.compiled_decode_from = guarded
+
+
+_compile_one_at_a_time()
 
 
 class _Troubles(logging.Handler):

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 
@@ -15,12 +15,15 @@ import click
 from msgspec import Struct
 from rich.console import Console
 
+from pipeline.sqlite_database import SqliteDatabase
 from service.attached import open_attached, run
 from service.attached_configuration import AttachedConfiguration, load_attached
 from service.attached_screen import AttachedScreen, JsonScreen, LiveScreen, PlainScreen
 from synchroscope.errors import UnavailableError
 
 RETRY_SECONDS = 2.0
+LOCKED_FILE = "attached.db"
+"""Who has it open for writing is the only one that keeps anything in the data folder."""
 
 
 class AttachOptions(Struct, frozen=True):
@@ -48,9 +51,7 @@ def attach_and_watch(options: AttachOptions, environ: Mapping[str, str], console
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.signal(number, on_signal)
                 stack.callback(signal.signal, number, before)
-        folder = options.data_dir
-        if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="synchroscope-")))
+        folder = _folder(options.data_dir, stack)
         screen = _screen(options, console)
         stack.callback(screen.close)
         if options.http_port is not None:
@@ -60,6 +61,19 @@ def attach_and_watch(options: AttachOptions, environ: Mapping[str, str], console
             stack.callback(server.stop)
             click.echo(f"serving {server.url}", err=True)
         return _watch(options, configuration, folder, screen, ended)
+
+
+def _folder(data_dir: Path | None, stack: ExitStack) -> Path:
+    """Return where things are kept; one that was named is this process's alone.
+
+    Raises `StorageError` where another one has it. The lock is the demo's, which comes with a
+    database: this one stays empty. The kernel lets go of it with the process.
+    """
+    if data_dir is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="synchroscope-")))
+    data_dir.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(closing(SqliteDatabase(data_dir / LOCKED_FILE, synchronous="OFF")))
+    return data_dir
 
 
 def _watch(

@@ -13,6 +13,7 @@ from service.cli_compare import compare
 from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
+from service.cli_types import Seconds
 from service.terminal import INTERRUPTED, open_console
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
@@ -59,7 +60,7 @@ def cli() -> None:
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Seconds(),
     help="Stop producing after so many seconds.",
 )
 @click.option("--headless", is_flag=True, help="End when the data ends and all is judged.")

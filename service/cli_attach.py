@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from service.cli_types import Seconds
 from service.terminal import open_console
 
 
@@ -23,7 +24,7 @@ from service.terminal import open_console
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Seconds(),
     default=600.0,
     show_default=True,
     metavar="SECONDS",

@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from service.cli_types import Seconds
+
 
 @click.command()
 @click.argument("left")
@@ -24,7 +26,7 @@ import click
 )
 @click.option(
     "--settle",
-    type=click.FloatRange(min=0.0),
+    type=Seconds(may_be_zero=True),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from service.cli_differs import differs
+from service.cli_types import Seconds
 from service.terminal import open_console
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def status(config: Path, output: str) -> None:
 @_config
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Seconds(),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from service.cli_types import Seconds
+
 _config = click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -51,7 +53,7 @@ def findings(config: Path | None, data_dir: Path | None, only_open: bool, output
 @click.option("--force", is_flag=True, help="Repair in bulk, where a rebuild would be cheaper.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=Seconds(),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -124,6 +124,7 @@ class EmbeddedPipeline:
             lambda kind, subject: place(kind, subject, partitions),
             hasher=self._hasher,
             worker="embedded",
+            store=self.store,
         )
         self.schemas = SchemaRoom(self.log, desk)
         if schemas is not None:

@@ -493,6 +493,7 @@ class ValidatorHost(Held):
             checkpoint_interval_seconds=options.checkpoint_interval_seconds,
             partitions=[number],
             worker=self._identity.process,
+            store=self._store,
         )
 
     def _make_auditor(self) -> HopAuditor | None:

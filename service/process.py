@@ -306,8 +306,14 @@ class Overview:
                 board = gatherer.board
                 lags = replica_lag_seconds(board.running(now))
                 self._seen = account, board.validated_at(), lags
-            except SynchroscopeError as error:
-                logger.debug("pages are not fresh: %s", error)
+            except Exception as error:  # Without this thread no page would be fresh again.
+                is_unexpected = not isinstance(error, SynchroscopeError)
+                logger.log(
+                    logging.ERROR if is_unexpected else logging.DEBUG,
+                    "pages are not fresh: %s",
+                    error,
+                    exc_info=is_unexpected,
+                )
                 if gatherer is not None:
                     gatherer.close()
                     gatherer = None

@@ -141,6 +141,7 @@ class World:
             [ExpectedReplica(name, self.view.model) for name in self.names],
             self.store,
             lambda kind, subject: by_subject(kind, subject, self.partitions),
+            store=self.store,
             **settings,
         )
 

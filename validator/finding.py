@@ -84,6 +84,14 @@ def decode_finding(data: bytes) -> Finding:
     return msgspec.json.decode(data, type=Finding)
 
 
+def finding_in(data: bytes) -> Finding | None:
+    """Return the finding in a record of the log, where anybody may have written; None: none."""
+    try:
+        return decode_finding(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def public_form(finding: Finding) -> dict[str, Any]:
     """Return what users see: the finding without what only the validator needs."""
     form: dict[str, Any] = msgspec.to_builtins(finding)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
 from synchroscope.ports import FINDINGS, AggregateKey, Log, NewRecord
-from validator.finding import Finding, decode_finding, encode_finding, timestamp
+from validator.finding import Finding, encode_finding, finding_in, timestamp
+
+logger = logging.getLogger("synchroscope.ledger")
 
 READ_RECORDS = 1_000
 
@@ -48,11 +51,12 @@ class Ledger:
         """Open a finding; one whose ID is known already keeps the time of its first detection."""
         if finding.id in self._open:
             return
-        earlier = log.latest(FINDINGS, finding.id.encode())
+        record = log.latest(FINDINGS, finding.id.encode())
+        earlier = None if record is None else finding_in(record.value)
         if earlier is None:
             self.opened_total[finding.kind] += 1
         else:
-            finding = replace(finding, detected_at=decode_finding(earlier.value).detected_at)
+            finding = replace(finding, detected_at=earlier.detected_at)
         self._open[finding.id] = finding
         self._changed[finding.id] = finding
 
@@ -118,8 +122,13 @@ class FindingsReader:
         while True:
             batch = self._log.read(FINDINGS, 0, self._position, READ_RECORDS)
             for record in batch.records:
-                finding = decode_finding(record.value)
-                self._found[finding.id] = finding
+                finding = finding_in(record.value)
+                if finding is not None:
+                    self._found[finding.id] = finding
+                elif not record.value:  # Somebody has taken it off.
+                    self._found.pop(record.key.decode(errors="replace"), None)
+                else:
+                    logger.warning("%s: offset %d is no finding", FINDINGS, record.offset)
             if batch.position == self._position:
                 return sorted(self._found.values(), key=lambda f: (f.detected_at, f.id))
             self._position = batch.position

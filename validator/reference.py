@@ -34,9 +34,11 @@ from synchroscope.sketch import MAXIMUM_SKETCH_BITS, Numbers, Part, Sketches
 from synchroscope.view import View
 from validator.batch_fold import BatchFold, Change, Ordinary
 from validator.refused import MAXIMUM_REFUSED, NO_EVENT, Refused, producer_of
-from validator.repeats import RecentMarks, store_position
+from validator.repeats import RecentMarks, Store, StoreClaims, store_position
 
 REPEAT_WINDOW = 1_024
+MAXIMUM_MADE_UP = 1_024
+"""How many of the newest records with a made-up store position are remembered."""
 REPEAT_RUNS = 256
 """How many of the newest runs of records that were published again are remembered."""
 KEPT_POINTS = 64
@@ -124,6 +126,11 @@ class _Runs:
         self.since = since
         self._leads_on = True
 
+    @property
+    def leads_on(self) -> bool:
+        """Say whether the last record was none that was published before."""
+        return self._leads_on
+
     def add(self, offset: int, is_repeat: bool) -> None:
         """Take the next record."""
         if is_repeat and not self._leads_on:
@@ -152,6 +159,7 @@ class Reference:
     partitions: Which partitions to fold; default: all of the log.
     repeat_window: How many event IDs of a partition are remembered, to know those that come again;
         what the relay publishes again is known without.
+    store: Tells which store positions are made up; default: all are believed.
     """
 
     def __init__(
@@ -164,6 +172,7 @@ class Reference:
         marker_interval: int = 1_024,
         partitions: Sequence[int] | None = None,
         repeat_window: int = REPEAT_WINDOW,
+        store: Store | None = None,
     ) -> None:
         self._log = log
         self._repeat_window = repeat_window
@@ -180,6 +189,9 @@ class Reference:
         self._batches = BatchFold(self._views.values(), bits, self._hasher)
         self._repeats: dict[int, deque[int]] = {n: deque(maxlen=repeat_window) for n in mine}
         self._runs = {number: _Runs() for number in mine}
+        self._claims = StoreClaims(store)
+        #: Offsets of records whose store position is made up.
+        self._made_up: dict[int, deque[int]] = {n: deque(maxlen=MAXIMUM_MADE_UP) for n in mine}
         self._stored: dict[int, StoredFold] = {}
         self.repeated = dict.fromkeys(mine, 0)
         self.undecodable = dict.fromkeys(mine, 0)
@@ -233,6 +245,9 @@ class Reference:
         if len(batch.records) >= BATCH_RECORDS:
             recent = self._recent[partition]
             ordinary = self._batches.read(batch.records, fold.store_position, recent)
+            positions = () if ordinary is None else ordinary.store_positions
+            if positions and self._claims.is_beyond(positions[-1], fold.store_position):
+                ordinary = None
         if ordinary is None:
             self._fold_each(partition, batch.records, stops)
         else:
@@ -254,7 +269,8 @@ class Reference:
         for record in records:
             while stops and stops[0] <= record.offset:
                 self._keep_at(partition, fold, stops.popleft())
-            is_repeat = _is_published(fold, record)
+            self._look_through(partition, fold, record)
+            is_repeat = self._is_published(partition, fold, record)
             self._runs[partition].add(record.offset, is_repeat)
             if is_repeat:
                 self.repeated[partition] += 1
@@ -272,7 +288,35 @@ class Reference:
                 self.repeated[partition] += 1
                 continue
             recent.add(mark)
-            self._fold_event(fold, record, event)
+            self._fold_event(partition, fold, record, event)
+
+    def _look_through(self, partition: int, fold: Fold, record: Record) -> None:
+        """Note whether a record's store position is made up, where it is out of the ordinary."""
+        position = store_position(record)
+        if position is None:
+            return
+        is_made_up = self._claims.is_beyond(position, fold.store_position)
+        # The relay repeats many in a row: that the first one is the store's will do.
+        if position <= fold.store_position and self._runs[partition].leads_on:
+            event = _decoded(record)
+            is_made_up = event is not None and self._claims.is_foreign(position, event.event_id)
+        if is_made_up:
+            self._made_up[partition].append(record.offset)
+
+    def _position_of(self, partition: int, record: Record) -> int | None:
+        """Return the store position that the relay gave a record; None where it gave none."""
+        is_made_up = record.offset in self._made_up[partition]
+        return None if is_made_up else store_position(record)
+
+    def _is_published(self, partition: int, fold: Fold, record: Record) -> bool:
+        """Say whether the relay published this event before.
+
+        A relay publishes a partition's events in the store's order. One that was thought dead may
+        publish some of them again; what does not lead on is such a repetition, however late it
+        comes.
+        """
+        position = self._position_of(partition, record)
+        return position is not None and position <= fold.store_position
 
     def _fold_together(
         self, partition: int, records: Sequence[Record], ordinary: Ordinary, stops: deque[int]
@@ -311,8 +355,8 @@ class Reference:
         while len(points) > KEPT_POINTS:
             points.popitem(last=False)
 
-    def _fold_event(self, fold: Fold, record: Record, event: WireEvent) -> None:
-        fold.store_position = store_position(record) or fold.store_position
+    def _fold_event(self, partition: int, fold: Fold, record: Record, event: WireEvent) -> None:
+        fold.store_position = self._position_of(partition, record) or fold.store_position
         if event.sequence is None:
             fold.unproven = (
                 f"record at offset {record.offset} of {producer_of(record.value)} "
@@ -380,11 +424,11 @@ class Reference:
             return None  # Which of these records were repeats is no longer known.
         twin = points[max(earlier)].copy()
         for record in self.records(partition, twin.position, position):
-            if _is_published(twin, record) or record.offset in repeats:
+            if self._is_published(partition, twin, record) or record.offset in repeats:
                 continue
             event = _decoded(record)
             if event is not None:
-                self._fold_event(twin, record, event)
+                self._fold_event(partition, twin, record, event)
         twin.position = position
         self._keep(partition, twin)
         return twin
@@ -407,11 +451,11 @@ class Reference:
             return None
         change.store_position = point.store_position
         for record in self.records(partition, point.position, newest.position):
-            if _is_published(change, record) or record.offset in repeats:
+            if self._is_published(partition, change, record) or record.offset in repeats:
                 continue
             event = _decoded(record)
             if event is not None:
-                self._fold_event(change, record, event)
+                self._fold_event(partition, change, record, event)
         return None if change.unproven else change
 
     def unbuilt(self, partition: int, model: str, buckets: Iterable[int]) -> list[int]:
@@ -475,7 +519,7 @@ class Reference:
             event = _decoded(record)
             if event is None:
                 continue
-            position = store_position(record)
+            position = self._position_of(partition, record)
             if position is not None:
                 if position <= published:
                     continue
@@ -578,16 +622,6 @@ def _decoded(record: Record) -> WireEvent | None:
         return decode_wire(record.value)
     except InvalidEventError:
         return None
-
-
-def _is_published(fold: Fold, record: Record) -> bool:
-    """Say whether the relay published this event before.
-
-    A relay publishes a partition's events in the store's order. One that was thought dead may
-    publish some of them again; what does not lead on is such a repetition, however late it comes.
-    """
-    position = store_position(record)
-    return position is not None and position <= fold.store_position
 
 
 def _is_same(before: object, after: object) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synchroscope.errors import SynchroscopeError
+from synchroscope.event import ContextEvent
 from synchroscope.ports import Record
 
 STORE_POSITION = "store-position"
 MAXIMUM_POSITION_DIGITS = 18
+USUAL_LEAP = 1_000
+"""Store positions between two records of a partition up to which the store is not asked."""
 
 Marks = NDArray[np.uint64]
 
@@ -78,3 +83,58 @@ def store_position(record: Record) -> int | None:
                 return int(stored)
             return None
     return None
+
+
+class _Stored(Protocol):
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def event(self) -> ContextEvent: ...
+
+
+class Store(Protocol):
+    """The event store, as far as it tells which store positions are its own."""
+
+    def count(self) -> int:
+        """Return the highest position."""
+        ...
+
+    def read(self, after: int, limit: int) -> Sequence[_Stored]:
+        """Return events in total order, from the one after position `after` on."""
+        ...
+
+
+class StoreClaims:
+    """Tells store positions that the relay gave from those that others made up, or took along.
+
+    A record that was copied here from another log has the position of an event in another store:
+    believed, it would make all that follows look as if it came again, or itself. Where the store
+    does not answer, what a record claims is believed.
+    """
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+        self._end = 0
+
+    def is_beyond(self, position: int, highest: int) -> bool:
+        """Say whether the store has not come so far; asked only where `highest` is far from it."""
+        if self._store is None or position - highest <= USUAL_LEAP or position <= self._end:
+            return False
+        try:
+            self._end = self._store.count()
+        except SynchroscopeError:
+            return False
+        return position > self._end
+
+    def is_foreign(self, position: int, event_id: str) -> bool:
+        """Say whether the store has another event at that position, or none."""
+        if self._store is None:
+            return False
+        try:
+            found = self._store.read(position - 1, 1)
+        except SynchroscopeError:
+            return False
+        if found and found[0].position != position:
+            return False  # It is not kept any more.
+        return not found or str(found[0].event.event_id) != event_id

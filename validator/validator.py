@@ -42,6 +42,7 @@ from validator.pinpoint import WHOLE_FACTS
 from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
 from validator.refused_finding import RefusedFindings
 from validator.repairing import Repairer, RepairLimits
+from validator.repeats import Store
 from validator.soundness import Heads, flaw_of_explanation, flaw_of_report
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
 from validator.status import ReplicaStatus, status_of
@@ -99,6 +100,7 @@ class Validator:
     worker: Name of the process; if given, each checkpoint publishes how things stand, so that a
         board can tell who validates what.
     repair_limits: How much is repaired at once.
+    store: The event store, which tells made-up store positions; default: they are believed.
     whole_facts: Buckets that differ and hold more facts than that together are looked into by
         sketches; the others are shown whole, which takes a question less.
     """
@@ -123,6 +125,7 @@ class Validator:
         worker: str = "",
         repair_limits: RepairLimits = DEFAULT_REPAIR_LIMITS,
         whole_facts: int = WHOLE_FACTS,
+        store: Store | None = None,
     ) -> None:
         self._log = log
         self._worker = worker
@@ -142,6 +145,7 @@ class Validator:
             marker_interval=marker_interval,
             partitions=partitions,
             repeat_window=repeat_window,
+            store=store,
         )
         self._watches = {r.name: ReplicaWatch(r.name, r.model) for r in replicas}
         self._ledger = Ledger()

@@ -622,3 +622,48 @@ def test_two_parts_of_a_key_are_not_mixed_up(schema: str) -> None:
     kinds = [one.kind for one in comparison.run()]
 
     assert (kinds.count("missing"), kinds.count("extra")) == (100, 100)
+
+
+ZEROS = {
+    "double precision": "0",
+    "real": "0",
+    "time": "'00:00'",
+    "bigint": "0",
+    "smallint": "0",
+    "numeric": "0",
+    "boolean": "false",
+    "date": "'2000-01-01'",
+    "timestamp": "'2000-01-01'",
+    "timestamptz": "'1970-01-01 00:00+00'",
+    "uuid": "'00000000-0000-0000-0000-000000000000'",
+    "bytea": "''",
+    "text": "''",
+    "jsonb": "'0'",
+    "interval": "'0'",
+    "point": "'0,0'",
+}
+
+
+@pytest.mark.parametrize("declared", ZEROS)
+def test_nothing_and_zero_change_places_in_every_row(declared: str, schema: str) -> None:
+    zero = f"{ZEROS[declared]}::{declared}"
+    for name, values in {"a": f"{zero}, NULL", "b": f"NULL, {zero}"}.items():
+        execute(f"CREATE TABLE {schema}.{name} (id bigint PRIMARY KEY, c {declared}, d {declared})")
+        execute(f"INSERT INTO {schema}.{name} SELECT i, {values} FROM generate_series(1, 2000) i")
+    found, summary = compare(schema)
+    assert summary.method == "bucket digests"
+    assert len(found) == 2_000
+    assert {tuple(one.columns) for one in found} == {("c", "d")}
+
+
+@pytest.mark.parametrize("declared", ZEROS)
+def test_a_missing_and_an_extra_row_of_a_zero_do_not_cancel(declared: str, schema: str) -> None:
+    zero = f"{ZEROS[declared]}::{declared}"
+    for name, first in {"a": 1, "b": 101}.items():
+        execute(f"CREATE TABLE {schema}.{name} (id bigint PRIMARY KEY, c {declared})")
+        execute(
+            f"INSERT INTO {schema}.{name} SELECT i, {zero} "
+            f"FROM generate_series({first}, {first + 4_999}) i"
+        )
+    found, _ = compare(schema)
+    assert {one.key for one in found} == {(str(i),) for i in (*range(1, 101), *range(5_001, 5_101))}

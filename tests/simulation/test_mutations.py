@@ -185,7 +185,7 @@ DIVIDED_MUTATIONS = {
     ),
     "the reference takes what is published again for new": (
         "validator/reference.py",
-        "            is_repeat = _is_published(fold, record)\n",
+        "            is_repeat = self._is_published(partition, fold, record)\n",
         "            is_repeat = False\n",
     ),
     "the batched reference takes what is published again for new": (

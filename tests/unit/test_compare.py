@@ -390,6 +390,9 @@ def test_rows_without_a_key_leave_the_comparison_undecided(tmp_path: Path) -> No
         (["a", "b"], ["--key", "id,id"], "no list of distinct names"),
         (["a", "b"], ["--key", "ident"], "has no column 'ident'"),
         (["a", "b"], ["--settle", "-1"], "not in the range"),
+        (["a", "b"], ["--settle", "nan"], "no span of time"),
+        (["a", "b"], ["--settle", "inf"], "no span of time"),
+        (["a", "b"], ["--settle", "1e999"], "no span of time"),
     ],
 )
 def test_what_cannot_be_compared_is_a_usage_error(
@@ -403,6 +406,13 @@ def test_what_cannot_be_compared_is_a_usage_error(
     assert result.exit_code == 2 or "ConfigurationError" in type(result.exception).__name__
     assert problem in result.stderr + str(result.exception)
     assert result.stdout == ""
+
+
+def test_the_slash_of_an_absolute_path_may_be_written_too(tmp_path: Path) -> None:
+    uri = sqlite(tmp_path, "l", {"1": {"a": 1}})
+    literal = uri.replace("sqlite:///", "sqlite:////")
+
+    assert run(uri, literal, "--key", "id", "--settle", "0").exit_code == 0
 
 
 def test_other_columns_do_not_matter_where_some_are_named(tmp_path: Path) -> None:

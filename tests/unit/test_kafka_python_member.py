@@ -13,6 +13,8 @@ import pytest
 with catch_warnings():
     simplefilter("ignore", DeprecationWarning)  # kafka-python reads its schemas the old way.
     from kafka import TopicPartition as Place
+    from kafka.protocol.consumer import FetchResponse
+    from kafka.protocol.schemas.fields import struct
 
     from pipeline.kafka_python_member import _Membership
 
@@ -83,3 +85,32 @@ def test_a_member_whose_thread_fails_leaves_the_group_and_says_so(
     until(lambda: member.has_left and client.is_closed)
     assert member.news() == [(False, [3])]
     assert "a defect of the client" in caplog.text
+
+
+def test_decoders_are_made_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    class Slow(struct.CodegenContext):  # type: ignore[misc]
+        def __init__(self) -> None:
+            nonlocal running, most
+            super().__init__()
+            running += 1
+            most = max(most, running)
+            threading.Event().wait(0.05)
+            running -= 1
+
+    monkeypatch.setattr(struct, "CodegenContext", Slow)
+    made = FetchResponse[None]._struct
+    kept, made._compiled_encoders = made._compiled_encoders, {}
+    try:
+        threads = [
+            threading.Thread(target=made.compiled_decode_from, args=(version,))
+            for version in (11, 12, 13)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most == 1
+    finally:
+        made._compiled_encoders = kept

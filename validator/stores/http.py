@@ -13,6 +13,8 @@ listed below stands in the URI's query and is taken out of it; what else stands 
 ``lookup`` path of one row, with the key columns in braces; 404 says that there is none
 ``row``    JSON path of the row in the answer to a lookup (default ``$``)
 ========== ==================================================================================
+
+Pages that lead back to one of them, or nowhere, end a walk with an error (`HttpWalk`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import msgspec
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.http_walk import HttpWalk
 from validator.stores.port import Key, Page, Row, key_text
 
 ANSWER_SECONDS = 10.0
@@ -67,6 +70,7 @@ class HttpStore:
         host += f":{parts.port}" if parts.port else ""
         self._url = urlunsplit((parts.scheme, host, parts.path, "", ""))
         self.name = self._url + ("?…" if rest else "")  # What is sent may be a secret.
+        self._walk = HttpWalk(self.name)
         self.key_columns: tuple[str, ...] = tuple(key_columns)
         self.is_typed = True
         self._wanted = None if columns is None else list(columns)
@@ -102,12 +106,22 @@ class HttpStore:
         parameters: dict[str, str] = dict(self._sent)
         if "limit" in self._options:
             parameters[self._options["limit"]] = str(limit)
-        number = int(cursor or self._options.get("first", "1")) if "page" in self._options else 0
+        address = cursor
         if "page" in self._options:
-            parameters[self._options["page"]] = str(number)
+            address = str(int(cursor or self._options.get("first", "1")))
+            parameters[self._options["page"]] = address
         elif cursor is not None:
             parameters[self._options.get("cursor", "cursor")] = cursor
-        document = self._ask(self._url, parameters)
+        data = self._ask(self._url, parameters) or b""
+        document = self._decoded(data)
+        rows = self._rows(document)
+        following = self._following(document, address, is_empty=not rows)
+        if cursor is None:
+            self._walk.begin()
+        self._walk.add(address or "", following, data, is_empty=not rows)
+        return Page(rows, following)
+
+    def _rows(self, document: Any) -> list[tuple[Key, Row]]:
         match = self._items.match(document)
         items = None if match is None else match.obj
         if not isinstance(items, list):
@@ -115,14 +129,14 @@ class HttpStore:
                 f"{self.name}: {self._options.get('items', '$')} is no list in the answer; say "
                 "where the rows are: &items=$.data"
             )
-        rows = [self._pair(item) for item in items]
+        return [self._pair(item) for item in items]
+
+    def _following(self, document: Any, address: str | None, *, is_empty: bool) -> str | None:
+        """Return the cursor or number of the next page; None at the end."""
         if "page" in self._options:
-            return Page(rows, str(number + 1) if rows else None)
+            return None if is_empty else str(int(address or "0") + 1)
         found = self._next.match(document) if isinstance(document, dict) else None
-        following = None if found is None or found.obj in (None, "", False) else str(found.obj)
-        if following is not None and following == cursor:
-            raise ConfigurationError(f"{self.name}: a page names itself as the next one")
-        return Page(rows, following)
+        return None if found is None or found.obj in (None, "", False) else str(found.obj)
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """Return the rows of these keys, a request each."""
@@ -131,8 +145,8 @@ class HttpStore:
             path = self._lookup_of(key)
             if path is None:
                 continue
-            document = self._ask(urljoin(self._url, path), self._sent, may_be_absent=True)
-            match = None if document is None else self._row_path.match(document)
+            data = self._ask(urljoin(self._url, path), self._sent, may_be_absent=True)
+            match = None if data is None else self._row_path.match(self._decoded(data))
             if match is not None and isinstance(match.obj, dict):
                 rows[key] = self._pair(match.obj)[1]
         return rows
@@ -160,7 +174,10 @@ class HttpStore:
             return key, {name: item[name] for name in self._wanted if name in item}
         return key, {name: value for name, value in item.items() if name not in self.key_columns}
 
-    def _ask(self, url: str, parameters: dict[str, str], *, may_be_absent: bool = False) -> Any:
+    def _ask(
+        self, url: str, parameters: dict[str, str], *, may_be_absent: bool = False
+    ) -> bytes | None:
+        """Return the answer; None where what is asked for is absent, and may be."""
         try:
             with self._client.stream("GET", url, params=parameters) as answer:
                 data = bytearray()
@@ -188,8 +205,11 @@ class HttpStore:
                 f"{self.name} refuses with HTTP {status}: check the path, and user and password in "
                 "the URI"
             )
+        return bytes(data)
+
+    def _decoded(self, data: bytes) -> Any:
         try:
-            return msgspec.json.decode(bytes(data))
+            return msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{self.name} answers no JSON ({error})") from None
 

@@ -6,8 +6,9 @@ part of the dialect. Each column is hashed with the key's hash as part of its se
 change places between two columns, or between two rows, show.
 
 PostgreSQL's own hashes of 8-byte numbers and times fold them into 4 bytes first, that of numeric
-leaves out the sign and adds the magnitude without mixing, and that of jsonb rests on it: for these
-an expression is hashed that loses nothing (`_EXPRESSIONS`).
+leaves out the sign and adds the magnitude without mixing, and that of jsonb rests on it; that of a
+float does not mix in the seed where it is 0. For these an expression is hashed that loses nothing
+(`_EXPRESSIONS`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ _AS_IT_IS = frozenset(
         "timestamp with time zone",
     }
 )
+# PostgreSQL's hash of the number 0 is the seed itself, which the key's hash in the sum would undo.
+_OF_FLOAT = "(hashfloat8extended({}, {{seed}}) # hashint4extended(1, {{seed}}))"
 _EXPRESSIONS = {
     # Both halves of the number, each of which the hash takes whole.
     "int8": (
@@ -57,8 +60,9 @@ _EXPRESSIONS = {
     "jsonb": 'hashtextextended({column}::text COLLATE "C", {seed})',
     "numeric": 'hashtextextended(trim_scale({column})::text COLLATE "C", {seed})',
     "uuid": "uuid_hash_extended({column}, {seed})",
-    "double precision": "hashfloat8extended({column}, {seed})",
-    "time without time zone": "hashfloat8extended(date_part('epoch', {column}), {seed})",
+    "real": _OF_FLOAT.format("{column}::float8"),
+    "double precision": _OF_FLOAT.format("{column}"),
+    "time without time zone": _OF_FLOAT.format("date_part('epoch', {column})"),
     # Microseconds stay apart in a double for two centuries; beyond, in what the time's hash folds.
     "timestamp without time zone": (
         "(hashfloat8extended(date_part('epoch', {column}), {seed})"

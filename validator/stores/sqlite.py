@@ -1,7 +1,8 @@
 """Rows of a table or view in a SQLite file, which is opened for reading only.
 
-``sqlite:///PATH?table=T``. A table is walked in the order of its key, page by page, so an index on
-the key keeps a page cheap. A column has whatever type each of its values has.
+``sqlite:///PATH?table=T``; an absolute PATH may keep its own slash, which makes four. A table is
+walked in the order of its key, page by page, so an index on the key keeps a page cheap. A column
+has whatever type each of its values has.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class SqliteStore:
             raise ConfigurationError(f"the SQLite URI names a file and one table: {_FORM}")
         if not key_columns:
             raise ConfigurationError("a SQLite table needs key columns")
-        path = Path(unquote(parts.path))
+        name = unquote(parts.path)
+        # With two slashes it is the same file, but SQLite would take tmp of //tmp for a server.
+        path = Path("/" + name.lstrip("/") if name.startswith("//") else name)
         table = options["table"][0]
         if table[0] == table[-1] == '"' and (parts_of := name_parts(table)):
             table = parts_of[0]  # Quoted as in SQL, as PostgreSQL needs it where it holds a dot.

@@ -1,0 +1,44 @@
+"""Findings as they stand in the log, where anybody may write."""
+
+from __future__ import annotations
+
+from pipeline.log_memory import MemoryLog
+from synchroscope.ports import CONTROL_TOPICS, EVENTS, FINDINGS, NewRecord
+from tests.validation_world import World
+from validator.ledger import FindingsReader, Ledger
+
+
+def test_what_is_no_finding_is_passed_over_and_a_null_takes_one_off() -> None:
+    world = World()
+    world.write("1", limit=1)
+    world.run()
+    world.storages["scorer@1"].get(("financial", "user:1")).fields["limit"] = (7, 1)  # type: ignore[union-attr]
+    world.write("1", limit=2)
+    world.run()
+    found = world.findings()
+    assert found
+    log = world.log
+    name = found[0].id.encode()
+    log.append(
+        [NewRecord(FINDINGS, 0, b"F-1", b"no finding"), NewRecord(FINDINGS, 0, b"\xff", b"")], 0
+    )
+    reader = FindingsReader(log)
+    assert reader.read() == found
+    log.append([NewRecord(FINDINGS, 0, name, b"")], 0)
+    assert [one.id for one in reader.read()] == [one.id for one in found[1:]]
+
+
+def test_a_finding_is_opened_where_the_log_has_something_else_under_its_name() -> None:
+    world = World()
+    world.write("1", limit=1)
+    world.run()
+    world.storages["scorer@1"].get(("financial", "user:1")).fields["limit"] = (7, 1)  # type: ignore[union-attr]
+    world.write("1", limit=2)
+    world.run()
+    finding = world.findings()[0]
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    log.append([NewRecord(FINDINGS, 0, finding.id.encode(), b"")], 0)
+    ledger = Ledger()
+    ledger.open(finding, log)
+    assert ledger.get(finding.id) == finding
+    assert ledger.opened_total == {finding.kind: 1}
