@@ -11,7 +11,9 @@ import random
 import time
 from typing import Any
 
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import NewTopic
+from kafka.errors import TopicAlreadyExistsError
 
 TOPIC = "user-context"
 RISKS = ("low", "moderate", "high")
@@ -40,16 +42,30 @@ def open_producer(servers: str) -> KafkaProducer:
     )
 
 
+def create_topic(servers: str, topic: str, partitions: int) -> None:
+    """Make the topic, unless it is there already."""
+    admin = KafkaAdminClient(bootstrap_servers=servers)
+    try:
+        if topic not in admin.list_topics():
+            admin.create_topics([NewTopic(topic, partitions, 1)])
+    except TopicAlreadyExistsError:
+        pass  # Another producer was faster.
+    finally:
+        admin.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--servers", default="127.0.0.1:9092")
     parser.add_argument("--topic", default=TOPIC)
+    parser.add_argument("--partitions", type=int, default=3, help="of the topic, if it is new")
     parser.add_argument("--rate", type=float, default=500.0, help="events a second")
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
+    create_topic(options.servers, options.topic, options.partitions)
     producer = open_producer(options.servers)
     began, sent = time.monotonic(), 0
     while (elapsed := time.monotonic() - began) < options.seconds:

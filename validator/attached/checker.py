@@ -18,6 +18,7 @@ from synchroscope.errors import InvalidEventError, SynchroscopeError, Unavailabl
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
+from validator.attached.doubt import doubted
 from validator.attached.history import Item, value_hash
 from validator.attached.log_view import LogView, Positions
 from validator.attached.reference import KeyedReference, Seen
@@ -248,13 +249,14 @@ class StoreChecker:
             item = items.get(key)
             partition = -1 if item is None else item.partition
             before = memory.get(key, NOTHING_SEEN)
+            passed = self._passed(pending, partition)
             found = look(
                 item,
                 row,
                 before,
                 self._reader,
                 lower=pending.lower.get(partition, 0),
-                passed=self._passed(pending, partition),
+                passed=passed,
                 is_complete=log.is_complete,
                 known_from=log.known_from.get(partition, 0),
                 unknown_because=_unknown_because(log),
@@ -262,7 +264,7 @@ class StoreChecker:
                 is_all_passed=pending.is_all_committed,
                 lost_delete=log.lost_deletes.get(partition, -1),
             )
-            looks[key] = found
+            looks[key] = found = doubted(found, item, before, log, passed)
             is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
             if not self.unchecked.note(key, "" if is_accepted else found.unchecked, pending.walk):
                 self.walk.is_whole = False

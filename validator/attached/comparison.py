@@ -19,7 +19,7 @@ from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
 
-State = Literal["agrees", "behind", "strange", "unclear", "unknown"]
+State = Literal["agrees", "behind", "strange", "unclear", "doubted", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
 NOTHING_SEEN = Seen()
 NEVER_ENDS = 2**63 - 1
@@ -33,6 +33,7 @@ Passed = Callable[[int, float], bool]
 _RESULTS: Sequence[tuple[State, Result]] = (
     ("behind", "lagging"),
     ("unclear", "unclear"),
+    ("doubted", "unknown"),
     ("agrees", "agrees"),
 )
 
@@ -43,7 +44,8 @@ class FieldLook(Struct, frozen=True):
     ``matched``: offset of the version that the value is (-1: absent before the first event; None:
     of no version). ``following``: offset of the event after that version. ``proven``: the newest
     version that the store has surely reached. ``is_reverted``: a newer one was there before.
-    ``reason``: why it cannot be checked at all.
+    ``reason``: why it cannot be checked at all. ``doubted``: it differs, and may nevertheless be
+    what a record says that could not be read, so that nothing can be said of the row.
     """
 
     name: str
@@ -274,7 +276,7 @@ def _field(
         )
 
     def is_past(offset: int) -> bool:
-        return passed(offset, _timestamp_of(item, name, offset))
+        return passed(offset, timestamp_of(item, name, offset))
 
     def newest_is_passed() -> bool:
         return is_past(entries[-1].offset)
@@ -311,7 +313,7 @@ def _field(
     if due < 0:
         return found("unclear")
     oldest = entries[0].offset
-    if is_cut and before < oldest and not passed(oldest, _timestamp_of(item, name, oldest)):
+    if is_cut and before < oldest and not passed(oldest, timestamp_of(item, name, oldest)):
         # It may be of a version that is forgotten here, and the store that far behind.
         return found("behind", waits_for=oldest)
     return found("strange", is_passed=newest_is_passed())
@@ -346,7 +348,7 @@ def _proven(
     return None
 
 
-def _timestamp_of(item: Item | None, name: str, offset: int) -> float:
+def timestamp_of(item: Item | None, name: str, offset: int) -> float:
     """Return when a version was recorded; where that is forgotten, when the next known one was."""
     history = None if item is None else item.history_of(name)
     if item is None or history is None:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 
 Positions = Mapping[int, int]
 KEPT_MOMENTS = 10_000
+ANY_PARTITION = -1
+"""Stands for the partition of a record without a key, whose subject may be in any other one."""
+_EVERY_OFFSET = 2**63 - 1
 
 
 class LogView:
@@ -36,6 +39,10 @@ class LogView:
         self.is_compacted = False
         self.lost_deletes: dict[int, int] = {}
         """Of each partition the last record that deletes a subject which cannot be read."""
+        self.unread: dict[int, int] = {}
+        """Of each partition the last record that says nobody knows what of nobody knows whom."""
+        self.is_fieldless = False
+        """Whether there were records, and the mapping found no field in any of them."""
         self.accepts_unreadable = False
         self.heads: Positions = {}
         """As far as they were asked for."""
@@ -65,6 +72,17 @@ class LogView:
                 found = positions
                 break
         return found
+
+    def unread_in(self, partition: int | None) -> int:
+        """Return up to which offset any record of a partition may have been about any subject.
+
+        -1: none was. None stands for the partition of a subject that the log does not have.
+        """
+        if self.accepts_unreadable or not self.unread:
+            return -1
+        if partition is None or ANY_PARTITION in self.unread:
+            return _EVERY_OFFSET
+        return self.unread.get(partition, -1)
 
     def ask_heads(self) -> Positions:
         """Return the end of every partition as of now."""

@@ -99,6 +99,7 @@ class RecordReader:
     def __init__(self, mapping: RecordMapping) -> None:
         self._mapping = mapping
         self.accepts_unreadable = mapping.unreadable == "skip"
+        self.names_fields = mapping.fields != {}
         self._subject = compile_source(mapping.subject)
         self._type = compile_source(mapping.type)
         self._fields = _fields(mapping)

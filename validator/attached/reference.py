@@ -69,6 +69,7 @@ class FoldState(Struct, frozen=True):
     is none of the log's. ``known_from``: partitions of which records were deleted before they were
     read, and the first offset after that. ``marks``: the last record of each partition, by which a
     topic is known again. ``lost_deletes``: the last record that deletes nobody knows whom.
+    ``unread``: the last one that says nobody knows what of nobody knows whom.
     """
 
     fingerprint: str
@@ -77,6 +78,7 @@ class FoldState(Struct, frozen=True):
     known_from: dict[int, int] = {}
     marks: dict[int, Mark] = {}
     lost_deletes: dict[int, int] = {}
+    unread: dict[int, int] = {}
 
 
 class Seen(Struct, array_like=True):
@@ -153,6 +155,7 @@ class KeyedReference:
         known_from: Mapping[int, int] | None = None,
         marks: Mapping[int, Mark] | None = None,
         lost_deletes: Mapping[int, int] | None = None,
+        unread: Mapping[int, int] | None = None,
     ) -> dict[bytes, Item]:
         """Apply (partition, change) pairs and move the positions, in one step.
 
@@ -166,6 +169,7 @@ class KeyedReference:
             dict(known_from or {}),
             dict(marks or {}),
             dict(lost_deletes or {}),
+            dict(unread or {}),
         )
 
         def write(transaction: Any) -> dict[bytes, Item]:
@@ -178,7 +182,7 @@ class KeyedReference:
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
                 item.is_spread = item.is_spread or item.partition != partition
-                item.apply(change, state.known_from.get(partition, 0))
+                item.apply(change, _known_from(state, partition, change.offset))
             with transaction.cursor(self._items) as cursor:
                 cursor.putmulti([(key, encode_item(item)) for key, item in items.items()])
             transaction.put(_ABOUT, _encode(state), db=self._about)
@@ -356,6 +360,13 @@ def _last_walk(transaction: Any, seen: Any, prefix: bytes) -> int:
             last = max(last, _decode_seen(cursor.value()).walk)
             found = cursor.next()
     return last
+
+
+def _known_from(state: FoldState, partition: int, offset: int) -> int:
+    """Return the offset before which what was said may have changed unseen by now."""
+    known_from = state.known_from.get(partition, 0)
+    unread = state.unread.get(partition, -1)
+    return max(known_from, unread + 1) if unread < offset else known_from
 
 
 def _new_item(partition: int, change: Change) -> Item:

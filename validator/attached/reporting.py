@@ -28,6 +28,7 @@ from validator.attached.restores import (
 from validator.attached.row_mapping import RowReader
 from validator.attached.store_settings import StoreSettings
 from validator.attached.strays import Strays
+from validator.attached.unchecked import DOUBTS
 from validator.attached.walk import Walk
 from validator.finding import Since, timestamp
 from validator.value_form import shown
@@ -83,8 +84,13 @@ class Reporter:
         self._book.agree(self._settings.name, keys, now)
 
     def withdraw(self, key: bytes, reason: str, now: float) -> None:
-        """Take back what was said of an item that turns out not to be known well enough."""
+        """Take back what was said of an item that turns out not to be known well enough.
+
+        What was found before a record came that cannot be read was proven then, and stays.
+        """
         self._held.pop(key, None)
+        if reason in DOUBTS:
+            return
         self._book.withdraw(self._settings.name, key, reason, now)
 
     def _causes(self, found: Confirmed) -> list[Cause]:
@@ -143,6 +149,8 @@ class Reporter:
         keys = {row.key for row in chosen[:MAXIMUM_MEMBERS]}
         names = [self._held[row.key].name for row in chosen]
         first = min(chosen, key=lambda row: positions[row.partition])
+        # Offsets of other partitions cannot be compared with its own.
+        beside = [self._held[row.key] for row in chosen if row.partition == first.partition]
         finding = make_finding(
             self._settings.name,
             "bulk",
@@ -151,8 +159,8 @@ class Reporter:
             first_bad=positions[first.partition][0],
             since=Since(
                 first.partition,
-                max((self._held[row.key].agreed for row in chosen), default=0) - 1,
-                max(self._held[row.key].by_offset for row in chosen),
+                max(held.agreed for held in beside) - 1,
+                max(held.by_offset for held in beside),
             ),
             evidence={
                 "cause": self._bulk_cause(chosen),

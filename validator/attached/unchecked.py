@@ -11,6 +11,10 @@ COMPACTED = "may have a version that was compacted away from the topic"
 SPREAD = "have records in several partitions, which have no order among them"
 UNREADABLE = "have a value in a record that could not be read"
 LOST_DELETE = "may have been deleted by a record that names no subject"
+NO_SUBJECT = "may have been written by a record that could not be read and names no subject"
+NO_FIELD = "have values that cannot be compared, since no record gave any field"
+DOUBTS = frozenset({NO_SUBJECT, NO_FIELD})
+"""Reasons that came up later than what was found before: they take nothing of it back."""
 
 
 class Unchecked:

@@ -9,11 +9,11 @@ from typing import Literal
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError, UnavailableError
-from synchroscope.ports import Progress
+from synchroscope.ports import Progress, Record
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
 from validator.attached.history import Item
-from validator.attached.log_view import LogView
+from validator.attached.log_view import ANY_PARTITION, LogView
 from validator.attached.port import Topic
 from validator.attached.record_mapping import (
     NO_CANONICAL_VALUE,
@@ -24,6 +24,7 @@ from validator.attached.record_mapping import (
 from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
 
 FOLD_RECORDS = 2_000
+_DELETES, _NO_FIELD = "deletes", "changes without a field"
 Verdict = Literal["CONSISTENT", "UNKNOWN", "DIVERGED"]
 Begin = Literal["earliest", "latest"] | float
 MakeChecker = Callable[[KeyedReference, Book], StoreChecker]
@@ -122,6 +123,7 @@ class AttachedValidator:
             self._positions, self._is_complete = dict(state.positions), state.is_complete
             self._known_from, self._marks = dict(state.known_from), dict(state.marks)
             self.log.lost_deletes = dict(state.lost_deletes)
+            self.log.unread = dict(state.unread)
         self._compacted = self._topic.is_compacted()
         self._target = heads
 
@@ -178,10 +180,11 @@ class AttachedValidator:
                 found = self._reader.read(record)
                 if isinstance(found, Change):
                     changes.append((partition, found))
+                    self._count_fields(found)
                     if found.unreadable or found.is_unreadable:
                         self.counts[f"unreadable: {NO_CANONICAL_VALUE}"] += 1
                 elif isinstance(found, Unreadable):
-                    changes += self._unreadable(partition, record.offset, found)
+                    changes += self._unreadable(partition, record, found)
                 else:
                     self.counts["not meant"] += 1
             positions[partition] = batch.position
@@ -191,21 +194,38 @@ class AttachedValidator:
         self.log.is_compacted = self._compacted or (
             self._compacted is None and self.counts["offsets without a record"] > 0
         )
+        self.log.is_fieldless = self._is_fieldless()
         self.log.folded(
             now, self._positions, is_complete=self._is_complete, known_from=self._known_from
         )
         return read
 
     def _unreadable(
-        self, partition: int, offset: int, found: Unreadable
+        self, partition: int, record: Record, found: Unreadable
     ) -> list[tuple[int, Change]]:
         """Count a record that cannot be read, and return what is not known since."""
         self.counts[f"unreadable: {found.reason}"] += 1
+        if found.change is None and not found.is_deletion:
+            # Without a key the other records of its subject may be anywhere.
+            is_here = bool(record.key) or len(self._positions) == 1
+            self.log.unread[partition if is_here else ANY_PARTITION] = record.offset
         if self.log.accepts_unreadable:
             return []
         if found.is_deletion:
-            self.log.lost_deletes[partition] = offset
+            self.log.lost_deletes[partition] = record.offset
         return [] if found.change is None else [(partition, found.change)]
+
+    def _count_fields(self, change: Change) -> None:
+        if change.is_delete:
+            self.counts[_DELETES] += 1
+        elif not (change.fields or change.unreadable or change.is_unreadable):
+            self.counts[_NO_FIELD] += 1
+
+    def _is_fieldless(self) -> bool:
+        """Say whether the mapping finds records, and no field in any of them."""
+        without = self.counts[_NO_FIELD]
+        is_every = without + self.counts[_DELETES] == self.counts["changes"]
+        return self._reader.names_fields and without > 0 and is_every
 
     def _check_gap(self, partition: int, position: int) -> None:
         """Note where records were deleted before they could be read: what they said is unknown."""
@@ -232,6 +252,7 @@ class AttachedValidator:
             self._known_from,
             self._marks,
             self.log.lost_deletes,
+            self.log.unread,
         )
         self._positions = positions
         if self.is_caught_up:
@@ -258,6 +279,12 @@ class AttachedValidator:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found.items()))
         return f"{sum(found.values()):,} records could not be read: {reasons}"
 
+    def _fieldless_sentence(self) -> str:
+        count = self.counts[_NO_FIELD]
+        return (
+            f"no field was found in any of {count:,} records: check record.fields and record.value"
+        )
+
     def standings(self, now: float) -> list[StoreStanding]:
         """Return how each store stands."""
         return [self._standing(checker, now) for checker in self.checkers]
@@ -273,6 +300,7 @@ class AttachedValidator:
         opened = len(self.book.open_of(name))
 
         unknown = [self._unreadable_sentence()] if self.unreadable() else []
+        unknown += [self._fieldless_sentence()] if self.log.is_fieldless else []
         unknown += [checker.unchecked.sentence()] if checker.unchecked else []
 
         def standing(verdict: Verdict, reason: str) -> StoreStanding:
