@@ -125,8 +125,10 @@ def test_every_fault_is_found_located_and_named_and_nothing_else_is(
     found = wait_until_found(restores, attached)
     for fault in restores:
         check_restore(fault, found)
-    again = [f for f in found if f["state"] == "open" and f["kind"] != "bulk"]
-    assert again == [], "what was open before is told again, or a single key of a restore"
+    single = [f for f in found if f["state"] == "open" and f["kind"] != "bulk"]
+    # On a machine that is slow, keys that were met early may be told before the rest is.
+    again = [f for f in single if f["kind"] != "reordered" or injected & set(f["subjects"])]
+    assert again == [], "what was open before is told again"
     assert attached.stop() == 1
 
 
