@@ -98,6 +98,18 @@ def test_a_row_that_was_seen_and_is_gone_was_deleted() -> None:
     assert kinds(TWO, found) == [("foreign", deleted, None)]
 
 
+def test_a_text_that_was_emptied_was_deleted_and_no_old_version_came_back() -> None:
+    found = looked(
+        TWO,
+        SeenRow({"a": "", "b": "x"}),
+        reached=0,
+        memory=Seen({"a": 20, "b": 10}, 25),
+        reader=TEXT,
+    )
+    deleted = "deleted behind the pipeline's back"
+    assert kinds(TWO, found, is_text=True) == [("foreign", deleted, None)]
+
+
 def test_a_row_whose_only_event_was_passed_over_is_missed() -> None:
     new = item((10, {"a": 1}))
     assert kinds(new, looked(new, ABSENT_ROW)) == [("missed", "event not applied", 10)]

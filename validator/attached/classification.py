@@ -85,9 +85,11 @@ def _cause(item: Item | None, field: FieldLook, is_text: bool) -> tuple[Kind, st
 
 
 def _behind(field: FieldLook) -> tuple[Kind, str]:
+    # Where all is text an empty one is what was before the first event: nothing.
+    is_gone = field.seen is None or (field.seen == "" and field.matched == -1)
     if field.is_reverted:
-        return ("foreign", DELETED) if field.seen is None else ("reordered", OLDER_WRITE)
-    if field.seen is None and field.changes_behind > 1 and not field.is_deletion:
+        return ("foreign", DELETED) if is_gone else ("reordered", OLDER_WRITE)
+    if is_gone and field.changes_behind > 1 and not field.is_deletion:
         # Each of several events would have brought the row back.
         return "foreign", DELETED
     return "missed", DELETE_NOT_APPLIED if field.is_deletion else NOT_APPLIED
