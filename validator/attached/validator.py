@@ -125,7 +125,7 @@ class AttachedValidator:
             self.log.lost_deletes = dict(state.lost_deletes)
             self.log.unread = dict(state.unread)
         self._compacted = self._topic.is_compacted()
-        self._target = heads
+        self._target = self.log.heads = heads
 
     def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
         """Refuse a topic of the same name that was made anew."""
