@@ -157,21 +157,22 @@ class _Membership:
                 self._poll()
                 if self._is_hanging():
                     self.leave()
-        except Exception:
-            logger.exception("leaving the consumer group of %s, to join it anew", self._topic)
+        except (
+            Exception
+        ):  # Whatever it is: the caller joins anew, and nothing else would tell of it.
+            if not self.has_left:  # What a consumer raises while it is being closed says nothing.
+                logger.exception("leaving the consumer group of %s, to join it anew", self._topic)
         finally:
             self.leave()  # A member whose thread has ended would hold its partitions for nobody.
 
     def _poll(self) -> None:
         try:
             self._consumer.poll(timeout_ms=self._poll_milliseconds)
-        except (RetriableError, KeyError):
+        except (*CLIENT_ERRORS, KeyError) as error:
             # KeyError: the partition went while kafka-python (3.0) asked for its position.
-            time.sleep(RETRY_SECONDS)
-        except CLIENT_ERRORS as error:
-            if isinstance(error, BrokerResponseError):
+            if isinstance(error, BrokerResponseError) and not isinstance(error, RetriableError):
                 self.failure = error
-            time.sleep(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)  # A poll that fails at once would take a whole core.
 
     def news(self) -> list[tuple[bool, list[int]]]:
         """Return what was reported since the last call."""

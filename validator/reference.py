@@ -119,27 +119,23 @@ class _Runs:
     Up to ``since`` they are forgotten: there were more than `REPEAT_RUNS` later ones.
     """
 
-    __slots__ = ("_leads_on", "known", "since")
+    __slots__ = ("known", "leads_on", "since")
 
     def __init__(self, known: Iterable[tuple[int, int]] = (), since: int = 0) -> None:
         self.known = deque(known, maxlen=REPEAT_RUNS)
         self.since = since
-        self._leads_on = True
-
-    @property
-    def leads_on(self) -> bool:
-        """Say whether the last record was none that was published before."""
-        return self._leads_on
+        #: The last record was none that was published before.
+        self.leads_on = True
 
     def add(self, offset: int, is_repeat: bool) -> None:
         """Take the next record."""
-        if is_repeat and not self._leads_on:
+        if is_repeat and not self.leads_on:
             self.known[-1] = (self.known[-1][0], offset + 1)
         elif is_repeat:
             if len(self.known) == REPEAT_RUNS:
                 self.since = self.known[0][1]
             self.known.append((offset, offset + 1))
-        self._leads_on = not is_repeat
+        self.leads_on = not is_repeat
 
     def end_at(self, offset: int) -> int | None:
         """Return the end of the run that an offset lies in; None where it lies in none."""
@@ -295,11 +291,13 @@ class Reference:
         position = store_position(record)
         if position is None:
             return
-        is_made_up = self._claims.is_beyond(position, fold.store_position)
-        # The relay repeats many in a row: that the first one is the store's will do.
-        if position <= fold.store_position and self._runs[partition].leads_on:
+        if position > fold.store_position:
+            is_made_up = self._claims.is_beyond(position, fold.store_position)
+        elif self._runs[partition].leads_on:
             event = _decoded(record)
             is_made_up = event is not None and self._claims.is_foreign(position, event.event_id)
+        else:  # The relay repeats many in a row: that the first one is the store's will do.
+            return
         if is_made_up:
             self._made_up[partition].append(record.offset)
 

@@ -8,13 +8,21 @@ from tests.validation_world import World
 from validator.ledger import FindingsReader, Ledger
 
 
-def test_what_is_no_finding_is_passed_over_and_a_null_takes_one_off() -> None:
+def spoilt() -> World:
+    """Return a world in which a value was changed behind the replica's back, and found."""
     world = World()
     world.write("1", limit=1)
     world.run()
-    world.storages["scorer@1"].get(("financial", "user:1")).fields["limit"] = (7, 1)  # type: ignore[union-attr]
+    record = world.storages["scorer@1"].get(("financial", "user:1"))
+    assert record is not None
+    record.fields["limit"] = (7, 1)
     world.write("1", limit=2)
     world.run()
+    return world
+
+
+def test_what_is_no_finding_is_passed_over_and_a_null_takes_one_off() -> None:
+    world = spoilt()
     found = world.findings()
     assert found
     log = world.log
@@ -29,12 +37,7 @@ def test_what_is_no_finding_is_passed_over_and_a_null_takes_one_off() -> None:
 
 
 def test_a_finding_is_opened_where_the_log_has_something_else_under_its_name() -> None:
-    world = World()
-    world.write("1", limit=1)
-    world.run()
-    world.storages["scorer@1"].get(("financial", "user:1")).fields["limit"] = (7, 1)  # type: ignore[union-attr]
-    world.write("1", limit=2)
-    world.run()
+    world = spoilt()
     finding = world.findings()[0]
     log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
     log.append([NewRecord(FINDINGS, 0, finding.id.encode(), b"")], 0)

@@ -88,18 +88,17 @@ def test_a_member_whose_thread_fails_leaves_the_group_and_says_so(
 
 
 def test_decoders_are_made_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    running, most = 0, 0
+    running, most, make = 0, 0, struct.CodegenContext
 
-    class Slow(struct.CodegenContext):  # type: ignore[misc]
-        def __init__(self) -> None:
-            nonlocal running, most
-            super().__init__()
-            running += 1
-            most = max(most, running)
-            threading.Event().wait(0.05)
-            running -= 1
+    def make_slowly() -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        threading.Event().wait(0.05)
+        running -= 1
+        return make()
 
-    monkeypatch.setattr(struct, "CodegenContext", Slow)
+    monkeypatch.setattr(struct, "CodegenContext", make_slowly)
     made = FetchResponse[None]._struct
     kept, made._compiled_encoders = made._compiled_encoders, {}
     try:

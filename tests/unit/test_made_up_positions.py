@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from pipeline.event_store import StoredEvent
 from synchroscope.errors import UnavailableError
 from synchroscope.ports import EVENTS, Log, NewRecord
 from tests.validation_world import World
@@ -90,11 +91,11 @@ class Away:
     def count(self) -> int:
         raise UnavailableError("postgresql", "away")
 
-    def read(self, after: int, limit: int) -> list[object]:
+    def read(self, after: int, limit: int) -> list[StoredEvent]:
         raise UnavailableError("postgresql", "away")
 
 
 def test_what_a_record_claims_is_believed_while_the_store_is_away() -> None:
-    claims = StoreClaims(Away())  # type: ignore[arg-type]
+    claims = StoreClaims(Away())
     assert not claims.is_beyond(999_999_999, 1)
     assert not claims.is_foreign(1, "x")
