@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.local_servers import Servers
+from benchmarks.local_servers import own_servers
 from benchmarks.measuring import Row, Settings
 from benchmarks.run import FOLDER, circumstances, header, line
 from benchmarks.servers_path import path_rows
@@ -50,18 +50,9 @@ def servers() -> Iterator[World]:
     """Start servers in a folder and on ports that nobody has, and stop them whatever happens."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="synchroscope-bench-") as folder:
-        Path(folder).chmod(0o755)  # PostgreSQL runs as another user.
-        own = Servers(Path(folder) / "servers")
-        try:
-            own.run("up")
-            yield World(
-                own.addresses["SYNCHROSCOPE_KAFKA"],
-                own.addresses["SYNCHROSCOPE_POSTGRESQL"],
-                own.addresses["SYNCHROSCOPE_REDIS"],
-                Path(folder) / "servers",
-            )
-        finally:
-            own.run("down", "--purge")
+        place = Path(folder) / "servers"
+        with own_servers(place) as (kafka, postgresql, redis):
+            yield World(kafka, postgresql, redis, place)
 
 
 def load() -> str:
