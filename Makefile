@@ -6,7 +6,7 @@ SEEDS ?= 1000
 FAULT_SEEDS ?= 10
 ROUNDS ?= 30
 WORKERS ?= 2
-C_SOURCES := validator/_columns.c synchroscope/_hashing.c pipeline/_messages.c $(wildcard synchroscope/native/*.h)
+C_SOURCES := validator/_columns.c synchroscope/_hashing.c pipeline/_messages.c pipeline/_batches.c $(wildcard synchroscope/native/*.h)
 
 .PHONY: setup demo test check sim faults accuracy soak bench bench-servers bench-compare lock clean
 

@@ -1,8 +1,9 @@
 """Builds the optional extensions, `SOURCES`, with the C compiler that Python knows.
 
 Without a compiler or Python's headers, or with SYNCHROSCOPE_PURE=1, nothing is built and nothing
-fails: `validator.batch_columns`, `synchroscope.native_hashing` and
-`pipeline.kafka_confluent_records` then leave everything to Python.
+fails: `validator.batch_columns`, `synchroscope.native_hashing`,
+`pipeline.kafka_confluent_records` and `pipeline.kafka_python_records` then leave everything to
+Python.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ SOURCES = (
     Path("validator") / "_columns.c",
     Path("synchroscope") / "_hashing.c",
     Path("pipeline") / "_messages.c",
+    Path("pipeline") / "_batches.c",
 )
 PURE = "SYNCHROSCOPE_PURE"
 COMPILE_SECONDS = 300.0

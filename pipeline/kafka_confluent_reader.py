@@ -16,8 +16,8 @@ from synchroscope.ports import TopicPartition
 
 #: What is taken from librdkafka in one piece: so many the processor's cache holds while records are
 #: made of them. And how many of them make up one poll, at most.
-PORTION_RECORDS = 500
-POLL_PORTIONS = 10
+PORTION_RECORDS = 250
+POLL_PORTIONS = 20
 #: What librdkafka fetches ahead of a reader, at most.
 PREFETCH_RECORDS = 10_000
 PREFETCH_KIBIBYTES = 16_384

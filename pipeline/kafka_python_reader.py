@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from kafka import KafkaConsumer
 from kafka import TopicPartition as Place
@@ -17,7 +16,8 @@ from kafka.errors import (
 
 from pipeline.kafka_client import Chunk, payload_bytes
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
-from synchroscope.ports import Record, TopicPartition
+from pipeline.kafka_python_records import record_of, unpack_natively
+from synchroscope.ports import TopicPartition
 
 POLL_RECORDS = 5_000
 #: A poll costs half a millisecond even where nothing has come, and one that does not wait may leave
@@ -53,6 +53,7 @@ class PythonReader:
                 "metrics_enabled": False,
             },
         )
+        unpack_natively(self._consumer)
 
     def start(self, place: TopicPartition, position: int) -> None:
         """Follow a partition from a position."""
@@ -96,7 +97,7 @@ class PythonReader:
             raise self._connection.translated(error, "reading") from error
         chunks = []
         for place, before in self._followed.items():
-            records = [_record(message) for message in answer.get(place, ())]
+            records = list(map(record_of, answer.get(place, ())))
             # Past control records and aborted ones too.
             position = self._consumer.position(place, timeout_ms=0)
             position = before if position is None else position
@@ -116,14 +117,3 @@ class PythonReader:
     def close(self) -> None:
         """Release what is held."""
         self._consumer.close(autocommit=False, timeout_ms=0)
-
-
-def _record(message: Any) -> Record:
-    headers = tuple([(name, value or b"") for name, value in message.headers])
-    return Record(
-        message.offset,
-        message.key or b"",
-        message.value or b"",
-        headers,
-        message.timestamp / 1000,
-    )
