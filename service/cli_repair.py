@@ -26,7 +26,7 @@ def _check_place(config: Path | None, data_dir: Path | None) -> None:
 @click.option(
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Data folder of the demo, which may be running.",
+    help="Data folder of the demo or of `attach`, which may be running.",
 )
 @click.option("--open", "only_open", is_flag=True, help="Only findings that are not resolved.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)

@@ -9,7 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from service.attached_command import LOCKED_FILE
 from service.differs_running import Asked, open_log
+from validator.attached.book import stored_findings
 from validator.finding import Finding, public_form
 from validator.ledger import FindingsReader
 
@@ -21,8 +23,7 @@ def list_findings(
     config: Path | None, data_dir: Path | None, *, only_open: bool, as_json: bool
 ) -> int:
     """Print the findings; return 1 where any of all is not resolved, else 0."""
-    with open_log(Asked(config, data_dir)) as (log, _):
-        found = FindingsReader(log).read()
+    found = _found(config, data_dir)
     shown = [finding for finding in found if not only_open or finding.state != "resolved"]
     console = Console()
     if as_json:
@@ -34,6 +35,18 @@ def list_findings(
     else:
         console.print("no finding is open" if only_open else "no findings", highlight=False)
     return int(any(finding.state != "resolved" for finding in found))
+
+
+def is_attached(data_dir: Path | None) -> bool:
+    """Say whether `synchroscope attach` keeps its findings in a folder."""
+    return data_dir is not None and (data_dir / LOCKED_FILE).is_file()
+
+
+def _found(config: Path | None, data_dir: Path | None) -> list[Finding]:
+    if data_dir is not None and is_attached(data_dir):
+        return sorted(stored_findings(data_dir), key=lambda finding: finding.detected_at)
+    with open_log(Asked(config, data_dir)) as (log, _):
+        return FindingsReader(log).read()
 
 
 def _table(findings: list[Finding]) -> Table:

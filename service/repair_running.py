@@ -13,7 +13,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from service.configuration import load_configuration
-from service.findings_listing import repair_text
+from service.findings_listing import is_attached, repair_text
 from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.errors import ConfigurationError
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord
@@ -129,6 +129,11 @@ def run_repair(
 ) -> int:
     """Repair a finding, or show what that would write; return the exit code."""
     console = Console(soft_wrap=True)
+    if is_attached(data_dir):
+        raise ConfigurationError(
+            f"{data_dir} is that of `synchroscope attach`, which only reads the stores: put them "
+            "right with what fills them; the finding closes when a later look agrees"
+        )
     with open_place(config, data_dir) as place:
         reader = FindingsReader(place.log)
         finding = _find(reader, name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from synchroscope.ports import AggregateKey
-from validator.attached.reference import KeyedReference, item_key
+from validator.attached.reference import KeyedReference, item_key, rows_of
 from validator.finding import (
     Finding,
     Position,
@@ -26,6 +27,11 @@ _FINDINGS, _MEMBERS, _COUNTS = "finding", "members", "counts"
 MAXIMUM_OPEN = 2_000
 MAXIMUM_RESOLVED = 1_000
 MAXIMUM_MEMBERS = 20_000
+
+
+def stored_findings(path: Path) -> list[Finding]:
+    """Return the findings that are kept in a folder, which another process may be using."""
+    return [decode_finding(data) for data in rows_of(path, _FINDINGS).values()]
 
 
 class Members(Struct):

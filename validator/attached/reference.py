@@ -30,6 +30,7 @@ _ABOUT = b"fold"
 _COUNTS = b"counts"
 _WALK = b"walk"
 _NAME = b"name"
+_FINDINGS = b"findings"
 _STORES = "store"
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
@@ -122,7 +123,7 @@ class KeyedReference:
             self._items = self._environment.open_db(b"items")
             self._seen = self._environment.open_db(b"seen")
             self._about = self._environment.open_db(b"about")
-            self._findings = self._environment.open_db(b"findings")
+            self._findings = self._environment.open_db(_FINDINGS)
         except (lmdb.Error, OSError) as error:
             raise self._failure(error) from error
         self._fingerprint = fingerprint
@@ -289,13 +290,7 @@ class KeyedReference:
         """Return what was kept under a kind."""
         prefix = kind.encode() + b"\0"
         with self._lock, self._environment.begin(db=self._findings) as transaction:
-            cursor = transaction.cursor()
-            found = cursor.set_range(prefix)
-            rows: dict[str, bytes] = {}
-            while found and cursor.key().startswith(prefix):
-                rows[cursor.key()[len(prefix) :].decode()] = cursor.value()
-                found = cursor.next()
-            return rows
+            return _rows(transaction, prefix)
 
     def store(self, kind: str, rows: Mapping[str, bytes | None]) -> None:
         """Keep rows under a kind; None removes one."""
@@ -350,6 +345,30 @@ class KeyedReference:
             "can be written and the disk has space; if it is damaged, delete it and the log is "
             "folded anew"
         )
+
+
+def rows_of(path: Path, kind: str) -> dict[str, bytes]:
+    """Return what was kept under a kind in a folder, which another process may be using."""
+    try:
+        with (
+            lmdb.open(str(path), readonly=True, create=False, max_dbs=8) as environment,
+            environment.begin(db=environment.open_db(_FINDINGS, create=False)) as transaction,
+        ):
+            return _rows(transaction, kind.encode() + b"\0")
+    except lmdb.NotFoundError:  # Nothing was kept yet.
+        return {}
+    except (lmdb.Error, OSError) as error:
+        raise StorageError(f"{path}: what was kept there cannot be read ({error})") from error
+
+
+def _rows(transaction: Any, prefix: bytes) -> dict[str, bytes]:
+    rows: dict[str, bytes] = {}
+    with transaction.cursor() as cursor:
+        found = cursor.set_range(prefix)
+        while found and cursor.key().startswith(prefix):
+            rows[cursor.key()[len(prefix) :].decode()] = cursor.value()
+            found = cursor.next()
+    return rows
 
 
 def _last_walk(transaction: Any, seen: Any, prefix: bytes) -> int:
