@@ -19,10 +19,11 @@ from synchroscope.sketch import Part, number_of, pack_numbers
 from synchroscope.view import View
 from validator.conclude import Scene, findings_of
 from validator.finding import Finding, Position, Since, finding_id, timestamp
+from validator.folds import Fold
 from validator.ledger import Ledger
 from validator.locate import Contradiction, Located, Locator
 from validator.pinpoint import MAXIMUM_BUCKETS, MAXIMUM_ROUNDS, WHOLE_FACTS, Pinpoint, Wish
-from validator.reference import Fold, Reference
+from validator.reference import Reference
 from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaWatch, compare
 
 MAXIMUM_HELD = 2_000

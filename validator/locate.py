@@ -29,8 +29,9 @@ from synchroscope.ports import AggregateKey, Record
 from synchroscope.report import Entry, Explanation, Mismatch, Repaired, StoredAggregate
 from synchroscope.sketch import BELOW_BUCKET_BITS, Part, number_of
 from synchroscope.view import View
+from validator.folds import Fold
 from validator.judgement import Case, Judgement, Version, judge
-from validator.reference import Fold, Reference
+from validator.reference import Reference
 from validator.refused import producer_of
 from validator.watch import Held
 

@@ -24,7 +24,8 @@ from synchroscope.sketch import (
     differing,
     from_bytes,
 )
-from validator.reference import Fold, Reference
+from validator.folds import Fold
+from validator.reference import Reference
 from validator.watch import Investigation
 
 WHOLE_FACTS = 200

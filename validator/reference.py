@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
 import numpy as np
-from msgspec import Struct
 
 from synchroscope.digest import (
     DEFAULT_BITS,
@@ -32,15 +31,14 @@ from synchroscope.event import WireEvent, decode_wire
 from synchroscope.ports import EVENTS, Log, Record
 from synchroscope.sketch import MAXIMUM_SKETCH_BITS, Numbers, Part, Sketches
 from synchroscope.view import View
-from validator.batch_fold import BatchFold, Change, Ordinary
+from validator.batch_fold import BatchFold, Ordinary
+from validator.folds import Fold, StoredFold, ViewSum
 from validator.refused import MAXIMUM_REFUSED, NO_EVENT, Refused, producer_of
-from validator.repeats import RecentMarks, Store, StoreClaims, store_position
+from validator.repeats import RecentMarks, Runs, Store, StoreClaims, store_position
 
 REPEAT_WINDOW = 1_024
 MAXIMUM_MADE_UP = 1_024
 """How many of the newest records with a made-up store position are remembered."""
-REPEAT_RUNS = 256
-"""How many of the newest runs of records that were published again are remembered."""
 KEPT_POINTS = 64
 MAXIMUM_REPLAY = 65_536
 MAXIMUM_SKETCH_REPLAY = 20_000
@@ -51,95 +49,6 @@ MINIMUM_REACH_SHARE = 8
 BATCH_RECORDS = 16
 """Fewer records are folded one by one: looking at them as a batch would cost more."""
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-
-
-class ViewSum(Struct, array_like=True):
-    """One view of one partition: its digest, the audit over its events, how many they were.
-
-    The newest fold alone has ``sketches``; copies have none.
-    """
-
-    digest: Digest
-    audit: Lanes
-    applied: int
-    sketches: Sketches | None = None
-
-    def add(self, change: Change) -> None:
-        """Take what a stretch of records changes."""
-        self.digest.add_sums(change.buckets, change.lane0, change.lane1, change.counts)
-        lane0, lane1 = self.audit[0] + change.audit[0], self.audit[1] + change.audit[1]
-        self.audit = (lane0 & MASK, lane1 & MASK)
-        self.applied += change.applied
-        if self.sketches is not None:
-            self.sketches.change_columns(change.hashes, change.parts)
-
-    def copy(self) -> ViewSum:
-        """Return an independent copy."""
-        return ViewSum(self.digest.copy(), self.audit, self.applied)
-
-
-class Fold:
-    """All views of one partition at one position."""
-
-    __slots__ = ("position", "store_position", "unproven", "views")
-
-    def __init__(self, views: Mapping[str, ViewSum]) -> None:
-        self.position = 0
-        self.store_position = 0
-        self.unproven = ""
-        self.views = dict(views)
-
-    def copy(self) -> Fold:
-        """Return an independent copy."""
-        twin = Fold({model: view.copy() for model, view in self.views.items()})
-        twin.position, twin.store_position = self.position, self.store_position
-        twin.unproven = self.unproven
-        return twin
-
-
-class StoredFold(Struct, array_like=True):
-    """A `Fold` as bytes, for the validator's checkpoint."""
-
-    position: int
-    store_position: int
-    unproven: str
-    repeated: int
-    views: dict[str, tuple[bytes, Lanes, int]]
-    recent: list[int]
-    made_of: str = ""
-    """Views, algorithm and size of the digests."""
-    runs: list[tuple[int, int]] = []
-    runs_from: int = 0
-    undecodable: int = 0
-
-
-class _Runs:
-    """Where a partition holds records that were published before: [first offset, end) each.
-
-    Up to ``since`` they are forgotten: there were more than `REPEAT_RUNS` later ones.
-    """
-
-    __slots__ = ("known", "leads_on", "since")
-
-    def __init__(self, known: Iterable[tuple[int, int]] = (), since: int = 0) -> None:
-        self.known = deque(known, maxlen=REPEAT_RUNS)
-        self.since = since
-        #: The last record was none that was published before.
-        self.leads_on = True
-
-    def add(self, offset: int, is_repeat: bool) -> None:
-        """Take the next record."""
-        if is_repeat and not self.leads_on:
-            self.known[-1] = (self.known[-1][0], offset + 1)
-        elif is_repeat:
-            if len(self.known) == REPEAT_RUNS:
-                self.since = self.known[0][1]
-            self.known.append((offset, offset + 1))
-        self.leads_on = not is_repeat
-
-    def end_at(self, offset: int) -> int | None:
-        """Return the end of the run that an offset lies in; None where it lies in none."""
-        return next((end for first, end in self.known if first <= offset < end), None)
 
 
 class Reference:
@@ -184,7 +93,7 @@ class Reference:
         self._recent = {n: RecentMarks(repeat_window) for n in mine}
         self._batches = BatchFold(self._views.values(), bits, self._hasher)
         self._repeats: dict[int, deque[int]] = {n: deque(maxlen=repeat_window) for n in mine}
-        self._runs = {number: _Runs() for number in mine}
+        self._runs = {number: Runs() for number in mine}
         self._claims = StoreClaims(store)
         #: Offsets of records whose store position is made up.
         self._made_up: dict[int, deque[int]] = {n: deque(maxlen=MAXIMUM_MADE_UP) for n in mine}
@@ -595,7 +504,7 @@ class Reference:
                 fold.views[model] = ViewSum(Digest.from_table(table), audit, applied, sketches)
             self._folds[number] = fold
             self._recent[number] = RecentMarks(self._repeat_window, part.recent)
-            self._runs[number] = _Runs(part.runs, part.runs_from)
+            self._runs[number] = Runs(part.runs, part.runs_from)
             self.repeated[number] = part.repeated
             self.undecodable[number] = part.undecodable
             self._points[number].clear()

@@ -18,6 +18,9 @@ MAXIMUM_POSITION_DIGITS = 18
 USUAL_LEAP = 1_000
 """Store positions between two records of a partition up to which the store is not asked."""
 
+REPEAT_RUNS = 256
+"""How many of the newest runs of records that were published again are remembered."""
+
 Marks = NDArray[np.uint64]
 
 
@@ -138,3 +141,32 @@ class StoreClaims:
         if found and found[0].position != position:
             return False  # It is not kept any more.
         return not found or str(found[0].event.event_id) != event_id
+
+
+class Runs:
+    """Where a partition holds records that were published before: [first offset, end) each.
+
+    Up to ``since`` they are forgotten: there were more than `REPEAT_RUNS` later ones.
+    """
+
+    __slots__ = ("known", "leads_on", "since")
+
+    def __init__(self, known: Iterable[tuple[int, int]] = (), since: int = 0) -> None:
+        self.known = deque(known, maxlen=REPEAT_RUNS)
+        self.since = since
+        #: The last record was none that was published before.
+        self.leads_on = True
+
+    def add(self, offset: int, is_repeat: bool) -> None:
+        """Take the next record."""
+        if is_repeat and not self.leads_on:
+            self.known[-1] = (self.known[-1][0], offset + 1)
+        elif is_repeat:
+            if len(self.known) == REPEAT_RUNS:
+                self.since = self.known[0][1]
+            self.known.append((offset, offset + 1))
+        self.leads_on = not is_repeat
+
+    def end_at(self, offset: int) -> int | None:
+        """Return the end of the run that an offset lies in; None where it lies in none."""
+        return next((end for first, end in self.known if first <= offset < end), None)

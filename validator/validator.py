@@ -35,11 +35,12 @@ from synchroscope.report import (
 )
 from synchroscope.view import View
 from validator.finding import Finding
+from validator.folds import Fold, StoredFold
 from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.pinpoint import WHOLE_FACTS
-from validator.reference import REPEAT_WINDOW, Fold, Reference, StoredFold
+from validator.reference import REPEAT_WINDOW, Reference
 from validator.refused_finding import RefusedFindings
 from validator.repairing import Repairer, RepairLimits
 from validator.repeats import Store

@@ -14,8 +14,8 @@ from synchroscope.digest import MASK, Lanes, lanes_from_hex
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Explanation, Note, Sketched
 from synchroscope.view import View
+from validator.folds import ViewSum
 from validator.judgement import Actual
-from validator.reference import ViewSum
 
 MAXIMUM_WAITING = 256
 MAXIMUM_EARLIER = 16

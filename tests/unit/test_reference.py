@@ -14,7 +14,8 @@ from synchroscope.view import View
 from tests.builders import event
 from tests.validation_world import World
 from validator import reference as module
-from validator.reference import Fold, Reference
+from validator.folds import Fold
+from validator.reference import Reference
 
 VIEWS = (
     View("scorer", {"financial": frozenset({"limit", "risk"}), "geographic": frozenset()}),

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from synchroscope.digest import Digest, lanes_hex
 from synchroscope.report import Note, Report
 from tests.validation_world import VIEW
-from validator.reference import ViewSum
+from validator.folds import ViewSum
 from validator.watch import (
     Delta,
     PartitionWatch,
