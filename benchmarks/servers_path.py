@@ -32,7 +32,9 @@ from pipeline.commands import Accepted, CommandSide
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.kafka_topics import delete_topics, ensure_topics
 from service.configuration import Configuration, load_configuration
-from service.hosts import Identity, ProjectorHost, RelayHost
+from service.hosts import Identity
+from service.projector_host import ProjectorHost
+from service.relay_host import RelayHost
 from service.stores import migrate, open_database, replica_plans
 from service.supervision import IDLE_SECONDS, Host
 from synchroscope.event import decode_event, encode_event

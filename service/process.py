@@ -25,14 +25,17 @@ from service.account import Account
 from service.board import ProcessRecord, farewell_notes
 from service.configuration import Configuration
 from service.gathering import Gatherer
-from service.hosts import Faults, Identity, ProjectorHost, RelayHost, ValidatorHost
+from service.hosts import Identity
 from service.http import HttpServer, Showcase, Shown, make_app
 from service.measuring import process_measurements, replica_lag_seconds
+from service.projector_host import Faults, ProjectorHost
 from service.registry_http import Desk, registry_routes
+from service.relay_host import RelayHost
 from service.report import build_report
 from service.schema_host import SchemaHost
 from service.stores import replica_plans
 from service.supervision import Health, Host, Supervised, is_hung
+from service.validator_host import ValidatorHost
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
 logger = logging.getLogger("synchroscope.process")

@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.kafka_topics import ensure_topics
 from service.configuration import Configuration, load_configuration
-from service.hosts import Identity, RelayHost
+from service.hosts import Identity
+from service.relay_host import RelayHost
 from synchroscope.errors import UnavailableError
 from tests.private_kafka import PrivateKafka, private_kafka
 from tests.private_postgresql import PrivateServer, private_server

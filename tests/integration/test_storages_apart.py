@@ -15,7 +15,8 @@ from pipeline.kafka_topics import delete_topics, ensure_topics
 from pipeline.log_kafka import KafkaLog
 from service.board import ReplicaWork
 from service.configuration import load_configuration
-from service.hosts import Identity, ProjectorHost
+from service.hosts import Identity
+from service.projector_host import ProjectorHost
 from service.stores import replica_plans
 from synchroscope.ports import EVENTS, NewRecord
 from tests.builders import record
