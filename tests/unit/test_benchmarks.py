@@ -24,7 +24,7 @@ from benchmarks.servers_world import (
     percentile,
     retail_records,
 )
-from benchmarks.soak import RECOVERY_LIMIT_SECONDS, START_LIMIT_SECONDS, why_not_started
+from benchmarks.soak_recovery import RECOVERY_LIMIT_SECONDS, START_LIMIT_SECONDS, why_not_started
 from benchmarks.whole import FullPipeline, PacedProducer, PlainPipeline, run
 from examples.retail.views import VIEWS
 from pipeline.log_memory import MemoryLog
