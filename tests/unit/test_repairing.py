@@ -12,8 +12,8 @@ from synchroscope.digest import aggregate_hash
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import REQUESTS, AggregateRecord, NewRecord
 from synchroscope.report import Repair, RepairOrder, Report, Request, encode_message
+from tests import validator_faults
 from tests.builders import event
-from tests.unit import test_validator as validation
 from tests.validation_world import REPLICA, World
 from validator.finding import Finding
 from validator.repairing import RepairLimits
@@ -29,7 +29,7 @@ def order(world: World, finding: str, request: str = "one", *, force: bool = Fal
 
 def missing_one(**more: object) -> World:
     """Return a world whose replica missed the newest event of user 1, and is found out."""
-    world = validation.world(**more)
+    world = validator_faults.world(**more)
     world.drop(2)
     world.write("1", limit=7)
     world.run()
@@ -62,10 +62,10 @@ def run_until_closed(world: World, rounds: int = 40) -> None:
 # -- everything that is open can be repaired ------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", validation.FAULTS)
+@pytest.mark.parametrize("name", validator_faults.FAULTS)
 def test_every_kind_of_fault_is_repaired_and_what_comes_after_it_is_found_anew(name: str) -> None:
-    fault, _ = validation.FAULTS[name]
-    world = validation.world()
+    fault, _ = validator_faults.FAULTS[name]
+    world = validator_faults.world()
     fault(world)
     world.run()
     world.validator.scrub(world.now)
@@ -126,7 +126,7 @@ def test_a_repair_under_load_keeps_what_newer_events_wrote() -> None:
 
 
 def test_the_counters_tell_of_a_gap_that_was_filled() -> None:
-    world = validation.world()
+    world = validator_faults.world()
     world.drop(2)
     world.write("1", limit=7)
     world.write("1", note="newer")
