@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
+
 USER, PASSWORD = "tester", "right-password"
 START_SECONDS = 60.0
 
@@ -84,10 +86,8 @@ class PrivateKafka:
         if number in (signal.SIGKILL, signal.SIGTERM):
             self._process.wait(START_SECONDS)
         elif number == signal.SIGSTOP:
-            deadline = time.monotonic() + START_SECONDS
-            while not _stands_still(self._process.pid):
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
+            pid = self._process.pid
+            until(lambda: _stands_still(pid), "Kafka to stand still", START_SECONDS)
 
     def stop(self) -> None:
         """End the broker, whatever state it is in."""

@@ -22,6 +22,7 @@ from synchroscope.errors import ConfigurationError, FencedError, UnavailableErro
 from synchroscope.ports import EVENTS, FINDINGS, STATE, NewRecord, Record
 from tests.contract.killing import acknowledged_when_killed
 from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
+from tests.waiting import until
 
 WAIT_SECONDS = 20.0
 OpenLog = Callable[..., KafkaLog]
@@ -68,13 +69,6 @@ def everything(log: KafkaLog, topic: str = EVENTS, partition: int = 0) -> list[R
         found += batch.records
         position = batch.position
     return found
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 # -- who writes ----------------------------------------------------------------------------------
@@ -129,7 +123,7 @@ def test_what_a_fenced_writer_left_open_is_taken_back(
     successor = open_log(writer="w")
     successor.append([new("after")], 1.0)
     assert values(everything(successor)) == ["before", "after"]
-    until(lambda: values(everything(reader)) == ["before", "after"])
+    until(lambda: values(everything(reader)) == ["before", "after"], "both records")
 
 
 def test_an_open_transaction_hides_what_is_behind_it_and_a_lookup_waits_for_it(
@@ -249,7 +243,7 @@ def test_what_is_posted_is_stored_in_order_and_before_what_is_appended_later(
 def test_what_is_posted_arrives_without_another_call(open_log: OpenLog) -> None:
     log, reader = open_log(), open_log()
     log.post([new("a")], 1.0)
-    until(lambda: values(everything(reader)) == ["a"])
+    until(lambda: values(everything(reader)) == ["a"], "the record")
 
 
 def test_a_log_that_appends_in_transactions_posts_in_one(open_log: OpenLog) -> None:
@@ -313,7 +307,7 @@ def test_a_partition_that_nobody_reads_on_does_not_grow_in_memory_nor_hold_up_th
     assert log.read(EVENTS, 0, 0, 1).position == 1
     for number in range(20):
         log.append([new(str(number), partition=1)], 1.0)
-        until(lambda: log.head(EVENTS, 1) > number)  # noqa: B023
+        until(lambda: log.head(EVENTS, 1) > number, "the head")  # noqa: B023
         assert values(list(log.read(EVENTS, 1, number, 5).records)) == [str(number)]
     assert log.known_head(EVENTS, 0) < 20_000
     assert len(everything(log)) == 20_000
@@ -335,7 +329,7 @@ def test_another_process_sees_what_was_appended_without_asking_for_the_head(
             position = batch.position
             return len(found) == expected
 
-        until(read)
+        until(read, "what was committed")
     head = reader.head(EVENTS, 0)
 
     def reaches_the_head() -> bool:
@@ -343,7 +337,7 @@ def test_another_process_sees_what_was_appended_without_asking_for_the_head(
         position = reader.read(EVENTS, 0, position, 10).position
         return position == head
 
-    until(reaches_the_head)
+    until(reaches_the_head, "the head")
     assert found == ["0", "1", "2"]
 
 

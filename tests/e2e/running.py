@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +75,3 @@ class Running:
         self.process.send_signal(number)
         printed, _ = self.process.communicate(timeout=60)
         return self.process.returncode, printed
-
-
-def until(condition: Any, what: str, seconds: float = 60) -> Any:
-    """Wait for a condition with a bound; return its true value."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)  # between two looks at another process
-    raise AssertionError(f"waited {seconds} s in vain for {what}")

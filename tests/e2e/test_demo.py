@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,10 @@ import pytest
 
 from benchmarks.faults import SHARES, judge
 from chaos.faults import KINDS
-from tests.e2e.running import Running, command, headless, one_day, run, until
+from tests.e2e.running import Running, command, headless, one_day, run
+from tests.waiting import until
 
+look_until = partial(until, pause_seconds=0.05)  # A look asks another process.
 ROWS_OF_A_DAY = 3_108
 REPORT_KEYS = {
     "events_produced", "rows_read", "dead_letters", "replicas", "consistent_ratio",
@@ -130,8 +133,8 @@ def test_it_serves_metrics_health_and_an_api_until_interrupted(tmp_path: Path) -
                 and "UNKNOWN" not in verdicts.values()
             )
 
-        until(is_over, "the end of the day, and the divergence")
-        until(lambda: client.get("/readyz").status_code == 200, "readiness")
+        look_until(is_over, "the end of the day, and the divergence")
+        look_until(lambda: client.get("/readyz").status_code == 200, "readiness")
         metrics = client.get("/metrics").text
         findings = client.get("/api/findings", params={"state": "open"}).json()
         report = client.get("/api/report").json()
@@ -153,7 +156,7 @@ def test_an_interrupt_in_the_middle_ends_cleanly_with_a_summary(tmp_path: Path) 
         Running("--speed", "600", "--data-dir", tmp_path / "state") as demo,
         httpx.Client(base_url=demo.url) as client,
     ):
-        until(lambda: client.get("/api/report").json()["events_produced"] > 50, "some events")
+        look_until(lambda: client.get("/api/report").json()["events_produced"] > 50, "some events")
         code, printed = demo.stop(signal.SIGTERM)
 
     assert code == 0
@@ -243,9 +246,9 @@ def test_what_was_not_judged_at_the_head_is_undecided(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     arguments = ("--speed", "max", "--fault", "delay:fraud-scorer@2:0.9", "--report", report)
     with Running(*arguments) as demo, httpx.Client(base_url=demo.url) as client:
-        until(lambda: client.get("/api/report").json()["events_produced"] > 500, "some events")
+        look_until(lambda: client.get("/api/report").json()["events_produced"] > 500, "some events")
         demo.process.send_signal(signal.SIGINT)
-        until(lambda: client.get("/api/report").status_code == 200, "an answer")
+        look_until(lambda: client.get("/api/report").status_code == 200, "an answer")
         code, _ = demo.stop()
 
     assert code == 3

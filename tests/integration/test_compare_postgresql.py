@@ -27,6 +27,7 @@ from synchroscope.errors import ConfigurationError
 from tests.postgresql import schema_name
 from tests.redis import redis_prefix
 from tests.servers import postgresql_dsn, redis_url
+from tests.waiting import until
 from validator.compare.comparing import Comparison, Difference, Summary
 from validator.stores.opening import open_store
 
@@ -416,7 +417,7 @@ def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
     arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id", "--settle", "600"]
     command = [sys.executable, "-m", "service.cli", *arguments]
     with interruptible(command) as process:
-        wait_for_reads(schema)
+        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
         process.send_signal(number)
         out, told = process.communicate(timeout=30)
 
@@ -437,7 +438,7 @@ def test_an_interrupt_cancels_what_the_server_is_doing(schema: str) -> None:
     arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id"]
     command = [sys.executable, "-m", "service.cli", *arguments]
     with interruptible(command) as process:
-        wait_for_reads(schema)
+        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)
 
@@ -454,13 +455,6 @@ def count_reads(schema: str, state: str) -> int:
         row = connection.execute(query, [f"%{schema}%", state]).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def wait_for_reads(schema: str) -> None:
-    deadline = time.monotonic() + 60
-    while not count_reads(schema, "%"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class Replication:

@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +25,7 @@ from pipeline.division_kafka import KafkaDivision
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.ports import EVENTS
 from tests.topics import KAFKA_CLIENTS, new_topics
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 4
@@ -96,15 +97,6 @@ def member(settings: KafkaSettings) -> Iterator[Member]:
             process.kill()
 
 
-def until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> float:
-    """Wait for the condition and return how long it took."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, "waited in vain"
-        time.sleep(0.01)
-    return time.monotonic() - started
-
-
 def shared(*divisions: Division | Member) -> bool:
     """Say whether each has some, and all together have each partition once."""
     owned = [set(division.owned()) for division in divisions]
@@ -122,16 +114,17 @@ def test_one_member_owns_all_and_shares_with_a_second_until_that_leaves(
     kafka: KafkaSettings,
 ) -> None:
     with closing(KafkaDivision(kafka, "test", EVENTS)) as first:
-        until(lambda: set(first.owned()) == ALL)
+        until(lambda: set(first.owned()) == ALL, "the first to own all")
         kept = dict(first.owned())
         second = KafkaDivision(kafka, "test", EVENTS)
-        until(lambda: shared(first, second))
+        until(lambda: shared(first, second), "both to share")
         # Those that did not move were never given up.
         assert all(first.owned()[number] == kept[number] for number in first.owned())
         moved = set(second.owned())
         second.close()
-        took_seconds = until(lambda: set(first.owned()) == ALL)
-        assert took_seconds < SESSION_SECONDS + REBALANCE_SECONDS
+        began = time.monotonic()
+        until(lambda: set(first.owned()) == ALL, "the first to own all again")
+        assert time.monotonic() - began < SESSION_SECONDS + REBALANCE_SECONDS
         assert {number for number, count in first.owned().items() if count == 2} == moved
 
 
@@ -140,30 +133,31 @@ def test_groups_do_not_share_with_each_other(kafka: KafkaSettings) -> None:
         closing(KafkaDivision(kafka, "one", EVENTS)) as first,
         closing(KafkaDivision(kafka, "two", EVENTS)) as second,
     ):
-        until(lambda: set(first.owned()) == ALL and set(second.owned()) == ALL)
+        until(lambda: set(first.owned()) == ALL and set(second.owned()) == ALL, "both to own all")
 
 
 def test_what_a_killed_process_owned_goes_to_the_others_after_the_session_timeout(
     kafka: KafkaSettings,
 ) -> None:
     with member(kafka) as first, member(kafka) as second:
-        until(lambda: shared(first, second))
+        until(lambda: shared(first, second), "both to share")
         first.send(signal.SIGKILL)
-        took_seconds = until(lambda: set(second.owned()) == ALL)
-        assert took_seconds < SESSION_SECONDS + REBALANCE_SECONDS
+        began = time.monotonic()
+        until(lambda: set(second.owned()) == ALL, "the second to own all")
+        assert time.monotonic() - began < SESSION_SECONDS + REBALANCE_SECONDS
 
 
 def test_a_stopped_process_loses_its_partitions_and_knows_it_when_it_goes_on(
     kafka: KafkaSettings,
 ) -> None:
     with member(kafka) as first, member(kafka) as second:
-        until(lambda: shared(first, second))
+        until(lambda: shared(first, second), "both to share")
         before = first.owned()
         first.send(signal.SIGSTOP)
-        until(lambda: set(second.owned()) == ALL)
+        until(lambda: set(second.owned()) == ALL, "the second to own all")
         seen = len(first.history)
         first.send(signal.SIGCONT)
-        until(lambda: shared(first, second))
+        until(lambda: shared(first, second), "both to share")
         # From the first word on, it claims nothing that it had before.
         claims = [claim for owned in first.history[seen:] for claim in owned.items()]
         assert claims
@@ -177,12 +171,12 @@ def test_a_process_that_was_stopped_for_less_than_its_session_counts_as_having_a
         return  # What is in doubt does not depend on the client.
     patient = msgspec.structs.replace(kafka, session_timeout_seconds=6.0)
     with member(patient) as only:
-        until(lambda: set(only.owned()) == ALL)
+        until(lambda: set(only.owned()) == ALL, "the only one to own all")
         before, seen = only.owned(), len(only.history)
         only.send(signal.SIGSTOP)
         time.sleep(4.0)  # More than half the session, and less than all of it.
         only.send(signal.SIGCONT)
-        until(lambda: set(only.owned()) == ALL and len(only.history) > seen)
+        until(lambda: set(only.owned()) == ALL and len(only.history) > seen, "it to own all again")
         # Nobody took anything away; but while nobody looked somebody might have.
         assert only.history[seen] == {}
         assert only.owned() == {number: count + 1 for number, count in before.items()}
@@ -193,17 +187,18 @@ def test_a_role_that_hangs_loses_its_partitions_and_one_that_is_slow_keeps_them(
 ) -> None:
     hanging = KafkaDivision(kafka, "test", EVENTS)
     with closing(hanging), member(kafka) as other:
-        until(lambda: hanging.owned() and shared(hanging, other))
+        until(lambda: hanging.owned() and shared(hanging, other), "both to share")
         before = dict(hanging.owned())
         slow_until = time.monotonic() + 2 * SESSION_SECONDS
         while time.monotonic() < slow_until:  # A long step: it does not ask what it owns.
             assert set(other.owned()).isdisjoint(before)
             time.sleep(0.05)
         assert dict(hanging.owned()) == before
-        until(lambda: set(other.owned()) == ALL, kafka.hang_timeout_seconds + REBALANCE_SECONDS)
+        limit_seconds = kafka.hang_timeout_seconds + REBALANCE_SECONDS
+        until(lambda: set(other.owned()) == ALL, "the other to own all", limit_seconds)
         first_answer = dict(hanging.owned())
         assert all(first_answer[number] > before.get(number, 0) for number in first_answer)
-        until(lambda: shared(hanging, other))
+        until(lambda: shared(hanging, other), "both to share again")
         assert all(count > before.get(number, 0) for number, count in hanging.owned().items())
 
 
@@ -217,9 +212,9 @@ def test_committed_positions_can_be_seen_by_lag_tools(kafka: KafkaSettings) -> N
         return {place.partition: place.offset for place in answer.topic_partitions}
 
     with closing(KafkaDivision(kafka, "test", EVENTS)) as division:
-        until(lambda: set(division.owned()) == ALL)
+        until(lambda: set(division.owned()) == ALL, "it to own all")
         division.commit({0: 17, 2: 5, 99: 1})
-        until(lambda: division.owned() and committed() == {0: 17, 2: 5})
+        until(lambda: division.owned() and committed() == {0: 17, 2: 5}, "the commit")
 
 
 def test_both_clients_can_share_one_group(kafka: KafkaSettings) -> None:
@@ -230,4 +225,4 @@ def test_both_clients_can_share_one_group(kafka: KafkaSettings) -> None:
         closing(KafkaDivision(kafka, "test", EVENTS)) as first,
         closing(KafkaDivision(other, "test", EVENTS)) as second,
     ):
-        until(lambda: shared(first, second))
+        until(lambda: shared(first, second), "both to share")

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from synchroscope.errors import ConfigurationError, SynchroscopeError, Unavailab
 from synchroscope.ports import EVENTS, NewRecord
 from tests.private_kafka import PASSWORD, USER, PrivateKafka, private_kafka
 from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
+from tests.waiting import until
 
 WAIT_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0
@@ -67,13 +68,6 @@ def private(broker: PrivateKafka, client: str, to_close: ExitStack) -> KafkaSett
         request_timeout_seconds=PATIENCE_SECONDS,
         session_timeout_seconds=3.0,
     )
-
-
-def until(condition: Callable[[], object], seconds: float = WAIT_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 # -- wrong from the start ------------------------------------------------------------------------
@@ -272,15 +266,18 @@ def test_a_restart_of_the_broker_under_load_loses_nothing_and_doubles_nothing(
     to_close.callback(division.close)
     to_close.callback(follower.stop)
     to_close.callback(counter.stop)
-    until(lambda: counter.acknowledged >= 30 and len(division.owned()) == 2)
+    until(lambda: counter.acknowledged >= 30 and len(division.owned()) == 2, "the start")
     before = counter.acknowledged
     broker.send(ending)
     broker.start()
-    until(lambda: counter.acknowledged >= before + 30)
-    until(lambda: len(division.owned()) == 2)
+    until(lambda: counter.acknowledged >= before + 30, "acknowledgements")
+    until(lambda: len(division.owned()) == 2, "both partitions")
     counter.stop()
     assert all(isinstance(trouble, UnavailableError) for trouble in counter.troubles)
-    until(lambda: follower.failures or all(len(f) >= counter.acknowledged for f in follower.found))
+    until(
+        lambda: follower.failures or all(len(f) >= counter.acknowledged for f in follower.found),
+        "all that was acknowledged",
+    )
     assert follower.failures == []
     for found in follower.found:
         assert found == list(range(len(found)))
@@ -315,7 +312,7 @@ def test_a_broker_that_stands_still_is_unavailable_within_the_timeout_and_readin
 
     with closing(KafkaLog(private)) as new:
         new.append([NewRecord(EVENTS, 0, b"k", b"after")], 1.0)
-        until(has_come)
+        until(has_come, "the record")
     # What was under way when the broker stood still may have been stored, once.
     assert [value for value in found if value != b"during"] == [b"after"]
     assert found.count(b"during") <= 1

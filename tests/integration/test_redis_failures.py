@@ -7,8 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tests.contract.killing import acknowledged_when_killed
 from tests.contract.test_replica_storage import PLACE, RISK, chunk, keep, record
 from tests.redis import PrivateRedis, free_port, private_redis, redis_prefix
 from tests.servers import redis_url
+from tests.waiting import until
 
 WAIT_SECONDS = 20.0
 
@@ -65,13 +65,6 @@ def assert_holds(storage: ReplicaStorage, value: int) -> None:
     for key in (RISK, PLACE):
         assert storage.get(key) == record(key, value, a=value)
     assert storage.journal(0, 0)[-1] == chunk(value)
-
-
-def eventually(attempt: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not attempt():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # -- the server goes and comes -------------------------------------------------------------------
@@ -175,7 +168,7 @@ def test_a_commit_without_an_answer_is_known_after_a_look(
         else:
             server.signal(signal.SIGCONT)
             with opened(server.url) as other:
-                eventually(lambda: other.partition_state(0) == b"2")
+                until(lambda: other.partition_state(0) == b"2", "the commit")
             with pytest.raises(FencedError):
                 put(storage, 2)
         assert_holds(storage, 2 if happens else 1)
@@ -197,7 +190,7 @@ def test_a_server_that_runs_a_long_script_is_unavailable_for_that_time(
         thread = threading.Thread(target=run)
         thread.start()
         with pytest.raises(UnavailableError, match="cannot serve at the moment"):
-            eventually(lambda: storage.get(RISK) is None)
+            until(lambda: storage.get(RISK) is None, "an error")
         client.execute_command("SCRIPT KILL")
         thread.join(WAIT_SECONDS)
         put(storage, 2)
@@ -283,7 +276,7 @@ def _fill(server: PrivateRedis, disk: Path) -> None:
                 return False
             return True
 
-        eventually(written)
+        until(written, "a commit")
         assert_holds(storage, last + 1)
         server.stop()
         server.start()
@@ -314,7 +307,7 @@ def test_a_read_only_copy_can_be_read_and_says_that_it_is_one(
     ):
         put(primary, 1)
         with closing(RedisStorage(copied.url, "scorer@1")) as storage:
-            eventually(lambda: _state_or_none(storage) == b"1")
+            until(lambda: _state_or_none(storage) == b"1", "the copy")
             assert storage.incarnation() == "life"
             assert_holds(storage, 1)
             assert len([one for bucket in (0, 1) for one in storage.scan(0, bucket, 1)]) == 2
@@ -339,7 +332,9 @@ def test_all_works_on_a_node_of_a_cluster_and_a_wrong_node_says_so(tmp_path: Pat
         client_of(server) as client,
     ):
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
-        eventually(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
+        until(
+            lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), "the cluster"
+        )
         with opened(server.url) as storage:
             put(storage, 1)
             storage.prefetch([RISK, PLACE])

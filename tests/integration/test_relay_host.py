@@ -20,6 +20,7 @@ from synchroscope.errors import UnavailableError
 from tests.private_kafka import PrivateKafka, private_kafka
 from tests.private_postgresql import PrivateServer, private_server
 from tests.topics import KAFKA_CLIENTS
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS = 30.0
@@ -65,10 +66,7 @@ def until_it_fails(host: RelayHost) -> UnavailableError:
 def standing_by(configuration: Configuration, stack: ExitStack) -> RelayHost:
     """Return a relay that stands by, beside one that is active."""
     first = stack.enter_context(closing(RelayHost(configuration, Identity("first"))))
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not first.division.owned():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(first.division.owned, "the first to be active")
     second = stack.enter_context(closing(RelayHost(configuration, Identity("second"))))
     for _ in range(20):
         first.step(time.time())

@@ -20,6 +20,7 @@ from pipeline.event_store_postgresql import PostgresqlEventStore
 from service.configuration import Configuration, load_configuration
 from service.stores import open_database, open_storage, replica_plans
 from tests.integration.test_distributed import ROOT, config, data
+from tests.waiting import until
 
 __all__ = ["config", "data"]
 PATIENCE_SECONDS = 300.0
@@ -126,10 +127,7 @@ def test_everything_that_is_open_is_repaired_under_load_until_all_is_consistent(
 def test_a_dry_run_shows_what_would_be_written_and_changes_nothing(
     config: Path, loaded: Configuration
 ) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := open_findings(config)):
-        assert time.monotonic() < deadline
-    [first, *_] = found
+    [first, *_] = until(lambda: open_findings(config), "a finding", PATIENCE_SECONDS)
     shown = command(config, "repair", first["id"], "--dry-run")
     assert shown.returncode in (0, 2), shown.stderr
     if shown.returncode == 0:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import pytest
+
+from tests.waiting import until
 
 with catch_warnings():
     simplefilter("ignore", DeprecationWarning)  # kafka-python reads its schemas the old way.
@@ -19,14 +20,6 @@ with catch_warnings():
     from pipeline.kafka_python_member import _Membership
 
 HANG_SECONDS = 5.0
-WAIT_SECONDS = 10.0
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 class Failing:
@@ -72,7 +65,7 @@ def test_a_partition_that_goes_while_its_position_is_asked_for(
 ) -> None:
     client = Failing(KeyError(Place("events", 0)))
     member = joined(client)
-    until(lambda: client.polls > 2)
+    until(lambda: client.polls > 2, "more polls")
     assert not member.has_left
     assert member.news() == []
 
@@ -82,7 +75,7 @@ def test_a_member_whose_thread_fails_leaves_the_group_and_says_so(
 ) -> None:
     client = Failing(TypeError("a defect of the client"))
     member = joined(client)
-    until(lambda: member.has_left and client.is_closed)
+    until(lambda: member.has_left and client.is_closed, "the member to leave")
     assert member.news() == [(False, [3])]
     assert "a defect of the client" in caplog.text
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,6 +17,7 @@ from synchroscope.errors import (
     SynchroscopeError,
     UnavailableError,
 )
+from tests.waiting import until
 
 PATIENCE_SECONDS = 10.0
 
@@ -61,13 +61,6 @@ class Script:
         return []
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "RETRY_SECONDS", 0.01)
@@ -89,7 +82,7 @@ def end(supervised: Supervised) -> None:
 def test_a_role_whose_server_goes_away_is_built_anew_each_time_until_it_is_back() -> None:
     script = Script([None] + [UnavailableError("kafka", "gone")] * 7)
     supervised, fatal = run(script)
-    until(lambda: not script.entries and supervised.health().state == "running")
+    until(lambda: not script.entries and supervised.health().state == "running", "it to run")
     health = supervised.health()
     assert (script.built, script.closed, health.restarts, health.reason) == (8, 7, 7, "")
     assert not fatal
@@ -100,11 +93,11 @@ def test_a_role_whose_server_goes_away_is_built_anew_each_time_until_it_is_back(
 def test_after_some_failures_the_circuit_opens_and_one_attempt_at_a_time_probes() -> None:
     script = Script([UnavailableError("kafka", "gone")] * 60)
     supervised, _ = run(script)
-    until(lambda: supervised.health().circuit == "open")
+    until(lambda: supervised.health().circuit == "open", "the circuit to open")
     assert supervised.health().state == "waiting"
     assert "gone" in supervised.health().reason
     before, began = script.steps, time.monotonic()
-    until(lambda: script.steps >= before + 3)
+    until(lambda: script.steps >= before + 3, "three attempts")
     assert time.monotonic() - began > 0.1
     end(supervised)
 
@@ -123,14 +116,14 @@ def test_steps_that_prove_nothing_end_no_row_of_failures_and_waits_grow(
             failures.append(time.monotonic())
         return len(failures) == 7
 
-    until(seen)
+    until(seen, "seven failures", pause_seconds=0.005)
     waits = [late - early for early, late in itertools.pairwise(failures)]
     assert min(waits[3:4]) > 0.09
     assert min(waits[4:5]) > 0.19
     assert min(waits[5:]) > 0.39
     script.entries.clear()
     script.proves = True
-    until(lambda: supervised.health().circuit == "closed")
+    until(lambda: supervised.health().circuit == "closed", "the circuit to close")
     end(supervised)
 
 
@@ -138,7 +131,7 @@ def test_a_role_that_stands_by_runs_though_it_proves_nothing() -> None:
     script = Script([])
     script.proves = False
     supervised, _ = run(script)
-    until(lambda: script.steps > 3)
+    until(lambda: script.steps > 3, "some steps")
     assert supervised.health().state == "running"
     end(supervised)
     assert script.built == 1
@@ -147,7 +140,7 @@ def test_a_role_that_stands_by_runs_though_it_proves_nothing() -> None:
 def test_losing_its_place_opens_no_circuit() -> None:
     script = Script([FencedError("another one")] * 20)
     supervised, _ = run(script)
-    until(lambda: not script.entries and supervised.health().state == "running")
+    until(lambda: not script.entries and supervised.health().state == "running", "it to run")
     assert supervised.health().circuit == "closed"
     assert script.built == 21
     end(supervised)
@@ -156,7 +149,7 @@ def test_losing_its_place_opens_no_circuit() -> None:
 def test_a_wrong_setting_ends_the_role_and_is_told() -> None:
     script = Script([ConfigurationError("partitions: 0")])
     supervised, fatal = run(script)
-    until(lambda: bool(fatal))
+    until(lambda: fatal, "the error")
     assert "partitions" in str(fatal[0])
     supervised.join(PATIENCE_SECONDS)
     assert (supervised.health().state, script.closed) == ("failed", 1)
@@ -165,7 +158,7 @@ def test_a_wrong_setting_ends_the_role_and_is_told() -> None:
 def test_a_defect_does_not_end_the_thread() -> None:
     script = Script([ZeroDivisionError("defect")])
     supervised, fatal = run(script)
-    until(lambda: script.built == 2 and supervised.health().state == "running")
+    until(lambda: script.built == 2 and supervised.health().state == "running", "it to run again")
     assert not fatal
     end(supervised)
 
@@ -183,7 +176,7 @@ def test_a_role_that_cannot_be_built_is_tried_again() -> None:
 
     supervised = Supervised("role", build, lambda role, error: None)
     supervised.start()
-    until(lambda: supervised.health().state == "running")
+    until(lambda: supervised.health().state == "running", "it to run")
     end(supervised)
 
 
