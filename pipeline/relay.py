@@ -13,11 +13,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from uuid import UUID
 
 from pipeline.cloudevents import binary_headers
 from pipeline.event_store import EventStore, StoredDeadLetter, StoredEvent
 from pipeline.partitioner import Partitioner, by_subject
-from pipeline.relay_loss import HEADS, PUBLISHED, check_heads, rows, start_after_loss
+from pipeline.relay_loss import (
+    HEADS,
+    PUBLISHED,
+    check_heads,
+    rows,
+    start_after_loss,
+    store_is_older,
+)
 from pipeline.relay_tally import Handed, RelayTally
 from synchroscope.event import ContextEvent, encode_event
 from synchroscope.ports import (
@@ -84,9 +92,14 @@ class Relay:
         self._letters = positions.get(STORE_DEAD_LETTERS, 0)
         self._certain: dict[TopicPartition, int] = {}
         self._noted_at: float | None = None
-        self._published = [self._last_event(number) for number in range(self._partitions)]
+        self._published = [
+            self._last_event(number, positions.get((PUBLISHED, number), 0))
+            for number in range(self._partitions)
+        ]
         self._last_published_letter = self._last_letter()
         self._heads: dict[int, int] = {}
+        #: The newest event that was read from the store, and at which position.
+        self._newest: tuple[int, UUID] | None = None
         self._corrections: dict[TopicPartition, int] = {}
         self._counted_before_loss = 0
         self._republish_what_is_lost(positions)
@@ -131,11 +144,16 @@ class Relay:
         self._heads = dict(enumerate(heads))
 
     def look_at_heads(self) -> None:
-        """Raise `ConfigurationError` where the log was lost while it was being written to.
+        """Raise `ConfigurationError` where log or store was lost while both were being used.
 
         To be called about once a second: a take-over sees a loss only before events are published
-        behind it.
+        behind it, and the store may be put back to an older copy between two steps.
         """
+        if self._newest is not None:
+            position, event_id = self._newest
+            found = self._store.read(position - 1, 1)
+            if not found or (found[0].position, found[0].event.event_id) != self._newest:
+                raise store_is_older(position, str(event_id))
         heads = {number: self._log.head(EVENTS, number) for number in range(self._partitions)}
         check_heads(self._heads, heads)
         self._heads = heads
@@ -177,6 +195,7 @@ class Relay:
             places = self._certain if self._is_position_due(now) else {}
             self._log.append([*records, *notes], now, consumer=self._name, positions=places)
         if events:
+            self._newest = events[-1].position, events[-1].event.event_id
             self._events = self._certain[STORE_EVENTS] = events[-1].position
             for record in records:
                 if record.topic == EVENTS:
@@ -198,14 +217,26 @@ class Relay:
 
     # -- what is published already -----------------------------------------------------------
 
-    def _last_event(self, partition: int) -> int:
-        """Return the store position of the partition's newest event that is the store's own."""
+    def _last_event(self, partition: int, certain: int) -> int:
+        """Return the store position of the partition's newest event that is the store's own.
+
+        Raises `ConfigurationError` where the log holds in its place, up to the one that certainly
+        was published, what the store does not have.
+        """
+        denied: Record | None = None
+        found = 0
         for record, position in self._ends(EVENTS, partition):
             stored = self._store.read(position - 1, 1)
             # A position that somebody made up would make the relay pass over what is not there.
             if stored and encode_event(stored[0].event) == record.value:
-                return position
-        return 0
+                found = position
+                break
+            event_id = str(stored[0].event.event_id).encode() if stored else b""
+            if denied is None and position <= certain and record.header("ce_id") != event_id:
+                denied = record
+        if denied is not None and found < certain:
+            raise store_is_older(certain, (denied.header("ce_id") or b"?").decode(errors="replace"))
+        return found
 
     def _last_letter(self) -> int:
         for record, position in self._ends(DEAD_LETTERS, 0):

@@ -7,6 +7,10 @@ is an older one, or that never had a record, was lost: the topic was made anew, 
 end. Whether all of it is lost or a part, what follows the newest event is missing, and nothing that
 stands behind it is there; published again from the store, nothing is doubled.
 
+Where the store has lost its end instead (an older copy was put back, or a standby took over that
+lagged), the log holds what it does not have. That is refused as well: what the store numbers anew
+would be passed over by every reader.
+
 If events were published behind such a loss, the order is broken for good, since readers pass over
 what comes behind a later event: that is refused.
 """
@@ -26,6 +30,15 @@ _REMEDY = (
     "stop all processes, delete this topic, run `synchroscope prepare` and start again: the relay "
     "publishes everything from the event store; then start replicas on empty storages"
 )
+
+
+def store_is_older(position: int, event_id: str) -> ConfigurationError:
+    """Return the error for a store that does not have what was published from it."""
+    return ConfigurationError(
+        f"the event store does not have event {event_id} any more, which was published from it up "
+        f"to position {position}: it was put back to an older copy, and readers would pass over "
+        f"what it numbers anew; put its newest copy back, or, where there is none, {_REMEDY}"
+    )
 
 
 def rows(kind: str, values: Mapping[int, int]) -> dict[TopicPartition, int]:

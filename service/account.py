@@ -60,3 +60,5 @@ class Account(Struct, frozen=True):
     undecodable: int = 0
     schemas: SchemaStanding | None = None
     hops: HopStanding | None = None
+    unpublished: str = ""
+    """Why the log may not have all accepted events; nothing where it has."""

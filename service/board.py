@@ -7,7 +7,7 @@ process does not renew gets old, and what is old or absent is UNKNOWN.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -243,14 +243,16 @@ class Board:
             if work.waiting
         }
 
-    def is_settled(self, heads: Mapping[int, int], now: float) -> bool:
+    def is_settled(self, heads: Mapping[int, int], now: float, asked: Collection[str]) -> bool:
         """Say whether every partition's validator has compared and scrubbed all at these heads.
 
-        What a validator said that is gone meanwhile settles nothing.
+        It must have done so for one of those who asked. What a validator said that is gone
+        meanwhile settles nothing.
         """
         return all(
             (standing := self._standings.get(partition)) is not None
             and standing.settled
+            and not set(asked).isdisjoint(standing.proven)
             and abs(now - standing.at) <= STANDING_LIMIT_SECONDS
             and standing.heads[partition] == head
             for partition, head in heads.items()

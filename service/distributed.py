@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from uuid import uuid4
 
 import msgspec
 from msgspec.structs import replace
@@ -34,8 +33,7 @@ from service.proving import Asking
 from service.report import fault_form
 from service.stores import open_database
 from synchroscope.errors import SynchroscopeError, UnavailableError
-from synchroscope.ports import REQUESTS, STATE, NewRecord
-from synchroscope.report import Check, encode_message
+from synchroscope.ports import STATE, NewRecord
 from validator.watch import Verdict
 
 PROCESSES_PER_ROLE = 2
@@ -253,13 +251,14 @@ class DistributedPipeline:
     def is_settled(self) -> bool:
         """Say whether every replica was compared and scrubbed at every partition's head."""
         gatherer = self._gatherer
-        return gatherer is not None and gatherer.board.is_settled(self._heads, time.time())
+        return gatherer is not None and gatherer.board.is_settled(
+            self._heads, time.time(), self._asking.asked
+        )
 
     def ask_for_proof(self, now: float) -> None:
         """Ask the validators to prove everything at the head, again where nothing comes of it."""
         if self._asking.is_due(now, self._heads, self.progress()):
-            check = encode_message(Check(uuid4().hex))
-            self._append(NewRecord(REQUESTS, 0, b"validator", check), now)
+            self._append(self._asking.question(), now)
 
     def progress(self) -> int:
         """Return a number that grows as long as anything is still on its way."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
+import msgspec
+
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.log_kafka import KafkaLog
 from service.account import Account
@@ -14,6 +16,31 @@ from service.configuration import Configuration
 from service.stores import open_database, replica_plans
 from synchroscope.ports import EVENTS
 from validator.ledger import FindingsReader
+from validator.status import ReplicaStatus
+from validator.watch import Verdict
+
+
+def unpublished(board: Board, accepted: int, now: float, *, final: bool) -> str:
+    """Return why the log may not have all accepted events; nothing where it has.
+
+    Those that a running relay is just about to publish count only in the end.
+    """
+    relay = board.relay()
+    missing = accepted - (0 if relay is None else relay.position)
+    if missing < 0:
+        return f"the event store lacks {-missing:,} published events: is it an older copy?"
+    is_running = bool(board.running(now, "relay"))
+    if missing <= 0 or (is_running and not final):
+        return ""
+    reason = f"{missing:,} accepted events are not known to be in the log"
+    return reason if is_running else f"{reason}, and no relay works"
+
+
+def undecided(status: ReplicaStatus, reason: str) -> ReplicaStatus:
+    """Return a status that is no better than UNKNOWN."""
+    if status.verdict is not Verdict.CONSISTENT:
+        return status
+    return msgspec.structs.replace(status, verdict=Verdict.UNKNOWN, reason=reason)
 
 
 class Gatherer:
@@ -56,20 +83,24 @@ class Gatherer:
         arguments are what only a producer of these events knows.
         """
         board = self.board
+        accepted = self.store.count()
         board.refresh()
         heads = self.heads()
         relay = board.relay()
         expected = board.expected()
+        missing = unpublished(board, accepted, now, final=final)
+        statuses = board.statuses(now, final_heads=heads if final else None)
         return Account(
             at=now,
             runs=runs,
             producing_seconds=producing_seconds,
             rows_read=self.store.counter("rows_read"),
-            events_produced=self.store.count(),
+            events_produced=accepted,
             dead_letters=self.store.dead_letter_counts(),
             heads=heads,
             relay_position=None if relay is None else relay.position,
-            statuses=board.statuses(now, final_heads=heads if final else None),
+            statuses=[undecided(status, missing) if missing else status for status in statuses],
+            unpublished=missing,
             latencies={name: board.latencies(name) for name in expected},
             applied={model: board.applied(model) for model in dict.fromkeys(expected.values())},
             consistent_ratio=board.consistent_ratio,

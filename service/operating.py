@@ -6,7 +6,6 @@ import json
 import time
 from contextlib import closing
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from rich.console import Console
@@ -19,12 +18,10 @@ from service.board import retirement_note
 from service.configuration import Configuration
 from service.gathering import Gatherer
 from service.proving import Asking
-from service.report import build_report, exit_code
+from service.report import UNDECIDED, build_report, exit_code
 from service.screen import print_schemas, print_summary, replica_table
 from service.stores import migrate, replica_plans
 from synchroscope.errors import ConfigurationError
-from synchroscope.ports import REQUESTS, NewRecord
-from synchroscope.report import Check, encode_message
 from validator.hop_standing import HopStanding
 from validator.hop_verdicts import KINDS
 from validator.watch import Verdict
@@ -53,6 +50,7 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
         report = build_report(account)
         board = gatherer.board
         report["unvalidated_partitions"] = board.unvalidated(now)
+        report["unpublished"] = account.unpublished or None
         report["undecodable_records"] = account.undecodable
         if board.hops is not None:
             report["hops"] = msgspec.to_builtins(board.hops)
@@ -81,6 +79,8 @@ def show_status(configuration: Configuration, console: Console, *, as_json: bool
     if report["unvalidated_partitions"]:
         numbers = ", ".join(map(str, report["unvalidated_partitions"]))
         console.print(f"nobody validates partition {numbers}", style="yellow", highlight=False)
+    if account.unpublished:
+        console.print(account.unpublished, style="yellow", highlight=False)
     print_schemas(console, report)
     if board.hops is not None:
         console.print(_hop_table(board.hops, now))
@@ -148,19 +148,20 @@ def prove(configuration: Configuration, console: Console, *, seconds: float) -> 
     """Have every replica compared and scrubbed where the log ends now; return 0, 1 or 3."""
     settings = configuration.log.kafka
     with closing(KafkaLog(settings)) as log, closing(Gatherer(configuration)) as gatherer:
-        heads = gatherer.heads()
-        deadline, asking = time.monotonic() + seconds, Asking()
-        while time.monotonic() < deadline:
-            gatherer.board.refresh()
-            heads = gatherer.heads()
-            if gatherer.board.is_settled(heads, time.time()):
+        board, deadline, asking = gatherer.board, time.monotonic() + seconds, Asking()
+        while True:
+            account = gatherer.account(time.time(), final=True)
+            report, is_over = build_report(account), time.monotonic() >= deadline
+            is_settled = board.is_settled(account.heads, account.at, asking.asked)
+            # Undecided after all: somebody else has asked meanwhile.
+            if is_over or (is_settled and exit_code(report) != UNDECIDED):
                 break
-            if asking.is_due(time.monotonic(), heads, gatherer.board.settled_total()):
-                check = encode_message(Check(uuid4().hex))
-                log.append([NewRecord(REQUESTS, 0, b"validator", check)], time.time())
+            if asking.is_due(time.monotonic(), account.heads, board.settled_total()):
+                log.append([asking.question()], time.time())
             log.wait(LOOK_SECONDS)
-        report = build_report(gatherer.account(time.time(), final=True))
     print_summary(console, report, 0.0)
+    if account.unpublished:
+        console.print(f"  {account.unpublished}", style="yellow", highlight=False)
     return exit_code(report)
 
 

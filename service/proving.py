@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import uuid4
+
+from synchroscope.ports import REQUESTS, NewRecord
+from synchroscope.report import Check, encode_message
 
 ASK_SECONDS = 3.0
 """After so long without any progress, the question is taken for lost."""
@@ -20,6 +24,8 @@ class Asking:
         self._heads: dict[int, int] | None = None
         self._progress = 0
         self._moved_at = 0.0
+        #: Request IDs of all questions.
+        self.asked: list[str] = []
 
     def is_due(self, now: float, heads: Mapping[int, int], progress: int) -> bool:
         """Say whether to ask now.
@@ -38,3 +44,8 @@ class Asking:
             return False
         self._heads, self._progress, self._moved_at = dict(heads), progress, now
         return True
+
+    def question(self) -> NewRecord:
+        """Return the record that asks."""
+        self.asked.append(uuid4().hex)
+        return NewRecord(REQUESTS, 0, b"validator", encode_message(Check(self.asked[-1])))

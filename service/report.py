@@ -13,6 +13,8 @@ from validator.finding import public_form, timestamp
 from validator.watch import Verdict
 
 SCHEMA_VERSION = 1
+UNDECIDED = 3
+"""Exit code where something is UNKNOWN."""
 
 
 def build_report(account: Account) -> dict[str, Any]:
@@ -86,4 +88,4 @@ def exit_code(report: dict[str, Any]) -> int:
     is_open = any(finding["state"] != "resolved" for finding in report["findings"])
     if is_open or Verdict.DIVERGED.value in verdicts:
         return 1
-    return 3 if Verdict.UNKNOWN.value in verdicts else 0
+    return UNDECIDED if Verdict.UNKNOWN.value in verdicts else 0

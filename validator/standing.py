@@ -42,6 +42,8 @@ class Standing(Struct, frozen=True, rename="camel"):
     repeated: int
     undecodable: int = 0
     """Records of these partitions that are no events."""
+    proven: list[str] = []
+    """Request IDs of the newest `Check`s after which all was compared and summed."""
 
 
 def consumer_of(partitions: Sequence[int] | None) -> str:

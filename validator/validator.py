@@ -40,6 +40,7 @@ from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
 from validator.pinpoint import WHOLE_FACTS
+from validator.proofs import Proofs
 from validator.reference import REPEAT_WINDOW, Reference
 from validator.refused_finding import RefusedFindings
 from validator.repairing import Repairer, RepairLimits
@@ -49,6 +50,7 @@ from validator.standing import Standing, consumer_of, encode_standing, standing_
 from validator.status import ReplicaStatus, status_of
 from validator.watch import (
     MAXIMUM_WAITING,
+    NEVER_SCRUBBED,
     Judged,
     PartitionWatch,
     ReplicaWatch,
@@ -175,7 +177,7 @@ class Validator:
         )
         self._reports_position = 0
         self._requests_position = log.head(REQUESTS, 0)
-        self._is_check_wanted = False
+        self._proofs = Proofs()
         self.checks = {"match": 0, "mismatch": 0, "unknown": 0}
         self._checkpoint_at: float | None = None
         self._dirty = False
@@ -197,6 +199,7 @@ class Validator:
                 concluded = self._investigator.follow_up(watch, number, part, now)
                 self._repairer.follow_up(watch, number, part, concluded, now)
         self._refused.close(self._watches.values(), now)
+        self._prove(now)
         self._publish(now, consumed > 0)
         return Progress(consumed)
 
@@ -217,12 +220,24 @@ class Validator:
         for record in batch.records:
             message = decode_message(record.value)
             if isinstance(message, Check):
-                self._is_check_wanted = True
+                self._proofs.ask(message.request_id)
             elif isinstance(message, RepairOrder):
                 self._repairer.order(message, now)
-        if self._is_check_wanted and self._is_at_head():
-            self.scrub(now)
-            self._is_check_wanted = False
+
+    def _prove(self, now: float) -> None:
+        """Have every replica sum its storage for those who asked, however lately it did so."""
+        parts = [part for watch in self._watches.values() for part in watch.partitions.values()]
+        is_summed = all(part.scrubbed_position != NEVER_SCRUBBED for part in parts)
+        if self._proofs.is_wanted and self._is_at_head():
+            if not self._proofs.is_running or is_summed:
+                self._proofs.begin()
+                for part in parts:
+                    part.scrubbed_position = NEVER_SCRUBBED
+        elif self._proofs.is_running and is_summed and self.is_settled():
+            self._proofs.end()
+            self._dirty = True
+        if self._proofs.is_running:
+            self._sum_storage(NEVER_SCRUBBED + 1, now)
 
     def _is_at_head(self) -> bool:
         """Say whether every replica was compared where the log ends."""
@@ -410,10 +425,14 @@ class Validator:
 
     def scrub(self, now: float) -> None:
         """Ask every replica to sum its facts again from storage, where it was not at the head."""
+        self._sum_storage(None, now)
+
+    def _sum_storage(self, position: int | None, now: float) -> None:
+        """Have parts summed that were not at that position, or at the log's head."""
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
-                head = self._log.head(EVENTS, number)
-                if part.investigation is None and part.scrubbed_position < head:
+                wanted = self._log.head(EVENTS, number) if position is None else position
+                if part.investigation is None and part.scrubbed_position < wanted:
                     self._investigator.ask(watch, number, part, [], True, now)
 
     def is_settled(self) -> bool:
@@ -507,6 +526,7 @@ class Validator:
             requests=self.requests_total,
             repeated=sum(self.reference.repeated.values()),
             undecodable=sum(self.reference.undecodable.values()),
+            proven=list(self._proofs.given),
         )
 
     def open_findings(self) -> list[Finding]:

@@ -101,6 +101,9 @@ class Held(Struct, frozen=True, array_like=True, gc=False):
     store_position: int
 
 
+NEVER_SCRUBBED = -1
+
+
 class PartitionWatch(Struct):
     """One partition of one replica.
 
@@ -116,7 +119,7 @@ class PartitionWatch(Struct):
     agreed_position: int | None = None
     differs: bool = False
     newest: Note | None = None
-    scrubbed_position: int = -1
+    scrubbed_position: int = NEVER_SCRUBBED
     ordering_violations: int = 0
     held: dict[AggregateKey, Held] = {}
     investigation: Investigation | None = None

@@ -25,6 +25,7 @@ from validator.watch import Judged, Verdict
 
 GOOD, BAD, OPEN = Verdict.CONSISTENT, Verdict.DIVERGED, Verdict.UNKNOWN
 NOW = 5_000.0
+ASKED = ["a lost question", "the question"]
 
 
 def status(name: str, verdict: Verdict, partition: int, applied: int = 5) -> ReplicaStatus:
@@ -58,6 +59,7 @@ def standing(
         open={"missed": 1},
         requests=2,
         repeated=0,
+        proven=["an earlier question", "the question"],
     )
     key = standing_key(consumer_of([partition]))
     return NewRecord(STATE, 0, key, encode_standing(made))
@@ -142,15 +144,21 @@ def test_a_final_verdict_needs_every_partition_validated_at_the_head(
     log.append([standing(0), standing(1, final=final, head=head)], NOW)
     [found] = board(log).statuses(NOW, final_heads={0: 7, 1: 7})
     assert found.verdict is expected
-    assert board(log).is_settled({0: 7, 1: 7}, NOW) is (expected is GOOD)
+    assert board(log).is_settled({0: 7, 1: 7}, NOW, ASKED) is (expected is GOOD)
 
 
 def test_what_validators_said_in_an_earlier_run_settles_nothing(log: MemoryLog) -> None:
     old = NOW - STANDING_LIMIT_SECONDS - 1.0
     log.append([standing(0, at=old), standing(1)], NOW)
-    assert not board(log).is_settled({0: 7, 1: 7}, NOW)
+    assert not board(log).is_settled({0: 7, 1: 7}, NOW, ASKED)
     log.append([standing(0)], NOW)
-    assert board(log).is_settled({0: 7, 1: 7}, NOW)
+    assert board(log).is_settled({0: 7, 1: 7}, NOW, ASKED)
+
+
+def test_a_proof_that_somebody_else_asked_for_earlier_settles_nothing(log: MemoryLog) -> None:
+    log.append([standing(0), standing(1)], NOW)
+    for asked in ([], ["another question"]):
+        assert not board(log).is_settled({0: 7, 1: 7}, NOW, asked)
 
 
 def test_a_replica_that_the_validator_does_not_expect_is_unknown(log: MemoryLog) -> None:

@@ -216,3 +216,50 @@ def test_a_loss_that_later_events_stand_behind_is_refused_with_the_remedy() -> N
     assert anew.head(EVENTS, 0) < last.offset + 1
     with pytest.raises(ConfigurationError, match="had come to"):
         Relay(store, anew)
+
+
+# -- a store that was put back to an older copy ----------------------------------------------------
+
+
+def submit(store: MemoryEventStore, first: int, events: int) -> None:
+    with CommandSide(store).batch(NOW) as batch:
+        for number in range(first, first + events):
+            made = event(None, {"limit": number}, number=number, user=str(number % 17))
+            batch.submit(msgspec.json.encode(made))
+
+
+@pytest.mark.parametrize("later", [0, 5, 200], ids=str)
+def test_an_older_copy_of_the_store_is_refused_by_a_relay_that_starts(later: int) -> None:
+    store, older, log = filled(60), filled(40), MemoryLog({EVENTS: PARTITIONS})
+    relay = Relay(store, log, batch_records=7)
+    for tenth in range(30):
+        relay.step(NOW + tenth)
+    submit(older, 1_000, later)
+    with pytest.raises(ConfigurationError, match="put back to an older copy"):
+        Relay(older, log, batch_records=7)
+    drain(Relay(store, log, batch_records=7))
+    assert_whole(log, store)
+
+
+@pytest.mark.parametrize("later", [0, 5, 200], ids=str)
+def test_an_older_copy_under_a_running_relay_is_seen_when_it_looks(later: int) -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    relay = Relay(store, log, batch_records=7)
+    drain(relay)
+    relay.look_at_heads()
+    older = filled(40)
+    submit(older, 1_000, later)
+    vars(store).update(vars(older))
+    with pytest.raises(ConfigurationError, match="put back to an older copy"):
+        relay.look_at_heads()
+
+
+def test_a_record_that_somebody_altered_is_no_older_copy() -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    relay = Relay(store, log, batch_records=7)
+    for tenth in range(30):
+        relay.step(NOW + tenth)
+    newest = log.read(EVENTS, 1, log.head(EVENTS, 1) - 1, 1).records[0]
+    changed = NewRecord(EVENTS, 1, newest.key, newest.value + b" ", newest.headers)
+    log.append([changed], NOW)
+    drain(Relay(store, log, batch_records=7))
