@@ -7,6 +7,7 @@ needed here is decoded, so that one of another release is understood as well.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,10 @@ class FindingNews(Struct, frozen=True):
         return frozenset(named) if is_listed else frozenset()
 
 
+KEPT_ENDS = 64
+"""How many looks are remembered, to tell since when a record can have been in the log."""
+
+
 class _Look(Struct, frozen=True):
     """A partition when it was looked at: the first event not applied was there since `since`."""
 
@@ -131,6 +136,10 @@ class FreshnessFollower:
         self._news_limit_seconds = news_limit_seconds
         self._partitions = range(log.partitions(EVENTS))
         self._looks: dict[int, _Look] = {}
+        #: When a partition was looked at, and where its log ended then; the newest last.
+        self._ends: dict[int, deque[tuple[float, int]]] = {
+            partition: deque(maxlen=KEPT_ENDS) for partition in self._partitions
+        }
         self._looked_at: float | None = None
         self._verdicts: dict[int, _Verdict] = {}
         self._state_position = 0
@@ -190,11 +199,24 @@ class FreshnessFollower:
             if batch.records:
                 first = batch.records[0]
                 recorded = recorded_at(first)
-                since = min(first.timestamp if recorded is None else recorded, now)
+                since = first.timestamp if recorded is None else recorded
+                since = min(since, self._not_there_at(partition, position, now))
+                if known is not None and known.position == position and known.lag_events:
+                    since = min(since, known.since)
             elif batch.position >= head:
                 since = now
         if since is not None:
             self._looks[partition] = _Look(now, position, max(head - position, 0), since)
+        self._ends[partition].append((now, head))
+
+    def _not_there_at(self, partition: int, position: int, now: float) -> float:
+        """Return the time of the last look when a record was not yet in the log; else of the first.
+
+        By this clock: that of who recorded the event may be ahead.
+        """
+        looks = [look for look in self._ends[partition] if look[0] <= now]
+        before = [at for at, end in looks if end <= position]
+        return max(before) if before else min((at for at, _ in looks), default=now)
 
     # -- asking ------------------------------------------------------------------------------
 
