@@ -19,6 +19,8 @@ ANSWER_SECONDS = 0.1
 SLICE_BUCKETS = 8
 """How many buckets are summed between two looks at the clock."""
 MAXIMUM_WAITING = 100
+MAXIMUM_SKETCHES = 256
+"""So many sketches a question may ask for."""
 _Key = tuple[int, str]
 
 
@@ -75,9 +77,19 @@ class Answering:
         """
         for request in requests:
             key = request.partition, request.request_id
-            if key not in self._given:
+            if key not in self._given and self._is_bounded(request):
                 self._waiting[key] = request
         self._given.clear()
+
+    def _is_bounded(self, request: Request) -> bool:
+        """Say whether a question asks for no bucket twice, as validators never do."""
+        total = 1 << self._replica.bits
+        sketched = sum(len(one.buckets) for one in request.sketches)
+        return (
+            len(set(request.buckets)) == len(request.buckets) <= total
+            and len(request.sketches) <= MAXIMUM_SKETCHES
+            and sketched <= MAXIMUM_SKETCHES * total
+        )
 
     def changed(self, partition: int) -> None:
         """Note that a partition was changed otherwise: its sums begin anew."""

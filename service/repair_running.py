@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from msgspec import Struct
 from rich.console import Console
 
+from pipeline.sqlite_database import SqliteDatabase
 from service.configuration import load_configuration
 from service.findings_listing import is_attached, repair_text
 from synchroscope.digest import DEFAULT_BITS, Hasher
@@ -38,6 +41,7 @@ from validator.repair_plan import (
     refusal,
 )
 
+DATABASE = "synchroscope.db"
 LOOK_SECONDS = 0.2
 ASK_SECONDS = 3.0
 READ_RECORDS = 1_000
@@ -61,10 +65,19 @@ class Place(Struct, frozen=True):
 
 
 @contextmanager
-def open_place(config: Path | None, data_dir: Path | None) -> Iterator[Place]:
-    """Connect to the servers that a file names, or run the pipeline of a data folder here."""
+def open_place(
+    config: Path | None, data_dir: Path | None, *, only_look: bool = False
+) -> Iterator[Place]:
+    """Connect to the servers that a file names, or run the pipeline of a data folder here.
+
+    `only_look`: run it on a copy of the folder, for roles that run change what it holds.
+    """
     if config is not None:
         yield from _servers(config)
+    elif data_dir is not None and only_look:
+        with TemporaryDirectory(prefix="synchroscope-") as copy:
+            _copy(data_dir, Path(copy) / "data")
+            yield from _folder(Path(copy) / "data")
     elif data_dir is not None:
         yield from _folder(data_dir)
 
@@ -93,13 +106,23 @@ def _servers(config: Path) -> Iterator[Place]:
         )
 
 
+def _check_folder(data_dir: Path) -> None:
+    if not (data_dir / DATABASE).is_file():
+        raise ConfigurationError(f"{data_dir} is no data folder: it has no {DATABASE}")
+
+
+def _copy(data_dir: Path, copy: Path) -> None:
+    _check_folder(data_dir)
+    with closing(SqliteDatabase(data_dir / DATABASE)):  # Nobody else may be writing.
+        shutil.copytree(data_dir, copy)
+
+
 def _folder(data_dir: Path) -> Iterator[Place]:
     from pipeline.partitioner import by_subject
     from service.demo import REPLICAS
     from service.embedded import EmbeddedPipeline
 
-    if not (data_dir / "synchroscope.db").is_file():
-        raise ConfigurationError(f"{data_dir} is no data folder: it has no synchroscope.db")
+    _check_folder(data_dir)
     with closing(EmbeddedPipeline(data_dir, REPLICAS)) as pipeline:
         count = pipeline.log.partitions(EVENTS)
 
@@ -134,7 +157,7 @@ def run_repair(
             f"{data_dir} is that of `synchroscope attach`, which only reads the stores: put them "
             "right with what fills them; the finding closes when a later look agrees"
         )
-    with open_place(config, data_dir) as place:
+    with open_place(config, data_dir, only_look=dry_run) as place:
         reader = FindingsReader(place.log)
         finding = _find(reader, name)
         if finding is None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from chaos.oracle import all_events, facts_of_storage, facts_of_view
+from pipeline.commands import CommandSide
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from service.configuration import Configuration, load_configuration
 from service.stores import open_database, open_storage, replica_plans
+from tests.builders import event
 from tests.integration.test_distributed import ROOT, config, data
 from tests.waiting import until
 
@@ -85,8 +90,40 @@ def loaded(config: Path, data: Path, tmp_path: Path) -> Iterator[Configuration]:
         output.close()
 
 
+class Load:
+    """Events beside the demo's, of which there may be none left when the first repair begins."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with closing(open_database(self._configuration)) as database:
+            commands = CommandSide(PostgresqlEventStore(database))
+            for number in itertools.count(1_000_000):
+                with commands.batch(time.time()) as batch:
+                    made = event(None, {"spend": number}, number=number, user=str(number % 40))
+                    batch.submit(msgspec.json.encode(made))
+                if self._is_over.wait(0.05):
+                    return
+
+    def end(self) -> None:
+        """Stop; once is enough."""
+        self._is_over.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def load(loaded: Configuration) -> Iterator[Load]:
+    running = Load(loaded)
+    yield running
+    running.end()
+
+
 def test_everything_that_is_open_is_repaired_under_load_until_all_is_consistent(
-    config: Path, loaded: Configuration
+    config: Path, loaded: Configuration, load: Load
 ) -> None:
     repaired = 0
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -94,6 +131,8 @@ def test_everything_that_is_open_is_repaired_under_load_until_all_is_consistent(
         store = PostgresqlEventStore(database)
         accepted, was_quiet, under_load = -1, False, 0
         while time.monotonic() < deadline:
+            if under_load:
+                load.end()
             now_accepted = store.count()
             is_quiet, accepted = now_accepted == accepted > 0, now_accepted
             found = open_findings(config)

@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["demo", "--data", str(data), "--data-dir", str(base / "run"), "--headless"]
     arguments += ["--speed", "max", "--http-port", "0"]
     arguments += ["--fault", "drop:fraud-scorer@1:0.03", "--fault", "corrupt:recommender@1:0.02"]
+    arguments += ["--fault", "drop:fraud-scorer@2:0.03"]  # In memory: a new start would heal it.
     ended = CliRunner().invoke(cli, arguments)
     assert ended.exit_code == 1, ended.output
     return base / "run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,14 @@ from synchroscope.ports import (
     NewRecord,
 )
 from synchroscope.replica import Replica
-from synchroscope.report import Explanation, Report, Request, decode_message, encode_message
+from synchroscope.report import (
+    Explanation,
+    Report,
+    Request,
+    Sketched,
+    decode_message,
+    encode_message,
+)
 from tests.builders import VIEW, record
 
 
@@ -199,8 +207,9 @@ class Asked:
         self.scans += 1
         self.now += 1.0
 
-    def ask(self, request_id: str, partition: int = 0) -> None:
-        request = Request(request_id, "fraud-scorer@1", partition, since=0, scrub=True)
+    def ask(self, request_id: str, partition: int = 0, **more: Any) -> None:
+        wanted = {"since": 0, "scrub": True, **more}
+        request = Request(request_id, "fraud-scorer@1", partition, **wanted)
         self.log.append(
             [NewRecord(REQUESTS, 0, b"fraud-scorer@1", encode_message(request))], self.now
         )
@@ -252,6 +261,27 @@ def test_a_question_that_is_put_again_while_it_waits_is_answered_once() -> None:
     asked.ask("one")
     asked.step(50)
     assert len(asked.answers()) == 2
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        {"buckets": [5] * 500_000},
+        {"buckets": [5, 6, 5]},
+        {"buckets": list(range(100_000))},
+        {"sketches": [Sketched(64, list(range(256)))] * 5_000},
+        {"sketches": [Sketched(64, [1] * 500_000)]},
+    ],
+    ids=["bucket over and over", "bucket twice", "no buckets", "sketches", "sketch of one bucket"],
+)
+def test_a_question_without_end_is_not_taken(endless: dict[str, Any]) -> None:
+    asked = Asked()
+    asked.step(3)
+    asked.ask("endless", scrub=False, **endless)
+    asked.ask("sound", scrub=False, buckets=[5, 6])
+    asked.step(20)
+    assert [answer.request_id for answer in asked.answers()] == ["sound"]
+    assert asked.scans <= 2
 
 
 def test_a_partition_stands_still_while_it_is_summed_and_the_others_go_on() -> None:
