@@ -68,6 +68,18 @@ def cold_corruption(w: World) -> None:
     w.overwrite("1", limit=99)
 
 
+def corruption_to_what_the_next_event_writes(w: World) -> None:
+    w.overwrite("1", limit=7)
+    w.write("1", limit=7)
+
+
+def missed_and_the_same_written(w: World) -> None:
+    w.drop(2)
+    w.write("1", limit=7)
+    w.run()
+    w.overwrite("1", limit=7)
+
+
 def deletion(w: World) -> None:
     w.delete("1")
 
@@ -131,6 +143,14 @@ FAULTS: dict[str, tuple[Callable[[World], None], list[tuple[str, str, str]]]] = 
     "missed and overwritten": (missed_and_overwritten, [("missed", "resolved", "user:1")]),
     "corrupted, met by the next event": (hot_corruption, [("corrupted", "resolved", "user:1")]),
     "corrupted, met by the scrub": (cold_corruption, [("corrupted", "open", "user:1")]),
+    "corrupted to what the next event writes": (
+        corruption_to_what_the_next_event_writes,
+        [("corrupted", "resolved", "user:1")],
+    ),
+    "missed, and the same written from outside": (
+        missed_and_the_same_written,
+        [("missed", "resolved", "user:1")],
+    ),
     "a record deleted": (deletion, [("corrupted", "open", "user:1")]),
     "a record nobody wrote": (extra_record, [("corrupted", "open", "user:9")]),
     "a record of a type outside the view": (

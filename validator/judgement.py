@@ -145,6 +145,7 @@ def judge(case: Case) -> Judgement:
     entered = {entry.event for entry in case.entries}
     interval = case.versions[case.before :]
     missed = [v for v in interval if v.mark not in entered]
+    never = {version.mark for version in missed}
     doubled: dict[int, Version] = {}
     applied: set[int] = set()
     foreign = [entry for entry in case.entries if entry.event not in by_mark]
@@ -163,7 +164,7 @@ def judge(case: Case) -> Judgement:
             if entry.prior < actual.sequence:
                 applied.clear()  # What storage lost is rightly applied when it comes again.
             actual = _shifted(case, entry.prior, entry.offset, actual, faults)
-        fault = _play(case, version, entry, actual)
+        fault = _play(case, version, entry, actual, never)
         if fault is not None and not any(f.offset < entry.offset for f in foreign):
             faults.append(fault)
         if version.mark in applied:
@@ -177,7 +178,8 @@ def judge(case: Case) -> Judgement:
         seen = _stored(case.stored)
         odd = _differences(actual, seen)
         if odd and not foreign:  # What a foreign event wrote is its own doing.
-            faults.append(Fault(_storage_kind(case, odd), case.position, odd, _wrote(actual, odd)))
+            kind = _storage_kind(case, odd, actual.sequence, never)
+            faults.append(Fault(kind, case.position, odd, _wrote(actual, odd)))
         actual = seen
     unexplained = {}
     if not (missed or doubled or foreign or late or faults or case.known):
@@ -223,7 +225,9 @@ def _start(case: Case) -> Actual:
     return start
 
 
-def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault | None:
+def _play(
+    case: Case, version: Version, entry: Entry, actual: Actual, missed: set[int]
+) -> Fault | None:
     """Apply one event as a replica does; return what its storage returned beyond prediction."""
     odd: dict[str, tuple[FactHash, FactHash]] = {}
     writers: list[int] = []
@@ -240,7 +244,8 @@ def _play(case: Case, version: Version, entry: Entry, actual: Actual) -> Fault |
     actual.sequence = max(actual.sequence, entry.sequence)
     if not odd:
         return None
-    return Fault(_storage_kind(case, odd), entry.offset, odd, min(writers))
+    kind = _storage_kind(case, odd, entry.prior, missed)
+    return Fault(kind, entry.offset, odd, min(writers))
 
 
 def _wrote(held: Actual, odd: Mapping[str, tuple[FactHash, FactHash]]) -> int:
@@ -274,10 +279,16 @@ def _differences(must: Actual, seen: Actual) -> dict[str, tuple[FactHash, FactHa
     return odd
 
 
-def _storage_kind(case: Case, odd: Mapping[str, tuple[FactHash, FactHash]]) -> str:
-    """Stale when every odd value is one that the field had before; else corrupted."""
+def _storage_kind(
+    case: Case, odd: Mapping[str, tuple[FactHash, FactHash]], sequence: int, missed: set[int]
+) -> str:
+    """Stale when every odd value is one that the field had before; else corrupted.
+
+    The replica had what was written up to that sequence, but for what it missed.
+    """
+    had = [v for v in case.versions if v.sequence <= sequence and v.mark not in missed]
     for name, (_, seen) in odd.items():
-        earlier = {v.fields[name] for v in case.versions if name in v.fields}
+        earlier = {v.fields[name] for v in had if name in v.fields}
         first = case.versions[0].fields if case.versions else {}
         if seen is None and name not in first:
             continue
