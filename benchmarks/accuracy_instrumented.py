@@ -199,18 +199,16 @@ def run_seed(kind: str, seed: int) -> Run:
     findings = world.findings.read()
     harmless = [fault for fault in faults if fault.kind in HARMLESS]
     harmful = [fault for fault in faults if fault.kind not in HARMLESS]
-    late = sum(status.ordering_violations for status in world.statuses())
+    [late] = [one.ordering_violations for one in world.statuses() if one.name == VICTIM]
     causes: Counter[str] = Counter()
-    found = inside = masked = 0
+    found = inside = masked = counted = 0
     widths: list[int] = []
     for place, fault in enumerate(harmful):
         named = [one for finding in findings for one in _explaining(finding, fault)]
         if not named and fault.kind == "reorder" and late:
             # The replica let the newer value stand; the audit proves the order.
-            late, found = late - 1, found + 1
+            late, found, counted = late - 1, found + 1, counted + 1
             causes["counted as late"] += 1
-            inside += 1
-            widths.append(0)
             continue
         if not named:
             is_undone = any(_same_key(later, fault) for later in harmful[place + 1 :])
@@ -238,6 +236,7 @@ def run_seed(kind: str, seed: int) -> Run:
         findings=len(mine),
         right=right,
         false_alarms=len(findings) - len(mine),
+        counted=counted,
     )
 
 

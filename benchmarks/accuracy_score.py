@@ -14,7 +14,8 @@ class Run(Struct, frozen=True):
     later fault on the same key before anything could see them. ``found``: those of the others that
     a finding names, with key and place. ``causes``: as which kind, once a fault found. ``inside``,
     ``widths``: how many of the found ones lie in the interval that the finding gives, and how many
-    offsets that is wide. ``findings``, ``right``: findings of the harmed store, and those that a
+    offsets that is wide. ``counted``: those that no finding names, but that the replica's own count
+    of its errors of order has. ``findings``, ``right``: findings of the harmed store, and those that a
     fault explains. ``false_alarms``: findings of anything else.
     """
 
@@ -27,6 +28,7 @@ class Run(Struct, frozen=True):
     findings: int
     right: int
     false_alarms: int
+    counted: int = 0
 
 
 class Score(Struct):
@@ -43,6 +45,7 @@ class Score(Struct):
     findings: int = 0
     right: int = 0
     false_alarms: int = 0
+    counted: int = 0
 
     def add(self, run: Run) -> None:
         """Add a run."""
@@ -56,3 +59,4 @@ class Score(Struct):
         self.findings += run.findings
         self.right += run.right
         self.false_alarms += run.false_alarms
+        self.counted += run.counted
