@@ -17,7 +17,8 @@ from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.sketch import Part, number_of, pack_numbers
 from synchroscope.view import View
-from validator.conclude import Scene, findings_of
+from validator.bundle import Scene
+from validator.conclude import findings_of
 from validator.finding import Finding, Position, Since, finding_id, timestamp
 from validator.folds import Fold
 from validator.ledger import Ledger
@@ -359,9 +360,10 @@ class Investigator:
             investigation.answer, investigation.asked_at, part.news = None, now, True
             return None
         scene = self._scene(watch, part, answer, located, now)
-        findings = findings_of(scene, located)
+        known_findings = self._ledger.open_findings(watch.name, note.partition)
+        findings = findings_of(scene, located, known_findings)
         for finding in findings:
-            self._ledger.open(finding, self._log)
+            self._ledger.tell(finding, self._log)
         is_late = any(judgement.late for judgement in located.judgements)
         is_lost = delta.applied > part.known.applied
         if is_lost and not (findings or is_late or located.journal_complete):
