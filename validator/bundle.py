@@ -45,7 +45,8 @@ class Scene(Struct, frozen=True):
     ``values`` are the replica's stored values of fields that are not personal; ``written`` the
     offset after the last event that wrote an aggregate, where it could be found;
     ``agreed_position`` where the digests last agreed; ``news_at`` when a report first showed a
-    difference (None where only the scrub's answer did).
+    difference (None where only the scrub's answer did); ``doubtful`` are aggregates that may have
+    deviated before, unseen.
     """
 
     replica: str
@@ -57,6 +58,7 @@ class Scene(Struct, frozen=True):
     values: Mapping[tuple[AggregateKey, str], Any]
     written: Mapping[AggregateKey, int]
     recorded: Mapping[int, float]
+    doubtful: Collection[AggregateKey] = frozenset()
 
 
 class Cause(Struct, frozen=True, gc=False):

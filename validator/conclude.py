@@ -32,7 +32,10 @@ def findings_of(scene: Scene, located: Located, known: Sequence[Finding]) -> lis
         found += [_doubled(scene, located, judgement, version) for version in judgement.doubled]
         if judgement.foreign:
             found.append(_foreign(judgement))
-        if judgement.faults:
+        if judgement.key in scene.doubtful:
+            if judgement.has_other_facts and not judgement.missed:
+                found.append(_unexplained(scene, located, judgement))
+        elif judgement.faults:
             found.append(_storage(scene, judgement))
         if judgement.unexplained:
             found.append(_unexplained(scene, located, judgement))
@@ -165,10 +168,9 @@ def _unexplained_evidence(scene: Scene, located: Located, judgement: Judgement) 
         if located.journal_complete
         else "the replica no longer knows what it applied since the last agreement"
     )
-    fields = {
-        name: _pair(scene, judgement.key, name, must, seen)
-        for name, (must, seen) in judgement.unexplained.items()
-    }
+    if judgement.key in scene.doubtful:
+        why = "it may be one of those that deviated when there were too many to follow each"
+    fields = _field_evidence(scene, judgement.key, judgement.expected, judgement.actual)
     return {"reason": f"stored facts differ; cause UNKNOWN: {why}", "fields": fields}
 
 
