@@ -1,34 +1,18 @@
-"""From judgements to findings: one finding a cause, with its evidence. Pure."""
+"""From judgements to the causes that findings tell of, with their evidence. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import Any
-
-from msgspec import Struct
 
 from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry
-from validator.finding import (
-    MAXIMUM_SUBJECTS,
-    Finding,
-    Kind,
-    Position,
-    Since,
-    finding_id,
-    subjects_of,
-    timestamp,
-)
+from validator.bundle import Cause, Scene, gathered
+from validator.finding import Finding, Kind
 from validator.judgement import Actual, Fault, Judgement, Version
 from validator.locate import Located
 
-BULK_FINDINGS = 50
-"""From so many findings of one kind and context type on, an interval's findings become one."""
-MAXIMUM_CAUSES = 200
-"""So many causes of a bundle are named one by one, the first ones in the log's order."""
-SAMPLES = 10
 _KINDS: Mapping[str, Kind] = {"stale": "stale", "corrupted": "corrupted", "foreign": "foreign"}
 _REASONS: Mapping[str, str] = {
     "stale": "storage returned an older version than the one that was written last",
@@ -37,46 +21,21 @@ _REASONS: Mapping[str, str] = {
 }
 
 
-class Scene(Struct, frozen=True):
-    """Where and when: what all findings of one conclusion share.
+def findings_of(scene: Scene, located: Located, known: Sequence[Finding]) -> list[Finding]:
+    """Return what is found: new findings in state open, and those of the `known` it adds to.
 
-    ``values`` are the replica's stored values of fields that are not personal; ``written`` the
-    offset after the last event that wrote an aggregate, where it could be found;
-    ``agreed_position`` where the digests last agreed; ``news_at`` when a report first showed a
-    difference (None where only the scrub's answer did).
+    `known` are the open findings of the replica's partition.
     """
-
-    replica: str
-    partition: int
-    position: int
-    agreed_position: int | None
-    now: float
-    news_at: float | None
-    values: Mapping[tuple[AggregateKey, str], Any]
-    written: Mapping[AggregateKey, int]
-    recorded: Mapping[int, float]
-
-
-class _Cause(Struct, frozen=True, gc=False):
-    """What will be a finding, or one of many in a bundle; ``evidence`` works its evidence out."""
-
-    kind: Kind
-    key: AggregateKey | None
-    offset: int
-    after: int | None
-    evidence: Callable[[], dict[str, Any]]
-    event_id: str | None = None
-
-
-def findings_of(scene: Scene, located: Located) -> list[Finding]:
-    """Return the new findings, every one in state open."""
-    found: list[_Cause] = []
+    found: list[Cause] = []
     for judgement in located.judgements:
         found += [_missed(scene, located, judgement, version) for version in judgement.missed]
         found += [_doubled(scene, located, judgement, version) for version in judgement.doubled]
         if judgement.foreign:
             found.append(_foreign(judgement))
-        if judgement.faults:
+        if judgement.key in scene.doubtful:
+            if judgement.has_other_facts and not judgement.missed:
+                found.append(_unexplained(scene, located, judgement))
+        elif judgement.faults:
             found.append(_storage(scene, judgement))
         if judgement.unexplained:
             found.append(_unexplained(scene, located, judgement))
@@ -85,45 +44,7 @@ def findings_of(scene: Scene, located: Located) -> list[Finding]:
             if odd:
                 found.append(_reordered(scene, located, judgement, odd))
     found += [_stranger(entry) for entry in located.strangers]
-    return _bundled(scene, found)
-
-
-def _finding(
-    scene: Scene,
-    kind: Kind,
-    keys: Sequence[AggregateKey],
-    offset: int,
-    after: int | None,
-    evidence: dict[str, Any],
-) -> Finding:
-    recorded = scene.recorded.get(offset)
-    first = keys[0] if keys else ("", "")
-    return Finding(
-        id=finding_id(scene.replica, scene.partition, kind, offset, *first),
-        state="open",
-        kind=kind,
-        replica=scene.replica,
-        context_type=keys[0][0] if keys else None,
-        subjects=subjects_of(keys),
-        first_bad_position=Position(scene.partition, offset),
-        since=Since(
-            scene.partition, after, offset, None if recorded is None else timestamp(recorded)
-        ),
-        detected_at=timestamp(scene.now),
-        resolved_at=None,
-        evidence=_dated(scene, evidence),
-        partition=scene.partition,
-        keys=list(keys),
-    )
-
-
-def _dated(scene: Scene, evidence: dict[str, Any]) -> dict[str, Any]:
-    """Return evidence with when and where it was found."""
-    return {
-        "checked_position": scene.position,
-        "first_reported_at": timestamp(scene.now if scene.news_at is None else scene.news_at),
-        **evidence,
-    }
+    return gathered(scene, found, known)
 
 
 def _event_evidence(located: Located, version: Version) -> dict[str, Any]:
@@ -158,10 +79,10 @@ def _pair(
     return pair
 
 
-def _missed(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
+def _missed(scene: Scene, located: Located, judgement: Judgement, version: Version) -> Cause:
     offset = version.offset if version.offset is not None else scene.position
     evidence = partial(_missed_evidence, scene, located, judgement, version)
-    return _Cause("missed", judgement.key, offset, offset, evidence, version.event_id)
+    return Cause("missed", judgement.key, offset, offset, evidence, version.event_id)
 
 
 def _missed_evidence(
@@ -181,11 +102,11 @@ def _missed_evidence(
     }
 
 
-def _doubled(scene: Scene, located: Located, judgement: Judgement, version: Version) -> _Cause:
+def _doubled(scene: Scene, located: Located, judgement: Judgement, version: Version) -> Cause:
     offset = version.offset if version.offset is not None else scene.position
     reason = "the event was applied more than once"
     evidence = partial(_events_evidence, located, reason, [version])
-    return _Cause("doubled", judgement.key, offset, offset, evidence, version.event_id)
+    return Cause("doubled", judgement.key, offset, offset, evidence, version.event_id)
 
 
 def _events_evidence(
@@ -195,23 +116,23 @@ def _events_evidence(
     return {"reason": reason, "events": events, **more}
 
 
-def _foreign(judgement: Judgement) -> _Cause:
+def _foreign(judgement: Judgement) -> Cause:
     offset = min(entry.offset for entry in judgement.foreign)
     reason = "applied an event that its aggregate's history does not have"
-    return _Cause("foreign", judgement.key, offset, offset, partial(_evidence, reason=reason))
+    return Cause("foreign", judgement.key, offset, offset, partial(_evidence, reason=reason))
 
 
-def _stranger(entry: Entry) -> _Cause:
+def _stranger(entry: Entry) -> Cause:
     reason = "applied something that is no event of the log"
     evidence = partial(_evidence, reason=reason, event=entry.event)
-    return _Cause("foreign", None, entry.offset, None, evidence)
+    return Cause("foreign", None, entry.offset, None, evidence)
 
 
 def _evidence(**evidence: Any) -> dict[str, Any]:
     return evidence
 
 
-def _storage(scene: Scene, judgement: Judgement) -> _Cause:
+def _storage(scene: Scene, judgement: Judgement) -> Cause:
     faults = judgement.faults
     kinds = {fault.kind for fault in faults}
     kind: Kind = "corrupted" if "corrupted" in kinds else _KINDS[faults[0].kind]
@@ -220,7 +141,7 @@ def _storage(scene: Scene, judgement: Judgement) -> _Cause:
     if after is not None and after > offset:
         after = None
     evidence = partial(_storage_evidence, scene, judgement, kind)
-    return _Cause(kind, judgement.key, offset, after, evidence)
+    return Cause(kind, judgement.key, offset, after, evidence)
 
 
 def _storage_evidence(scene: Scene, judgement: Judgement, kind: Kind) -> dict[str, Any]:
@@ -235,10 +156,10 @@ def _met(faults: Sequence[Fault], scene: Scene) -> str:
     return "event" if any(fault.offset < scene.position for fault in faults) else "scrub"
 
 
-def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> _Cause:
+def _unexplained(scene: Scene, located: Located, judgement: Judgement) -> Cause:
     evidence = partial(_unexplained_evidence, scene, located, judgement)
     after = scene.agreed_position
-    return _Cause("unexplained", judgement.key, scene.position, after, evidence)
+    return Cause("unexplained", judgement.key, scene.position, after, evidence)
 
 
 def _unexplained_evidence(scene: Scene, located: Located, judgement: Judgement) -> dict[str, Any]:
@@ -247,65 +168,14 @@ def _unexplained_evidence(scene: Scene, located: Located, judgement: Judgement) 
         if located.journal_complete
         else "the replica no longer knows what it applied since the last agreement"
     )
-    fields = {
-        name: _pair(scene, judgement.key, name, must, seen)
-        for name, (must, seen) in judgement.unexplained.items()
-    }
+    if judgement.key in scene.doubtful:
+        why = "it may be one of those that deviated when there were too many to follow each"
+    fields = _field_evidence(scene, judgement.key, judgement.expected, judgement.actual)
     return {"reason": f"stored facts differ; cause UNKNOWN: {why}", "fields": fields}
 
 
-def _reordered(scene: Scene, located: Located, judgement: Judgement, odd: dict[str, Any]) -> _Cause:
+def _reordered(scene: Scene, located: Located, judgement: Judgement, odd: dict[str, Any]) -> Cause:
     late = judgement.late
     evidence = partial(_events_evidence, located, "applied after its successor", late, fields=odd)
     offset = min((v.offset for v in late if v.offset is not None), default=scene.position)
-    return _Cause("reordered", judgement.key, offset, offset, evidence, late[0].event_id)
-
-
-def _bundled(scene: Scene, found: Sequence[_Cause]) -> list[Finding]:
-    """Make one finding of many of one kind and context type.
-
-    Evidence is worked out only for what is shown.
-    """
-    groups: dict[tuple[Kind, str | None], list[_Cause]] = {}
-    for cause in found:
-        context_type = None if cause.key is None else cause.key[0]
-        groups.setdefault((cause.kind, context_type), []).append(cause)
-    bundled: list[Finding] = []
-    for (kind, _), group in groups.items():
-        if len(group) < BULK_FINDINGS:
-            bundled += [
-                _finding(
-                    scene,
-                    kind,
-                    [] if cause.key is None else [cause.key],
-                    cause.offset,
-                    cause.after,
-                    cause.evidence(),
-                )
-                for cause in group
-            ]
-            continue
-        group.sort(key=attrgetter("offset"))
-        keys = list(dict.fromkeys(cause.key for cause in group if cause.key is not None))
-        evidence = {
-            "reason": f"{len(group)} causes of one kind at once: consider to rebuild the replica",
-            "subjects_total": len(keys),
-            "causes_total": len(group),
-            "causes": list(map(_listed, group[:MAXIMUM_CAUSES])),
-            "samples": [_dated(scene, cause.evidence()) for cause in group[:SAMPLES]],
-        }
-        known = [cause.after for cause in group if cause.after is not None]
-        after = min(known) if len(known) == len(group) else None
-        first = group[0].offset
-        bundled.append(_finding(scene, kind, keys[:MAXIMUM_SUBJECTS], first, after, evidence))
-    return bundled
-
-
-def _listed(cause: _Cause) -> dict[str, Any]:
-    """Return a cause within a bundle: whose, where, and since when at the earliest."""
-    return {
-        "subject": None if cause.key is None else cause.key[1],
-        "offset": cause.offset,
-        "after_offset": cause.after,
-        "event_id": cause.event_id,
-    }
+    return Cause("reordered", judgement.key, offset, offset, evidence, late[0].event_id)

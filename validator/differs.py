@@ -174,7 +174,7 @@ def _units_of_finding(finding: Finding, replicas: Mapping[str, View]) -> list[Un
         return [Unit("events", place.partition, place.offset, None, None)]
     checked = finding.evidence.get("checked_position")
     until = checked - 1 if isinstance(checked, int) else since.by_offset if since else None
-    if finding.kind in _OF_DELIVERY and len(finding.keys) <= 1:
+    if finding.kind in _OF_DELIVERY and "causes" not in finding.evidence:
         if place is None or not finding.keys:
             return []
         unit = Unit("deliveries", place.partition, place.offset, finding.keys[0], finding.replica)
@@ -182,7 +182,18 @@ def _units_of_finding(finding: Finding, replicas: Mapping[str, View]) -> list[Un
     if until is None:
         return []
     # Of many at once only the interval is known: each key's last event in it stands for it.
-    return [Unit("keys", finding.partition, until, key, finding.replica) for key in finding.keys]
+    return [
+        Unit("keys", finding.partition, until, key, finding.replica) for key in _keys_ever(finding)
+    ]
+
+
+def _keys_ever(finding: Finding) -> list[AggregateKey]:
+    """Return all keys that a finding told of, those that are in order again too."""
+    kind = finding.context_type
+    if kind is None or "causes" not in finding.evidence:
+        return finding.keys
+    told = [(kind, subject) for subject in finding.subjects]
+    return list(dict.fromkeys([*finding.keys, *told]))
 
 
 class _Survey:

@@ -17,16 +17,18 @@ from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.sketch import Part, number_of, pack_numbers
 from synchroscope.view import View
-from validator.conclude import Scene, findings_of
-from validator.finding import Finding, Position, Since, finding_id, timestamp
+from validator.bundle import Scene
+from validator.conclude import findings_of
+from validator.finding import Finding, Position, finding_id, timestamp
 from validator.folds import Fold
 from validator.ledger import Ledger
+from validator.left_out import admitted, doubtful, is_more_to_name
 from validator.locate import Contradiction, Located, Locator
 from validator.pinpoint import MAXIMUM_BUCKETS, MAXIMUM_ROUNDS, WHOLE_FACTS, Pinpoint, Wish
 from validator.reference import Reference
-from validator.watch import Delta, Held, Investigation, PartitionWatch, ReplicaWatch, compare
+from validator.unlocated import lost, unlocated
+from validator.watch import Held, Investigation, PartitionWatch, ReplicaWatch, compare
 
-MAXIMUM_HELD = 2_000
 KEPT_BUCKETS = 32
 KEPT_NUMBERS = 500
 MAXIMUM_PASSED_RECORDS = 32
@@ -350,7 +352,9 @@ class Investigator:
         if located.contradictions:
             point = self._correct(view, note, point, located.contradictions, now)
         delta = compare(point.views[watch.model], note)
-        is_seen = any(judgement.has_other_facts for judgement in located.judgements)
+        is_seen = any(judgement.has_other_facts for judgement in located.judgements) or any(
+            part.held[key].has_other_facts for key in located.unchanged
+        )
         if delta.holds_the_same_facts == is_seen and not investigation.scrub:
             # The digest and what is stored tell different tales: have it summed from storage.
             self.ask(watch, note.partition, part, answer.buckets, True, now)
@@ -358,22 +362,25 @@ class Investigator:
         if delta.holds_the_same_facts == is_seen and not answer.scrubbed:
             investigation.answer, investigation.asked_at, part.news = None, now, True
             return None
+        located, left_out = admitted(located, part.held)
         scene = self._scene(watch, part, answer, located, now)
-        findings = findings_of(scene, located)
+        known_findings = self._ledger.open_findings(watch.name, note.partition)
+        findings = findings_of(scene, located, known_findings)
         for finding in findings:
-            self._ledger.open(finding, self._log)
+            self._ledger.tell(finding, self._log)
         is_late = any(judgement.late for judgement in located.judgements)
         is_lost = delta.applied > part.known.applied
         if is_lost and not (findings or is_late or located.journal_complete):
-            self._ledger.open(self._lost(watch, part, note, delta, now), self._log)
+            self._ledger.open(lost(watch, part, note, delta, now), self._log)
         is_cut = len(answer.mismatches) >= MAXIMUM_MISMATCHES
         unseen = set(bad) - whole - (named.keys() - set(located.unexplained))
 
         def is_shown(keys: Sequence[AggregateKey]) -> bool:
             buckets = {aggregate_hash(*key) >> (64 - self._bits) for key in keys}
-            return not located.overflow and not buckets & unseen
+            return not buckets & unseen
 
         deviating = self._remember(watch, part, located, point, delta.holds_the_same_facts)
+        deviating |= left_out
         part.known = delta
         part.settled, part.settled_store_position = note.position, point.store_position
         part.news, part.news_at = False, None
@@ -386,8 +393,9 @@ class Investigator:
         self.is_dirty = True
         if answer.scrubbed:
             part.scrubbed_position = note.position
+        part.left_out = max(part.left_out, len(left_out))
         if delta.holds_the_same_facts:
-            part.agreed_position = note.position
+            part.agreed_position, part.left_out = note.position, 0
             self._ledger.resolve(watch.name, note.partition, note.position, now, _always)
         else:
             self._ledger.resolve(
@@ -405,11 +413,11 @@ class Investigator:
             has_agreed_since = (part.agreed_position or 0) > note.position
             is_covered = bool(self._ledger.open_findings(watch.name, note.partition))
             is_wide = len(bad) > MAXIMUM_BUCKETS and not named
-            is_bulk = bool(located.overflow) or is_cut or is_wide
+            is_bulk = bool(left_out) or is_cut or is_wide
             if is_bulk or not (is_covered or has_agreed_since):
                 self._open_unlocated(watch, part, note, bad, now)
             rest = self._next_buckets(watch, note.partition, bad)
-            if unseen.intersection(rest):
+            if unseen.intersection(rest) or is_more_to_name(located, part.held):
                 part.news, part.news_at = True, now  # There are more: go on with the next ones.
         return Conclusion(answer, point, bad, numbers)
 
@@ -423,31 +431,6 @@ class Investigator:
         fresh = [bucket for bucket in bad if bucket not in covered]
         return (fresh + [b for b in bad if b in covered])[:MAXIMUM_BUCKETS]
 
-    @staticmethod
-    def _lost(
-        watch: ReplicaWatch, part: PartitionWatch, note: Note, delta: Delta, now: float
-    ) -> Finding:
-        missing = delta.applied - part.known.applied
-        return Finding(
-            id=finding_id(watch.name, note.partition, "lost", note.position),
-            state="open",
-            kind="missed",
-            replica=watch.name,
-            context_type=None,
-            subjects=[],
-            first_bad_position=Position(note.partition, part.settled),
-            since=Since(note.partition, part.settled, note.position),
-            detected_at=timestamp(now),
-            resolved_at=None,
-            evidence={
-                "reason": f"{missing} events were not applied; the replica no longer knows which, "
-                "location UNKNOWN",
-                "checked_position": note.position,
-                "first_reported_at": timestamp(now if part.news_at is None else part.news_at),
-            },
-            partition=note.partition,
-        )
-
     def _remember(
         self,
         watch: ReplicaWatch,
@@ -460,7 +443,7 @@ class Investigator:
 
         Where the digest agrees, a prediction that facts differ is refuted and not kept.
         """
-        deviating = set()
+        deviating = {key for key in located.unchanged if part.held[key].has_other_facts}
         for judgement in located.judgements:
             part.ordering_violations += len(judgement.late)
             part.held.pop(judgement.key, None)
@@ -468,8 +451,10 @@ class Investigator:
                 deviating.add(judgement.key)
                 if is_refuted:
                     continue
-            if judgement.deviates and len(part.held) < MAXIMUM_HELD:
-                part.held[judgement.key] = Held(judgement.actual, point.store_position)
+            if judgement.deviates:
+                has_other_facts = judgement.has_other_facts
+                held = Held(judgement.actual, point.store_position, has_other_facts)
+                part.held[judgement.key] = held
         return deviating
 
     def _scene(
@@ -509,6 +494,7 @@ class Investigator:
             values,
             written,
             recorded,
+            doubtful(located, part),
         )
 
     def _recorded_at(self, number: int, offsets: Sequence[int]) -> dict[int, float]:
@@ -534,39 +520,14 @@ class Investigator:
         bad: Sequence[int],
         now: float,
     ) -> None:
-        finding = self._unlocated(watch, part, note, bad, now)
+        finding = unlocated(watch, part, note, len(bad) / (1 << self._bits), bad, now)
         known = self._ledger.open_findings(watch.name, note.partition)
         # It stays open until the whole partition agrees: a second one would say nothing more.
-        if all(other.kind != finding.kind for other in known):
+        same = [other for other in known if other.kind == finding.kind]
+        if not same:
             self._ledger.open(finding, self._log)
-
-    def _unlocated(
-        self,
-        watch: ReplicaWatch,
-        part: PartitionWatch,
-        note: Note,
-        bad: Sequence[int],
-        now: float,
-    ) -> Finding:
-        share = len(bad) / (1 << self._bits)
-        return Finding(
-            id=finding_id(watch.name, note.partition, "bulk", note.position),
-            state="open",
-            kind="bulk" if len(bad) > MAXIMUM_BUCKETS else "unlocated",
-            replica=watch.name,
-            context_type=None,
-            subjects=[],
-            first_bad_position=Position(note.partition, note.position),
-            since=Since(note.partition, part.agreed_position, note.position),
-            detected_at=timestamp(now),
-            resolved_at=None,
-            evidence={
-                "reason": f"{len(bad)} buckets ({share:.0%}) differ; location UNKNOWN. "
-                "A rebuild of the replica is cheaper than a repair from about a tenth on",
-                "buckets": list(bad[:MAXIMUM_BUCKETS]),
-            },
-            partition=note.partition,
-        )
+        elif same[0].evidence.get("left_out", 0) < part.left_out:
+            self._ledger.mark(replace(same[0], evidence={**same[0].evidence, **finding.evidence}))
 
     def _correct(
         self,

@@ -60,6 +60,14 @@ class Ledger:
         self._open[finding.id] = finding
         self._changed[finding.id] = finding
 
+    def tell(self, finding: Finding, log: Log) -> None:
+        """Open a finding, or take the newer form of one that is open."""
+        known = self._open.get(finding.id)
+        if known is None:
+            self.open(finding, log)
+        elif known != finding:
+            self.mark(finding)
+
     def get(self, name: str) -> Finding | None:
         """Return an open finding by its ID."""
         return self._open.get(name)

@@ -27,15 +27,17 @@ from synchroscope.digest import (
 from synchroscope.event import ContextEvent, WireEvent
 from synchroscope.ports import AggregateKey, Record
 from synchroscope.report import Entry, Explanation, Mismatch, Repaired, StoredAggregate
-from synchroscope.sketch import BELOW_BUCKET_BITS, Part, number_of
+from synchroscope.sketch import BELOW_BUCKET_BITS, Part
 from synchroscope.view import View
 from validator.folds import Fold
 from validator.judgement import Case, Judgement, Version, judge
 from validator.reference import Reference
 from validator.refused import producer_of
-from validator.watch import Held
+from validator.shown import Shown
+from validator.watch import Held, compare
 
-MAXIMUM_SUSPECTS = 2_000
+MAXIMUM_SUSPECTS = 10_000
+"""So many aggregates that were not known to deviate are judged at once."""
 PartitionOf = Callable[[str, str], int]
 Changes = list[tuple[str, Lanes | None, Lanes | None]]
 MAXIMUM_KEPT_EVENTS = 20_000
@@ -123,8 +125,10 @@ class Located(Struct, frozen=True):
     journal_complete: bool
     strangers: list[Entry]
     """What the replica applied and no event of the log stands for."""
-    overflow: int
-    """How many suspects were left out because there were too many."""
+    left_out: list[AggregateKey]
+    """Suspects that were not judged because there were too many."""
+    unchanged: list[AggregateKey]
+    """Aggregates known to deviate that were not judged anew, for nothing happened to them."""
     unexplained: list[int]
     """Buckets in which the aggregates that were shown do not make up the difference."""
 
@@ -163,12 +167,14 @@ class Locator:
         complete = explanation.journal_from <= since
         expected = self._expected(view, partition, since, position, since_store_position)
         entries = explanation.entries
-        suspects = self._suspects(expected, entries, explanation.mismatches, known, complete)
+        suspects = self._suspects(expected, entries, explanation.mismatches, complete)
         for repaired in explanation.repairs:
             suspects.setdefault(_key_of(repaired.aggregate))
         strangers = self._name_strangers(view, partition, expected, entries, suspects)
-        shown = {(a.context_type, a.subject): a for a in explanation.aggregates}
+        touched = {*suspects, *(event.key for event in expected)}
         bits = point.views[view.model].digest.bits
+        answered = Shown(explanation, bits, numbers)
+        shown = answered.aggregates
         contradictions = []
         must = point.views[view.model].digest
         for bucket in bad_buckets:
@@ -188,10 +194,17 @@ class Locator:
                 if _facts_held(shown.get(key)) != found.get(key, {}):
                     suspects.setdefault(key)
         unexplained = self._look_into(view, partition, named, shown, explanation, point, suspects)
-        keys_judged = list(suspects)[:MAXIMUM_SUSPECTS]
+        has_agreed = compare(point.views[view.model], explanation.note).holds_the_same_facts
+        is_stable = complete and not has_agreed and not contradictions
+        unchanged = {
+            key: None
+            for key, held in known.items()
+            if is_stable and key not in touched and not answered.is_otherwise(key, held.actual)
+        }
+        fresh = [key for key in suspects if key not in known]
+        keys_judged = fresh[:MAXIMUM_SUSPECTS] + [key for key in known if key not in unchanged]
         by_key: dict[AggregateKey, list[Entry]] = {key: [] for key in keys_judged}
         key_of = {e.mark: e.key for e in expected}
-        whole = set(explanation.buckets)
         offsets: dict[AggregateKey, dict[int, int]] = {}
         for event in expected:
             offsets.setdefault(event.key, {})[event.mark] = event.offset
@@ -217,8 +230,6 @@ class Locator:
         judgements = []
         for key in keys_judged:
             versions, positions = versions_of[key]
-            hashed = aggregate_hash(*key)
-            bucket_shown = hashed >> (64 - bits) in whole or number_of(hashed, bits) in numbers
             before = sum(place <= since_store_position for place in positions)
             held = known.get(key)
             held_before = 0 if held is None else sum(p <= held.store_position for p in positions)
@@ -230,7 +241,7 @@ class Locator:
                         before,
                         by_key[key] if complete else None,
                         odd.get(key, {}),
-                        bucket_shown,
+                        answered.is_shown(key),
                         shown.get(key),
                         None if held is None else held.actual,
                         held_before,
@@ -245,7 +256,8 @@ class Locator:
             {e.event_id: e.offset for e in expected},
             complete,
             strangers,
-            len(suspects) - len(keys_judged),
+            fresh[MAXIMUM_SUSPECTS:],
+            list(unchanged),
             unexplained,
         )
 
@@ -438,11 +450,10 @@ class Locator:
         expected: Sequence[Expected],
         entries: Sequence[Entry],
         mismatches: Sequence[Mismatch],
-        known: Mapping[AggregateKey, Held],
         complete: bool,
     ) -> dict[AggregateKey, None]:
         """Return the aggregates whose journal is not what it must be, in order of discovery."""
-        suspects: dict[AggregateKey, None] = dict.fromkeys(known)
+        suspects: dict[AggregateKey, None] = {}
         for mismatch in mismatches:
             suspects.setdefault((mismatch.context_type, mismatch.subject))
         if not complete:

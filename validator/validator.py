@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -34,8 +33,9 @@ from synchroscope.report import (
     encode_message,
 )
 from synchroscope.view import View
+from validator.checkpoint import Checkpoint, checkpoint_records, stored_checkpoint
 from validator.finding import Finding
-from validator.folds import Fold, StoredFold
+from validator.folds import Fold
 from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
@@ -69,19 +69,6 @@ class ExpectedReplica(Struct, frozen=True):
 
     name: str
     model: str
-
-
-class Checkpoint(Struct, array_like=True):
-    """The validator's constant-size state."""
-
-    reports: int
-    folds: dict[int, StoredFold]
-    watches: list[ReplicaWatch]
-    open: list[Finding]
-    opened_total: dict[str, int]
-    resolved_total: dict[str, int]
-    checks: dict[str, int]
-    requests: int
 
 
 class Validator:
@@ -374,7 +361,7 @@ class Validator:
         # Whoever watches from outside has to be told even that there is no news.
         if not outputs and not ((self._dirty or self._worker) and due):
             return
-        outputs.append(NewRecord(STATE, 0, self._consumer.encode(), self._checkpoint()))
+        outputs += checkpoint_records(self._checkpoint(), self._consumer)
         if self._worker:
             key = standing_key(self._consumer)
             outputs.append(NewRecord(STATE, 0, key, encode_standing(self.standing(now))))
@@ -387,28 +374,22 @@ class Validator:
         self._checkpoint_at = now
         self._dirty = self._investigator.is_dirty = False
 
-    def _checkpoint(self) -> bytes:
-        return msgspec.msgpack.encode(
-            Checkpoint(
-                self._reports_position,
-                self.reference.store(),
-                list(self._watches.values()),
-                self._ledger.open_findings(),
-                dict(self._ledger.opened_total),
-                dict(self._ledger.resolved_total),
-                self.checks,
-                self._investigator.requests_total,
-            )
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            self._reports_position,
+            self.reference.store(),
+            list(self._watches.values()),
+            self._ledger.open_findings(),
+            dict(self._ledger.opened_total),
+            dict(self._ledger.resolved_total),
+            self.checks,
+            self._investigator.requests_total,
         )
 
     def _restore(self) -> None:
-        record = self._log.latest(STATE, self._consumer.encode())
-        if record is None:
-            return
-        try:
-            stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
-        except msgspec.DecodeError:
-            return  # Of another release: as with other views, fold the log anew.
+        stored = stored_checkpoint(self._log, self._consumer)
+        if stored is None:
+            return  # None, or of another release: as with other views, fold the log anew.
         self._reports_position = stored.reports
         self._ledger.restore(stored.open, stored.opened_total, stored.resolved_total)
         self.checks = stored.checks

@@ -19,6 +19,9 @@ from validator.judgement import Actual
 
 MAXIMUM_WAITING = 256
 MAXIMUM_EARLIER = 16
+MAXIMUM_HELD = 10_000
+"""Of so many deviating aggregates of a partition it is remembered how a replica holds them. More:
+more memory, and a larger checkpoint."""
 NOTHING: Lanes = (0, 0)
 
 
@@ -95,10 +98,14 @@ class Investigation(Struct):
 
 
 class Held(Struct, frozen=True, array_like=True, gc=False):
-    """How a replica held an aggregate when the store's order stood at `store_position`."""
+    """How a replica held an aggregate when the store's order stood at `store_position`.
+
+    ``has_other_facts``: whether the facts, and not the sequence alone, were not what they must be.
+    """
 
     actual: Actual
     store_position: int
+    has_other_facts: bool = True
 
 
 NEVER_SCRUBBED = -1
@@ -127,6 +134,7 @@ class PartitionWatch(Struct):
     news: bool = False
     news_at: float | None = None
     """When the first report came that showed a difference nothing accounts for yet."""
+    left_out: int = 0
 
 
 class ReplicaWatch(Struct):

@@ -147,8 +147,8 @@ MUTATIONS = {
     ),
     "the validator forgets how a replica was found": (
         "validator/investigator.py",
-        "if judgement.deviates and len(part.held) < MAXIMUM_HELD:",
-        "if False:",
+        "            if judgement.deviates:",
+        "            if False:",
     ),
     "the relay stores its position before the records": (
         "pipeline/relay.py",
