@@ -8,7 +8,7 @@ position and whole: as long as a partition is being summed, nothing is applied t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from synchroscope.replica import Replica
 from synchroscope.report import Explanation, Request
@@ -30,6 +30,7 @@ class Answering:
     replica: Who is asked.
     is_current: Says of a partition whether storage still holds what the replica knows of it; asked
         when an answer was put together. One of which that is not so is not given.
+    scrub: Sums buckets of a partition again, in place of `replica.scrub`.
     clock: Bounds the time of a step to `ANSWER_SECONDS`; None: only the number of buckets does.
     buckets: Most buckets read in one step. Higher: answered sooner, and reports wait longer.
     """
@@ -39,11 +40,13 @@ class Answering:
         replica: Replica,
         is_current: Callable[[int], bool],
         *,
+        scrub: Callable[[int, Sequence[int]], int] | None = None,
         clock: Callable[[], float] | None = None,
         buckets: int = DEFAULT_ANSWER_BUCKETS,
     ) -> None:
         self._replica = replica
         self._is_current = is_current
+        self._scrub = scrub or replica.scrub
         self._clock = clock
         self._buckets = buckets
         self._waiting: dict[_Key, Request] = {}
@@ -126,7 +129,7 @@ class Answering:
             if not self._may_go_on() and self._summed:
                 return False
             end = min(self._summed + min(SLICE_BUCKETS, max(self._left, 1)), total)
-            self._replica.scrub(partition, range(self._summed, end))
+            self._scrub(partition, range(self._summed, end))
             self._left -= end - self._summed
             self._summed = end
         return True

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 
 from pipeline.answering import DEFAULT_ANSWER_BUCKETS, Answering
+from pipeline.scrubbing import Scrubbing
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
@@ -79,17 +80,16 @@ class Projector:
         self._batch_records = batch_records
         self._report_interval_seconds = report_interval_seconds
         self._heartbeat_seconds = heartbeat_seconds
-        self._scrub_interval_seconds = scrub_interval_seconds
-        self._scrubbed_at = 0.0
-        self._scrub_place = 0
         self._clock = clock
         self._on_changes = on_changes
         self._shared = shared
         self._tally = tally
         self._publish = log.append if publish is None else publish
+        self.scrubbing = Scrubbing(replica, scrub_interval_seconds)
         self._answering = Answering(
             replica,
             lambda number: not shared or replica.refresh(number),
+            scrub=self.scrubbing.scrub,
             clock=clock,
             buckets=answer_buckets,
         )
@@ -116,8 +116,10 @@ class Projector:
                     self._tally.forget(number)
                 self._found.discard(number)
                 self._answering.lost(number)
+                self.scrubbing.lost(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
+        self.scrubbing.own(self._owned)
         self._unreported = True
         for number in self._owned:
             if number not in self._fresh_from:
@@ -134,8 +136,8 @@ class Projector:
             for partition in self._introduced()
             if not self._answering.is_summing(partition)
         )
-        self._unreported = self._unreported or applied > 0
-        self._scrub(now)
+        found = self.scrubbing.step(now)
+        self._unreported = self._unreported or applied > 0 or found
         answers = self._answer()
         messages: list[Message] = list(answers)
         if self._is_report_due(now):
@@ -198,19 +200,6 @@ class Projector:
         if changes and self._on_changes is not None:
             self._on_changes(changes)
         return max(len(batch.records), 1)
-
-    def _scrub(self, now: float) -> None:
-        interval = self._scrub_interval_seconds
-        if interval is None or 0 <= now - self._scrubbed_at < interval:
-            return
-        self._scrubbed_at = now
-        if not self._owned:
-            return
-        partition = list(self._owned)[self._scrub_place % len(self._owned)]
-        bucket = self._scrub_place // len(self._owned) % (1 << self.replica.bits)
-        self._scrub_place += 1
-        if self.replica.scrub(partition, (bucket,)):
-            self._unreported = True
 
     def _observe(self, partition: int, records: Sequence[Record], now: float) -> None:
         times: dict[float, int] = {}

@@ -233,6 +233,8 @@ class Station:
             lag_events={n: lag.events for n, lag in lags.items() if lag.events is not None},
             lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
             waiting=self.waiting[:REASON_CHARACTERS],
+            scrubs={} if self.projector is None else self.projector.scrubbing.standings(now),
+            scrubbed=0 if self.projector is None else self.projector.scrubbing.keys,
         )
 
     @property

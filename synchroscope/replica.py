@@ -319,6 +319,11 @@ class Replica:
                 answers.append(to_bytes(sketches.cells(buckets, wanted.cells)))
         return answers
 
+    @property
+    def keys_summed(self) -> int:
+        """How many stored aggregates were read to sum buckets, since this object was made."""
+        return self._sums.keys_read
+
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:
         """Sum buckets again from storage; return how many were not what the digest said.
 
