@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 
 from pipeline.answering import DEFAULT_ANSWER_BUCKETS, Answering
-from pipeline.scrubbing import Scrubbing
+from pipeline.scrubbing import (
+    DEFAULT_SCRUB_INTERVAL_SECONDS,
+    DEFAULT_SCRUB_KEYS_PER_SECOND,
+    Scrubbing,
+)
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
@@ -26,7 +30,6 @@ from synchroscope.report import (
 DEFAULT_BATCH_RECORDS = 500
 DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
 DEFAULT_HEARTBEAT_SECONDS = 1.0
-DEFAULT_SCRUB_INTERVAL_SECONDS = 0.05
 MAXIMUM_REQUESTS_PER_STEP = 100
 
 
@@ -43,7 +46,8 @@ class Projector:
     heartbeat_seconds: Time between reports while none do.
     scrub_interval_seconds: Time between two buckets of the rolling scrub, which sums stored facts
         again and so finds what changed behind the replica's back; None switches it off. A pass over
-        everything takes this times buckets times partitions (51 s by default).
+        everything takes this times buckets times partitions (51 s by default) or more.
+    scrub_keys_per_second: Budget of the rolling scrub (see `pipeline.scrubbing`).
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
     shared: Other processes may use the replica's storage, and it may fall back to an older copy:
@@ -67,6 +71,7 @@ class Projector:
         report_interval_seconds: float = DEFAULT_REPORT_INTERVAL_SECONDS,
         heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
         scrub_interval_seconds: float | None = DEFAULT_SCRUB_INTERVAL_SECONDS,
+        scrub_keys_per_second: float = DEFAULT_SCRUB_KEYS_PER_SECOND,
         clock: Callable[[], float] | None = None,
         on_changes: Callable[[Sequence[Change]], None] | None = None,
         shared: bool = False,
@@ -85,7 +90,7 @@ class Projector:
         self._shared = shared
         self._tally = tally
         self._publish = log.append if publish is None else publish
-        self.scrubbing = Scrubbing(replica, scrub_interval_seconds)
+        self.scrubbing = Scrubbing(replica, scrub_interval_seconds, scrub_keys_per_second)
         self._answering = Answering(
             replica,
             lambda number: not shared or replica.refresh(number),

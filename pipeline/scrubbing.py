@@ -15,6 +15,8 @@ from synchroscope.replica import Replica
 
 COVERAGE_SECONDS = 3_600.0
 """What was read longer ago is not covered any more."""
+DEFAULT_SCRUB_INTERVAL_SECONDS = 0.05
+DEFAULT_SCRUB_KEYS_PER_SECOND = 10_000.0
 _NEVER = float("-inf")
 
 
@@ -37,15 +39,24 @@ class Scrubbing:
     ----------
     replica: Whose storage is read.
     interval_seconds: Least time between two buckets; None: only what is asked for is read.
+    keys_per_second: Budget: a bucket is read in one step, and the next one not before that many
+        keys have taken their time. Higher: damage is found sooner, at a higher load of the storage.
     """
 
-    def __init__(self, replica: Replica, interval_seconds: float | None) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        interval_seconds: float | None = DEFAULT_SCRUB_INTERVAL_SECONDS,
+        keys_per_second: float = DEFAULT_SCRUB_KEYS_PER_SECOND,
+    ) -> None:
         self._replica = replica
         self._interval_seconds = interval_seconds
+        self._keys_per_second = keys_per_second
         self._now = 0.0
         self._read_at: dict[int, array[float]] = {}
         self._place = 0
         self._stepped_at = 0.0
+        self._wait_seconds = 0.0
         self.keys = 0
         """How many stored aggregates were read."""
 
@@ -63,16 +74,20 @@ class Scrubbing:
         """Read the next bucket if it is time; say whether it was not what the digest said."""
         self._now = now
         interval = self._interval_seconds
-        if interval is None or 0 <= now - self._stepped_at < interval:
+        if interval is None or 0 <= now - self._stepped_at < self._wait_seconds:
             return False
         self._stepped_at = now
+        self._wait_seconds = interval
         if not self._read_at:
             return False
         numbers = list(self._read_at)
         partition = numbers[self._place % len(numbers)]
         bucket = self._place // len(numbers) % (1 << self._replica.bits)
         self._place += 1
-        return self.scrub(partition, (bucket,)) > 0
+        before = self.keys
+        wrong = self.scrub(partition, (bucket,))
+        self._wait_seconds = max(interval, (self.keys - before) / self._keys_per_second)
+        return wrong > 0
 
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:
         """Read these buckets, as of the last step's time; return how many were wrong."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_memory import MemoryLog
 from pipeline.projector import Projector
@@ -103,6 +105,40 @@ def test_the_keys_that_were_read_are_counted() -> None:
     scrubbed.projector.scrubbing.keys = 0
     scrubbed.go(BUCKETS)
     assert scrubbed.projector.scrubbing.keys == 50
+
+
+# -- what it costs -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys_per_second", [10.0, 25.0, 100.0])
+def test_no_more_keys_are_read_than_the_budget_allows_however_large_a_bucket(
+    keys_per_second: float,
+) -> None:
+    scrubbed = Scrubbed(scrub_interval_seconds=0.001, scrub_keys_per_second=keys_per_second)
+    scrubbed.fill(range(800))
+    scrubbed.projector.step(scrubbed.now)
+    read, began = scrubbed.projector.scrubbing.keys, scrubbed.now
+    while scrubbed.now < began + 60:
+        scrubbed.go(1, 0.01)
+        spent = scrubbed.projector.scrubbing.keys - read
+        # A bucket is read at once, and paid for afterwards.
+        assert spent <= keys_per_second * (scrubbed.now - began) + 100
+    assert spent >= 0.9 * keys_per_second * 60 - 100
+
+
+def test_small_buckets_are_read_no_sooner_than_the_interval_says() -> None:
+    scrubbed = Scrubbed(scrub_interval_seconds=1.0, scrub_keys_per_second=1e6)
+    scrubbed.fill(range(160))
+    scrubbed.go(4 * 8, 0.25)
+    assert scrubbed.standing().coverage_ratio == 8 / BUCKETS
+
+
+def test_a_clock_that_was_set_back_does_not_stop_the_scrub() -> None:
+    scrubbed = Scrubbed(scrub_interval_seconds=1.0)
+    scrubbed.go(3, 1.0)
+    scrubbed.now -= 500.0
+    scrubbed.go(1)
+    assert scrubbed.standing().coverage_ratio == 4 / BUCKETS
 
 
 # -- as metrics --------------------------------------------------------------------------------
