@@ -3,7 +3,8 @@
 To sum a whole partition again from storage takes long where storage is slow, and reports must not
 get old meanwhile. So it is done in parts, with reports in between. An answer is nevertheless of one
 position and whole: as long as a partition is being summed, nothing is applied to it (see
-`is_summing`), and what changes it all the same begins its sums anew.
+`is_summing`), and what changes it all the same begins its sums anew. Before that everything stored
+is looked at wherever it stands, so that the sums miss nothing that was put there from outside.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ DEFAULT_ANSWER_BUCKETS = 128
 ANSWER_SECONDS = 0.1
 """After so long, what is being answered goes on in the next step."""
 SLICE_BUCKETS = 8
+SLICE_KEYS = 500
+"""How many keys are looked at between two looks at the clock; they count as a bucket."""
 """How many buckets are summed between two looks at the clock."""
 MAXIMUM_WAITING = 100
 _Key = tuple[int, str]
@@ -47,6 +50,9 @@ class Answering:
         self._replica = replica
         self._is_current = is_current
         self._scrub = scrub or replica.scrub
+        self._sweep_place: bytes | None = None
+        self._sweeping: set[_Key] = set()
+        self._swept: set[_Key] = set()
         self._clock = clock
         self._buckets = buckets
         self._waiting: dict[_Key, Request] = {}
@@ -101,7 +107,7 @@ class Answering:
         answers: list[Explanation] = []
         while self._waiting and self._may_go_on():
             key, request = next(iter(self._waiting.items()))
-            if request.scrub and not self._sum(request.partition):
+            if request.scrub and not (self._sweep_for(key) and self._sum(request.partition)):
                 break
             answer = self._replica.explain(request, is_summed=request.scrub)
             self._left -= 1 + len(answer.buckets) + len(answer.sketches)
@@ -116,11 +122,26 @@ class Answering:
         if self.is_summing(key[0]) and key == next(iter(self._waiting)):
             self._summed = 0
         del self._waiting[key]
+        self._swept.discard(key)
 
     def _may_go_on(self) -> bool:
         if self._left <= 0:
             return False
         return self._clock is None or self._until is None or self._clock() < self._until
+
+    def _sweep_for(self, key: _Key) -> bool:
+        """Look at everything stored, as of after the question came; say whether that is done."""
+        while key not in self._swept:
+            if not self._may_go_on():
+                return False
+            if self._sweep_place is None:
+                self._sweep_place, self._sweeping = b"", set(self._waiting)
+            self._sweep_place = self._replica.sweep(key[0], self._sweep_place, SLICE_KEYS).place
+            self._left -= 1
+            if not self._sweep_place:
+                self._sweep_place = None
+                self._swept |= self._sweeping & self._waiting.keys()
+        return True
 
     def _sum(self, partition: int) -> bool:
         """Sum the next buckets again from storage; say whether all are summed."""

@@ -1,7 +1,9 @@
 """The rolling scrub of one replica: which bucket is read next, and what was read when.
 
 Stored facts are summed again bucket by bucket, in the background, so that what changed behind the
-replica's back is found. How much was seen, and how long ago, tells how far that can be relied on.
+replica's back is found. Beside that everything stored is looked at in the storage's own order, so
+that what stands where no bucket's scan comes by is put where one does. How much was summed, and how
+long ago, tells how far that can be relied on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ COVERAGE_SECONDS = 3_600.0
 """What was read longer ago is not covered any more."""
 DEFAULT_SCRUB_INTERVAL_SECONDS = 0.05
 DEFAULT_SCRUB_KEYS_PER_SECOND = 10_000.0
+SWEPT_KEYS = 20
+"""How many keys are looked at beside a bucket that holds fewer."""
 _NEVER = float("-inf")
 
 
@@ -55,10 +59,11 @@ class Scrubbing:
         self._now = 0.0
         self._read_at: dict[int, array[float]] = {}
         self._place = 0
+        self._sweep_place = b""
         self._stepped_at = 0.0
         self._wait_seconds = 0.0
         self.keys = 0
-        """How many stored aggregates were read."""
+        """How many stored aggregates were read to sum buckets."""
 
     def own(self, partitions: Collection[int]) -> None:
         """Look after exactly these partitions."""
@@ -86,7 +91,11 @@ class Scrubbing:
         self._place += 1
         before = self.keys
         wrong = self.scrub(partition, (bucket,))
-        self._wait_seconds = max(interval, (self.keys - before) / self._keys_per_second)
+        summed = self.keys - before
+        fewest = min(SWEPT_KEYS, int(interval * self._keys_per_second))
+        swept = self._replica.sweep(partition, self._sweep_place, max(summed, fewest, 1))
+        self._sweep_place = swept.place
+        self._wait_seconds = max(interval, (summed + swept.keys) / self._keys_per_second)
         return wrong > 0
 
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:

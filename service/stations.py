@@ -53,6 +53,7 @@ class WatchedStorage:
         self.partition_state = self._watched(storage.partition_state)
         self.get = self._watched(storage.get)
         self.prefetch = self._watched(storage.prefetch)
+        self.sweep = self._watched(storage.sweep)
         self.journal = self._watched(storage.journal)
         self.commit = self._watched(storage.commit)
         self.close = storage.close

@@ -23,6 +23,7 @@ from synchroscope.ports import (
     JournalChunk,
     Record,
     ReplicaStorage,
+    Swept,
 )
 from synchroscope.repairing import MAXIMUM_PENDING_REPAIRS, Repairing, shown
 from synchroscope.replica_state import (
@@ -63,6 +64,7 @@ JOURNAL_OFFSETS = 65_536
 BUILT_PER_ANSWER = 20_000
 """Of how many facts, at least, sketches are built for one answer; the rest at the next."""
 MAXIMUM_MISMATCHES = 4_096
+SWEPT_AT_ONCE = 1_000
 _CONTAINERS = frozenset({list, dict})
 
 
@@ -250,7 +252,7 @@ class Replica:
         """
         number = request.partition
         if request.scrub and not is_summed:
-            self.scrub(number, range(1 << self.bits))
+            self._scrub_all(number)
         sketches = self._sketches(number, request)
         known = self._partition(number)
         note = known.note(number)
@@ -341,6 +343,19 @@ class Replica:
         if wrong:
             self._store(partition, after, {}, None, after.state.journal_from)
         return wrong
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Look for aggregates that no scrub would meet; see `ReplicaStorage.sweep`.
+
+        What is found is in no digest yet: the next scrub of its bucket sees it.
+        """
+        return self._storage.sweep(partition, place, limit)
+
+    def _scrub_all(self, partition: int) -> None:
+        place = self.sweep(partition, b"", SWEPT_AT_ONCE).place
+        while place:
+            place = self.sweep(partition, place, SWEPT_AT_ONCE).place
+        self.scrub(partition, range(1 << self.bits))
 
     def _show(self, record: AggregateRecord) -> StoredAggregate:
         """Return an aggregate by hashes, with the values of fields that are not personal."""
