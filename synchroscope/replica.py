@@ -364,7 +364,7 @@ class Replica:
     # -- being repaired ----------------------------------------------------------------------
 
     def repair(self, message: Repair) -> int:
-        """Put right what a validator says, in one transaction; return how many aggregates.
+        """Put right what a validator says, in one transaction; return how much was changed.
 
         0: it is for another life or view, this replica fell back since, there is nothing to do, or
         too much is not accounted for yet. Whoever asked sees it by the next report, and asks again.
@@ -379,8 +379,8 @@ class Replica:
         ):
             return 0
         after = known.copy()
-        records = self._repairing.repair(after, message)
-        if not records:
+        records, was_wrong = self._repairing.repair(after, message)
+        if not records and not was_wrong:
             return 0
         state = after.state
         told = [repaired for repaired in state.repairs if repaired.serial <= message.accounted]
@@ -390,4 +390,4 @@ class Replica:
             data = msgspec.msgpack.encode(Applied([], [], told))
             chunk = JournalChunk(state.position, state.position, data)
         self._store(number, after, records, chunk, state.journal_from)
-        return len(records)
+        return len(records) + was_wrong

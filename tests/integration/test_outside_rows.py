@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
+from msgspec.structs import replace
 
+from pipeline.partitioner import by_subject
 from pipeline.storage_lmdb import LmdbStorage
 from pipeline.storage_postgresql import PostgresqlStorage
+from pipeline.storage_redis import RedisStorage
 from synchroscope.memory_storage import MemoryStorage
-from synchroscope.ports import REQUESTS, NewRecord, ReplicaStorage
+from synchroscope.ports import REQUESTS, AggregateRecord, NewRecord, ReplicaStorage
 from synchroscope.report import RepairOrder, encode_message
 from tests.contract.test_outside_rows import UNKNOWN_PARTITION, put_outside
 from tests.postgresql import postgresql_schema
@@ -56,7 +60,7 @@ def storage_of(world: World) -> ReplicaStorage:
 
 def prove(world: World) -> list[Finding]:
     """Have everything summed again; return what is open."""
-    for user in range(10):  # A proof is for new positions.
+    for user in range(100, 110):  # A proof is for new positions.
         world.write(str(user), seen=world.now)
     world.run()
     world.validator.scrub(world.now)
@@ -93,6 +97,43 @@ def test_a_row_that_was_copied_under_another_key_is_found_and_removed(
     left = storage_of(world).get(STRAY)
     assert left is not None
     assert left.fields == {}
+
+
+def move(storage: ReplicaStorage, user: str, partition: int) -> AggregateRecord:
+    """Have a stored aggregate bear another partition; return it as it was."""
+    key = ("financial", f"user:{user}")
+    held = storage.get(key)
+    assert held is not None
+    if isinstance(storage, RedisStorage):
+        name = f"{storage._base}:a:{key[0]}:{key[1]}"
+        with closing(redis.Redis.from_url(redis_url())) as client:
+            meta = msgspec.json.decode(client.hget(name, "meta") or b"")
+            meta[1] = partition
+            client.hset(name, "meta", msgspec.json.encode(meta))
+    else:
+        storage.commit({key: replace(held, partition=partition)}, held.partition, None)
+    return held
+
+
+@pytest.mark.parametrize("is_unknown", [False, True])
+@pytest.mark.parametrize("users", [("7",), tuple(map(str, range(10)))])
+def test_an_aggregate_that_bears_another_partition_is_found_and_put_right(
+    world: World, users: tuple[str, ...], is_unknown: bool
+) -> None:
+    before = {}
+    for user in users:
+        number = by_subject("financial", f"user:{user}", PARTITIONS)
+        other = UNKNOWN_PARTITION if is_unknown else 1 - number
+        before[user] = move(storage_of(world), user, other)
+    world.projectors[REPLICA].own({0: 1, 1: 1})  # Knows nothing of the commits any more.
+    # The sweep may have put it where it belongs, so that nothing is wrong any more.
+    assert prove(world) or is_unknown
+    repaired(world)
+    for user, held in before.items():
+        put_right = storage_of(world).get(("financial", f"user:{user}"))
+        assert put_right is not None
+        assert put_right.partition == held.partition
+        assert put_right.fields["limit"] == held.fields["limit"]
 
 
 def test_a_row_with_the_hash_of_another_key_is_found_and_put_right() -> None:
