@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from synchroscope.ports import Swept
 from synchroscope.replica import Replica
 from synchroscope.report import Explanation, Request
 
@@ -33,7 +34,7 @@ class Answering:
     replica: Who is asked.
     is_current: Says of a partition whether storage still holds what the replica knows of it; asked
         when an answer was put together. One of which that is not so is not given.
-    scrub: Sums buckets of a partition again, in place of `replica.scrub`.
+    scrub, sweep: Stand in for the replica's.
     clock: Bounds the time of a step to `ANSWER_SECONDS`; None: only the number of buckets does.
     buckets: Most buckets read in one step. Higher: answered sooner, and reports wait longer.
     """
@@ -44,12 +45,14 @@ class Answering:
         is_current: Callable[[int], bool],
         *,
         scrub: Callable[[int, Sequence[int]], int] | None = None,
+        sweep: Callable[[int, bytes, int], Swept] | None = None,
         clock: Callable[[], float] | None = None,
         buckets: int = DEFAULT_ANSWER_BUCKETS,
     ) -> None:
         self._replica = replica
         self._is_current = is_current
         self._scrub = scrub or replica.scrub
+        self._sweep = sweep or replica.sweep
         self._sweep_place: bytes | None = None
         self._sweeping: set[_Key] = set()
         self._swept: set[_Key] = set()
@@ -136,7 +139,7 @@ class Answering:
                 return False
             if self._sweep_place is None:
                 self._sweep_place, self._sweeping = b"", set(self._waiting)
-            self._sweep_place = self._replica.sweep(key[0], self._sweep_place, SLICE_KEYS).place
+            self._sweep_place = self._sweep(key[0], self._sweep_place, SLICE_KEYS).place
             self._left -= 1
             if not self._sweep_place:
                 self._sweep_place = None

@@ -95,6 +95,7 @@ class Projector:
             replica,
             lambda number: not shared or replica.refresh(number),
             scrub=self.scrubbing.scrub,
+            sweep=self.scrubbing.sweep,
             clock=clock,
             buckets=answer_buckets,
         )

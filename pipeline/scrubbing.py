@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
+from synchroscope.ports import Swept
 from synchroscope.replica import Replica
 
 COVERAGE_SECONDS = 3_600.0
@@ -64,6 +65,8 @@ class Scrubbing:
         self._wait_seconds = 0.0
         self.keys = 0
         """How many stored aggregates were read to sum buckets."""
+        self.mended = 0
+        """How many were put where a scan finds them."""
 
     def own(self, partitions: Collection[int]) -> None:
         """Look after exactly these partitions."""
@@ -93,7 +96,7 @@ class Scrubbing:
         wrong = self.scrub(partition, (bucket,))
         summed = self.keys - before
         fewest = min(SWEPT_KEYS, int(interval * self._keys_per_second))
-        swept = self._replica.sweep(partition, self._sweep_place, max(summed, fewest, 1))
+        swept = self.sweep(partition, self._sweep_place, max(summed, fewest, 1))
         self._sweep_place = swept.place
         self._wait_seconds = max(interval, (summed + swept.keys) / self._keys_per_second)
         return wrong > 0
@@ -108,6 +111,12 @@ class Scrubbing:
             for bucket in buckets:
                 read_at[bucket] = self._now
         return wrong
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Look at some of what is stored, wherever it stands, and mend what scans find it by."""
+        swept = self._replica.sweep(partition, place, limit)
+        self.mended += swept.mended
+        return swept
 
     def standings(self, now: float) -> dict[int, ScrubStanding]:
         """Return how much of each partition was read, and when."""

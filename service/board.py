@@ -43,7 +43,7 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     applied (0 where there is none). Of a lag that is not known both are absent, or the seconds.
     ``waiting`` is why nothing is done now: what the replica's storage answered; positions are then
     those that were known last. ``scrubs`` is how much was read again from storage by partition, and
-    ``scrubbed`` how many keys since the storage was opened.
+    ``scrubbed`` and ``mended`` how many keys since the storage was opened.
     """
 
     latencies: tuple[list[int], float]
@@ -53,6 +53,7 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     waiting: str = ""
     scrubs: dict[int, ScrubStanding] = {}
     scrubbed: int = 0
+    mended: int = 0
 
 
 class RelayWork(Struct, frozen=True, rename="camel"):

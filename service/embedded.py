@@ -270,7 +270,9 @@ class EmbeddedPipeline:
             findings=self.findings.read(),
             schemas=schemas,
             scrubs={
-                name: scrub_measurements(one.scrubbing.standings(now), one.scrubbing.keys, now)
+                name: scrub_measurements(
+                    one.scrubbing.standings(now), one.scrubbing.keys, one.scrubbing.mended, now
+                )
                 for name, one in self.projectors.items()
             },
         )

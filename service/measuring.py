@@ -122,7 +122,7 @@ def process_measurements(
         group_lags=tuple(lags),
         latencies={name: Latencies(*work.latencies) for name, work in own.items()},
         scrubs={
-            name: scrub_measurements(work.scrubs, work.scrubbed, now)
+            name: scrub_measurements(work.scrubs, work.scrubbed, work.mended, now)
             for name, work in own.items()
             if not work.waiting
         },
@@ -131,7 +131,7 @@ def process_measurements(
 
 
 def scrub_measurements(
-    standings: Mapping[int, ScrubStanding], keys: int, now: float
+    standings: Mapping[int, ScrubStanding], keys: int, mended: int, now: float
 ) -> ScrubMeasurements:
     """Return how much of a storage was read again; an age that is not known is left out."""
     return ScrubMeasurements(
@@ -142,6 +142,7 @@ def scrub_measurements(
             if standing.oldest_at is not None and standing.oldest_at <= now
         },
         keys,
+        mended,
     )
 
 

@@ -236,6 +236,7 @@ class Station:
             waiting=self.waiting[:REASON_CHARACTERS],
             scrubs={} if self.projector is None else self.projector.scrubbing.standings(now),
             scrubbed=0 if self.projector is None else self.projector.scrubbing.keys,
+            mended=0 if self.projector is None else self.projector.scrubbing.mended,
         )
 
     @property

@@ -66,11 +66,12 @@ class GroupLag(Struct, frozen=True):
 
 
 class ScrubMeasurements(Struct, frozen=True):
-    """How much of a replica's storage was read again, by partition, and how many keys in all."""
+    """How much of a storage was read again, by partition; keys that were read, and mended."""
 
     coverage_ratios: Mapping[int, float]
     ages_seconds: Mapping[int, float]
     keys: int
+    mended: int
 
 
 class HopMeasurements(Struct, frozen=True):
@@ -190,6 +191,11 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_scrub_keys_total": (
         _C,
         "Stored aggregates that the scrub has read.",
+        ("replica",),
+    ),
+    "synchroscope_scrub_mended_total": (
+        _C,
+        "Stored aggregates that stood where no scan found them, and were put where one does.",
         ("replica",),
     ),
     "synchroscope_consistent_ratio": (_G, "Share of comparisons in which the facts agreed.", ()),
@@ -402,6 +408,9 @@ def _own_samples(found: Measurements) -> dict[str, Samples]:
         ),
         "synchroscope_scrub_keys_total": [
             ((name,), scrub.keys) for name, scrub in found.scrubs.items()
+        ],
+        "synchroscope_scrub_mended_total": [
+            ((name,), scrub.mended) for name, scrub in found.scrubs.items()
         ],
         "kafka_consumergroup_group_lag": [(labels, lag.events) for labels, lag in lags],
         "kafka_consumergroup_group_lag_seconds": [(labels, lag.seconds) for labels, lag in lags],

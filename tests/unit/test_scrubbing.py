@@ -148,7 +148,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_scrub() -> None:
 
 def test_an_age_that_is_not_known_is_absent() -> None:
     standings = {0: ScrubStanding(1.0, 990.0), 1: ScrubStanding(0.25, None)}
-    scrubs = {NAME: scrub_measurements(standings, 70, 1_000.0)}
+    scrubs = {NAME: scrub_measurements(standings, 70, 3, 1_000.0)}
     registry = registry_for(lambda: Measurements(at=1_000.0, scrubs=scrubs))
 
     def value(name: str, **labels: str) -> float | None:
@@ -159,11 +159,12 @@ def test_an_age_that_is_not_known_is_absent() -> None:
     assert value("age_seconds", replica=NAME, partition="0") == 10.0
     assert value("age_seconds", replica=NAME, partition="1") is None
     assert value("keys_total", replica=NAME) == 70
+    assert value("mended_total", replica=NAME) == 3
 
 
 def test_a_clock_that_was_set_back_leaves_the_age_unknown() -> None:
-    told = scrub_measurements({0: ScrubStanding(1.0, 990.0)}, 7, 900.0)
-    assert told == ScrubMeasurements({0: 1.0}, {}, 7)
+    told = scrub_measurements({0: ScrubStanding(1.0, 990.0)}, 7, 0, 900.0)
+    assert told == ScrubMeasurements({0: 1.0}, {}, 7, 0)
 
 
 def test_the_embedded_pipeline_tells_of_all_its_replicas(tmp_path: Path) -> None:
@@ -171,16 +172,18 @@ def test_the_embedded_pipeline_tells_of_all_its_replicas(tmp_path: Path) -> None
     with closing(EmbeddedPipeline(tmp_path, specs, partitions=2, clock=lambda: 1_000.0)) as one:
         one.step()
         found = measurements_of(one.account(1_000.0)).scrubs
-    assert found[NAME] == ScrubMeasurements({0: 1 / 256, 1: 0.0}, {}, 0)
+    assert found[NAME] == ScrubMeasurements({0: 1 / 256, 1: 0.0}, {}, 0, 0)
     assert found.keys() == {NAME, "other@1"}
 
 
 def test_every_process_exposes_the_scrubs_of_its_own_replicas() -> None:
-    work = ReplicaWork(([], 0.0), {}, {}, {}, scrubs={2: ScrubStanding(0.5, None)}, scrubbed=9)
+    work = ReplicaWork(
+        ([], 0.0), {}, {}, {}, scrubs={2: ScrubStanding(0.5, None)}, scrubbed=9, mended=1
+    )
     one = ProcessRecord("p", "projector", "c", 0.0, 1_000.0, [2], {NAME: work})
     settings = KafkaSettings(bootstrap_servers="localhost:9092")
     found = process_measurements(None, [], [one], settings, {}, 1_001.0, is_reporter=False)
-    assert found.scrubs == {NAME: ScrubMeasurements({2: 0.5}, {}, 9)}
+    assert found.scrubs == {NAME: ScrubMeasurements({2: 0.5}, {}, 9, 1)}
 
 
 # -- what no bucket shows ----------------------------------------------------------------------
@@ -196,6 +199,7 @@ def test_what_stands_in_no_bucket_is_found_within_a_pass() -> None:
     facts = scrubbed.projector.replica.report(scrubbed.now, [0]).notes[-1].facts
     scrubbed.go(3 * BUCKETS)
     note = scrubbed.projector.replica.report(scrubbed.now, [0]).notes[-1]
+    assert scrubbed.projector.scrubbing.mended == 1
     assert (note.facts, note.anomalies) == (facts + 1, 1)
 
 
@@ -212,6 +216,7 @@ def test_a_proof_that_is_asked_for_misses_nothing() -> None:
         for one in scrubbed.log.read(REPORTS, 0, 0, 99).records
         if isinstance(message := decode_message(one.value), Explanation)
     ]
+    assert scrubbed.projector.scrubbing.mended == 1
     assert (answer.scrubbed, answer.note.facts, answer.note.anomalies) == (True, 101, 1)
 
 
