@@ -13,6 +13,7 @@ from synchroscope.ports import (
     NewRecord,
     Record,
     ReplicaStorage,
+    Swept,
     TopicPartition,
 )
 
@@ -97,6 +98,11 @@ class CrashingStorage:
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield a bucket's aggregates."""
         return self._storage.scan(partition, bucket, bits)
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Sweep, and perhaps die before."""
+        self._crash()
+        return self._storage.sweep(partition, place, limit)
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return journal chunks."""

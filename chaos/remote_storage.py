@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from chaos.crashing import CrashPoint
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, UnavailableError
-from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Swept
 
 
 class PlainStorage:
@@ -59,6 +61,17 @@ class PlainStorage:
         for number, record in list(self._records.values()):
             if record.partition == partition and number >> (64 - bits) == bucket:
                 yield record
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Look at everything, and take into `partition` what bears none that there is."""
+        strays = [
+            (key, number, record)
+            for key, (number, record) in self._records.items()
+            if record.partition not in self._states
+        ]
+        for key, number, record in strays:
+            self._records[key] = (number, replace(record, partition=partition))
+        return Swept(b"", len(self._records), len(strays))
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return journal chunks."""
@@ -128,6 +141,10 @@ class CurrentStorage:
     def scan(self, partition: int, bucket: int, bits: int) -> Iterator[AggregateRecord]:
         """Yield a bucket's aggregates as they are now."""
         return self._held().scan(partition, bucket, bits)
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Sweep."""
+        return self._held().sweep(partition, place, limit)
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return journal chunks."""

@@ -3,13 +3,15 @@
 To sum a whole partition again from storage takes long where storage is slow, and reports must not
 get old meanwhile. So it is done in parts, with reports in between. An answer is nevertheless of one
 position and whole: as long as a partition is being summed, nothing is applied to it (see
-`is_summing`), and what changes it all the same begins its sums anew.
+`is_summing`), and what changes it all the same begins its sums anew. Before that everything stored
+is looked at wherever it stands, so that the sums miss nothing that was put there from outside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
+from synchroscope.ports import Swept
 from synchroscope.replica import Replica
 from synchroscope.report import Explanation, Request
 
@@ -17,6 +19,8 @@ DEFAULT_ANSWER_BUCKETS = 128
 ANSWER_SECONDS = 0.1
 """After so long, what is being answered goes on in the next step."""
 SLICE_BUCKETS = 8
+SLICE_KEYS = 500
+"""How many keys are looked at between two looks at the clock; they count as a bucket."""
 """How many buckets are summed between two looks at the clock."""
 MAXIMUM_WAITING = 100
 MAXIMUM_SKETCHES = 256
@@ -32,6 +36,7 @@ class Answering:
     replica: Who is asked.
     is_current: Says of a partition whether storage still holds what the replica knows of it; asked
         when an answer was put together. One of which that is not so is not given.
+    scrub, sweep: Stand in for the replica's.
     clock: Bounds the time of a step to `ANSWER_SECONDS`; None: only the number of buckets does.
     buckets: Most buckets read in one step. Higher: answered sooner, and reports wait longer.
     """
@@ -41,11 +46,18 @@ class Answering:
         replica: Replica,
         is_current: Callable[[int], bool],
         *,
+        scrub: Callable[[int, Sequence[int]], int] | None = None,
+        sweep: Callable[[int, bytes, int], Swept] | None = None,
         clock: Callable[[], float] | None = None,
         buckets: int = DEFAULT_ANSWER_BUCKETS,
     ) -> None:
         self._replica = replica
         self._is_current = is_current
+        self._scrub = scrub or replica.scrub
+        self._sweep = sweep or replica.sweep
+        self._sweep_place: bytes | None = None
+        self._sweeping: set[_Key] = set()
+        self._swept: set[_Key] = set()
         self._clock = clock
         self._buckets = buckets
         self._waiting: dict[_Key, Request] = {}
@@ -110,7 +122,7 @@ class Answering:
         answers: list[Explanation] = []
         while self._waiting and self._may_go_on():
             key, request = next(iter(self._waiting.items()))
-            if request.scrub and not self._sum(request.partition):
+            if request.scrub and not (self._sweep_for(key) and self._sum(request.partition)):
                 break
             answer = self._replica.explain(request, is_summed=request.scrub)
             self._left -= 1 + len(answer.buckets) + len(answer.sketches)
@@ -125,11 +137,26 @@ class Answering:
         if self.is_summing(key[0]) and key == next(iter(self._waiting)):
             self._summed = 0
         del self._waiting[key]
+        self._swept.discard(key)
 
     def _may_go_on(self) -> bool:
         if self._left <= 0:
             return False
         return self._clock is None or self._until is None or self._clock() < self._until
+
+    def _sweep_for(self, key: _Key) -> bool:
+        """Look at everything stored, as of after the question came; say whether that is done."""
+        while key not in self._swept:
+            if not self._may_go_on():
+                return False
+            if self._sweep_place is None:
+                self._sweep_place, self._sweeping = b"", set(self._waiting)
+            self._sweep_place = self._sweep(key[0], self._sweep_place, SLICE_KEYS).place
+            self._left -= 1
+            if not self._sweep_place:
+                self._sweep_place = None
+                self._swept |= self._sweeping & self._waiting.keys()
+        return True
 
     def _sum(self, partition: int) -> bool:
         """Sum the next buckets again from storage; say whether all are summed."""
@@ -138,7 +165,7 @@ class Answering:
             if not self._may_go_on() and self._summed:
                 return False
             end = min(self._summed + min(SLICE_BUCKETS, max(self._left, 1)), total)
-            self._replica.scrub(partition, range(self._summed, end))
+            self._scrub(partition, range(self._summed, end))
             self._left -= end - self._summed
             self._summed = end
         return True

@@ -9,6 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 
 from pipeline.answering import DEFAULT_ANSWER_BUCKETS, Answering
+from pipeline.scrubbing import (
+    DEFAULT_SCRUB_INTERVAL_SECONDS,
+    DEFAULT_SCRUB_KEYS_PER_SECOND,
+    Scrubbing,
+)
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
@@ -25,7 +30,6 @@ from synchroscope.report import (
 DEFAULT_BATCH_RECORDS = 500
 DEFAULT_REPORT_INTERVAL_SECONDS = 0.2
 DEFAULT_HEARTBEAT_SECONDS = 1.0
-DEFAULT_SCRUB_INTERVAL_SECONDS = 0.05
 MAXIMUM_REQUESTS_PER_STEP = 100
 
 
@@ -42,7 +46,8 @@ class Projector:
     heartbeat_seconds: Time between reports while none do.
     scrub_interval_seconds: Time between two buckets of the rolling scrub, which sums stored facts
         again and so finds what changed behind the replica's back; None switches it off. A pass over
-        everything takes this times buckets times partitions (51 s by default).
+        everything takes this times buckets times partitions (51 s by default) or more.
+    scrub_keys_per_second: Budget of the rolling scrub (see `pipeline.scrubbing`).
     clock: Tells the time after a commit, for the propagation latency; None measures nothing.
     on_changes: Called with what was applied after it is stored, urgent changes first.
     shared: Other processes may use the replica's storage, and it may fall back to an older copy:
@@ -66,6 +71,7 @@ class Projector:
         report_interval_seconds: float = DEFAULT_REPORT_INTERVAL_SECONDS,
         heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS,
         scrub_interval_seconds: float | None = DEFAULT_SCRUB_INTERVAL_SECONDS,
+        scrub_keys_per_second: float = DEFAULT_SCRUB_KEYS_PER_SECOND,
         clock: Callable[[], float] | None = None,
         on_changes: Callable[[Sequence[Change]], None] | None = None,
         shared: bool = False,
@@ -79,17 +85,17 @@ class Projector:
         self._batch_records = batch_records
         self._report_interval_seconds = report_interval_seconds
         self._heartbeat_seconds = heartbeat_seconds
-        self._scrub_interval_seconds = scrub_interval_seconds
-        self._scrubbed_at = 0.0
-        self._scrub_place = 0
         self._clock = clock
         self._on_changes = on_changes
         self._shared = shared
         self._tally = tally
         self._publish = log.append if publish is None else publish
+        self.scrubbing = Scrubbing(replica, scrub_interval_seconds, scrub_keys_per_second)
         self._answering = Answering(
             replica,
             lambda number: not shared or replica.refresh(number),
+            scrub=self.scrubbing.scrub,
+            sweep=self.scrubbing.sweep,
             clock=clock,
             buckets=answer_buckets,
         )
@@ -116,8 +122,10 @@ class Projector:
                     self._tally.forget(number)
                 self._found.discard(number)
                 self._answering.lost(number)
+                self.scrubbing.lost(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
+        self.scrubbing.own(self._owned)
         self._unreported = True
         for number in self._owned:
             if number not in self._fresh_from:
@@ -134,8 +142,8 @@ class Projector:
             for partition in self._introduced()
             if not self._answering.is_summing(partition)
         )
-        self._unreported = self._unreported or applied > 0
-        self._scrub(now)
+        found = self.scrubbing.step(now)
+        self._unreported = self._unreported or applied > 0 or found
         answers = self._answer()
         messages: list[Message] = list(answers)
         if self._is_report_due(now):
@@ -198,19 +206,6 @@ class Projector:
         if changes and self._on_changes is not None:
             self._on_changes(changes)
         return max(len(batch.records), 1)
-
-    def _scrub(self, now: float) -> None:
-        interval = self._scrub_interval_seconds
-        if interval is None or 0 <= now - self._scrubbed_at < interval:
-            return
-        self._scrubbed_at = now
-        if not self._owned:
-            return
-        partition = list(self._owned)[self._scrub_place % len(self._owned)]
-        bucket = self._scrub_place // len(self._owned) % (1 << self.replica.bits)
-        self._scrub_place += 1
-        if self.replica.scrub(partition, (bucket,)):
-            self._unreported = True
 
     def _observe(self, partition: int, records: Sequence[Record], now: float) -> None:
         times: dict[float, int] = {}

@@ -109,6 +109,49 @@ redis.call('UNLINK', partitions)
 return 1
 """)
 
+#: KEYS about, partitions, emptied, aggregates…. ARGV base, partition, member of each aggregate.
+#: Enters into the index of its partition what is in none. What bears no partition that there is, or
+#: no meta of this life, is given one; older lives' aggregates that wait for EMPTY are left to it.
+#: Returns how many were entered.
+ENTER = _script("""
+local about, partitions, emptied = unpack(KEYS, 1, 3)
+local base, own = ARGV[1], ARGV[2]
+local life = redis.call('HGET', about, 'life')
+if not life then return 0 end
+local numbers, known = redis.call('SMEMBERS', partitions), {}
+for _, number in ipairs(numbers) do known[number] = true end
+local waits = redis.call('LLEN', emptied) > 0
+
+local function is_entered(member)
+    for _, number in ipairs(numbers) do
+        if redis.call('ZSCORE', base .. ':i:' .. number, member) then return true end
+    end
+    return false
+end
+
+local entered = 0
+for place = 4, #KEYS do
+    local aggregate, member = KEYS[place], ARGV[place - 1]
+    if redis.call('TYPE', aggregate).ok == 'hash' then
+        local meta = redis.call('HGET', aggregate, 'meta') or ''
+        local of, number, rest = string.match(meta, '^%["([^"]*)",(%d+),(.*)$')
+        local is_own = of == life
+        if is_own and not known[number] then
+            number = own
+            redis.call('HSET', aggregate, 'meta', '["' .. life .. '",' .. own .. ',' .. rest)
+        elseif not is_own and not (of and waits) and not is_entered(member) then
+            is_own, number = true, own
+            redis.call('HSET', aggregate, 'meta', '["' .. life .. '",' .. own .. ',0,{},[]]')
+        end
+        if is_own and redis.call('ZADD', base .. ':i:' .. number, 0, member) == 1 then
+            redis.call('SADD', partitions, number)
+            entered = entered + 1
+        end
+    end
+end
+return entered
+""")
+
 #: KEYS about, emptied. ARGV base, most aggregates to look at.
 #: Deletes aggregates of older lives; returns whether something may be left.
 EMPTY = _script("""

@@ -22,13 +22,14 @@ from typing import Any
 
 import lmdb
 import msgspec
+from msgspec.structs import replace
 from xxhash import xxh3_64_digest
 
 from synchroscope.canonical import encode
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import InvalidEventError, StorageError
 from synchroscope.event import check_value
-from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Swept
 
 DEFAULT_MAP_SIZE_BYTES = 256 * 1024 * 1024
 MAXIMUM_MAP_SIZE_BYTES = 64 * 1024 * 1024 * 1024
@@ -40,6 +41,7 @@ _INCARNATION = b"incarnation"
 _CHUNK_KEY = struct.Struct(">IQ")
 _CHUNK_HEAD = struct.Struct(">QQ")
 _PARTITION = struct.Struct(">I")
+_BEYOND_KEYS = b"\xff" * 17
 _encode_record = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(AggregateRecord).decode
 
@@ -157,6 +159,29 @@ class LmdbStorage:
                     and _record_key(record.context_type, record.subject) == key
                 ):
                     yield record
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Take into `partition` what bears a partition that there is not."""
+        rows = self._range(self._aggregates, place, _BEYOND_KEYS, min(limit, SCAN_SLICE_RECORDS))
+        known: dict[int, bool] = {}
+        strays = []
+        for key, data in rows:
+            record = _decode(data)
+            if record is None or _record_key(record.context_type, record.subject) != key:
+                continue
+            if record.partition not in known:
+                known[record.partition] = self.partition_state(record.partition) is not None
+            if not known[record.partition]:
+                strays.append((key, data, _encode_record(replace(record, partition=partition))))
+        if strays:
+            self._write(lambda transaction: self._exchange(transaction, strays))
+        is_end = len(rows) < min(limit, SCAN_SLICE_RECORDS)
+        return Swept(b"" if is_end else rows[-1][0] + b"\x00", len(rows), len(strays))
+
+    def _exchange(self, transaction: Any, rows: list[tuple[bytes, bytes, bytes]]) -> None:
+        for key, seen, data in rows:
+            if transaction.get(key, db=self._aggregates) == seen:
+                transaction.put(key, data, db=self._aggregates)
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""

@@ -19,7 +19,7 @@ from pipeline.postgresql_database import PostgresqlDatabase, columns, escaped, u
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import FencedError, InvalidEventError
 from synchroscope.event import check_value
-from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Swept
 
 SCAN_SLICE_RECORDS = 2_000
 
@@ -31,8 +31,18 @@ _COMMIT = (
     "%b::text[], %b::integer[], %b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bigint, "
     "%b::bigint, %b::bytea, %b::bigint)"
 )
+_MEND = (
+    # Only what is still as it was seen: a commit may have come between.
+    "UPDATE replica_aggregates AS held SET partition = new.partition, hash = new.hash "
+    "FROM unnest(%b::text[], %b::text[], %b::integer[], %b::bytea[], %b::integer[], %b::bytea[]) "
+    "AS new(context_type, subject, seen_partition, seen_hash, partition, hash) "
+    "WHERE held.replica = %b AND held.context_type = new.context_type "
+    "AND held.subject = new.subject AND held.partition = new.seen_partition "
+    "AND held.hash = new.seen_hash RETURNING 1"
+)
 _encode_fields = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, tuple[Any, int]]).decode
+_decode_place = msgspec.json.Decoder(tuple[str, str]).decode
 _numbers = partial(msgspec.convert, type=list[int])
 
 
@@ -139,6 +149,27 @@ class PostgresqlStorage:
                     yield record
             if rows:
                 place = (rows[-1][6], rows[-1][0], rows[-1][1])
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Put right hashes that are not their keys', and partitions that there are not."""
+        limit = min(limit, SCAN_SLICE_RECORDS)
+        kind, subject = _decode_place(place) if place else ("", "")
+        rows = self._database.query(
+            "SELECT context_type, subject, partition, hash, partition IN "
+            "(SELECT partition FROM replica_partitions WHERE replica = %s) FROM replica_aggregates "
+            f"WHERE replica = %s AND (context_type, subject) {'>' if place else '>='} (%s, %s) "
+            "ORDER BY context_type, subject LIMIT %s",
+            (self._replica, self._replica, kind, subject, limit),
+        )
+        strays = [
+            (kind, subject, number, hashed, number if is_known else partition, right)
+            for kind, subject, number, hashed, is_known in rows
+            if (right := _hash(unescaped(kind), unescaped(subject))) != hashed or not is_known
+        ]
+        if strays:
+            self._database.query(_MEND, (*columns(strays, 6), self._replica))
+        is_end = len(rows) < limit
+        return Swept(b"" if is_end else _encode_fields(rows[-1][:2]), len(rows), len(strays))
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""

@@ -35,20 +35,19 @@ import msgspec
 from msgspec import Struct
 
 from pipeline.redis_connection import ANSWER_SECONDS, RedisConnection
+from pipeline.redis_names import escaped, key_of_member, member_of, name_of
 from pipeline.redis_scripts import BEGIN, COMMIT, EMPTY, READ, STATE
-from synchroscope.digest import aggregate_hash
+from pipeline.redis_sweep import sweep
 from synchroscope.errors import FencedError, InvalidEventError, SynchroscopeError
 from synchroscope.event import check_value
-from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Swept
 
 SLICE_RECORDS = 500
 """Aggregates that one script touches at most, where it is not one commit: others wait meanwhile."""
 SLICES_AT_BEGINNING = 20
 """So many slices of the old life are deleted at once; the rest goes with the next commits."""
 
-_HASH_DIGITS = 16
 _AFTER_ANY_HASH = b"(g"
-_ESCAPES = str.maketrans({"%": "%25", ":": "%3A", "{": "%7B", "}": "%7D"})
 
 
 class _Meta(Struct, array_like=True):
@@ -102,7 +101,7 @@ class RedisStorage:
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._replica = replica
-        self._base = f"{{{prefix.translate(_ESCAPES)}:{replica.translate(_ESCAPES)}}}"
+        self._base = f"{{{escaped(prefix)}:{escaped(replica)}}}"
         self._about = f"{self._base}:about"
         self._partitions = f"{self._base}:partitions"
         self._emptied = f"{self._base}:emptied"
@@ -173,7 +172,7 @@ class RedisStorage:
     def _read(self, keys: Sequence[AggregateKey]) -> list[AggregateRecord | None]:
         if not keys:
             return []
-        places = [self._about, *[f"{self._base}:a:{_name(key)}" for key in keys]]
+        places = [self._about, *[f"{self._base}:a:{name_of(key)}" for key in keys]]
         life, data = self._redis.run(READ, places, ())
         try:
             found = _unpack(data)
@@ -197,12 +196,16 @@ class RedisStorage:
             members = self._redis.command(
                 "ZRANGEBYLEX", self._index(partition), first, last, "LIMIT", 0, SLICE_RECORDS
             )
-            for record in self._read([_key(member) for member in members]):
+            for record in self._read([key_of_member(member) for member in members]):
                 if record is not None and record.partition == partition:
                     yield record
             if len(members) < SLICE_RECORDS:
                 return
             first = b"(" + members[-1]
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Enter into the indexes what none of them names."""
+        return sweep(self._redis, self._base, partition, place, min(limit, SLICE_RECORDS))
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""
@@ -238,10 +241,10 @@ class RedisStorage:
         version = b"%s-%s-%d" % (seen.life, self._writer.encode(), self._commits)
         numbers = list({record.partition: None for record in records.values()})
         place = {number: index for index, number in enumerate(numbers, 1)}
-        names = [_name(key) for key in records]
+        names = [name_of(key) for key in records]
         life = seen.life.decode()
         rows = [
-            (place[record.partition], f"{aggregate_hash(*key):016x}{name}", _fields(record, life))
+            (place[record.partition], member_of(key, name), _fields(record, life))
             for (key, record), name in zip(records.items(), names, strict=True)
         ]
         keys = [
@@ -288,18 +291,6 @@ class RedisStorage:
 
     def _journal(self, partition: int) -> str:
         return f"{self._base}:j:{partition}"
-
-
-def _name(key: AggregateKey) -> str:
-    """Return how a key ends; the first colon ends the type."""
-    return f"{key[0].translate(_ESCAPES)}:{key[1]}"
-
-
-def _key(member: bytes) -> AggregateKey:
-    kind, _, subject = member[_HASH_DIGITS:].decode().partition(":")
-    for plain, escaped in (("}", "%7D"), ("{", "%7B"), (":", "%3A"), ("%", "%25")):
-        kind = kind.replace(escaped, plain)
-    return kind, subject
 
 
 def _fields(record: AggregateRecord, life: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from synchroscope.latency import Latencies
+from tracing.metrics import ScrubMeasurements
 from validator.finding import Finding
 from validator.hop_standing import HopStanding
 from validator.schemas.checker import SchemaStanding
@@ -34,6 +35,7 @@ class Account(Struct, frozen=True):
     faults: What was injected on purpose, in the report's form.
     findings: Every finding ever opened.
     schemas: How the check of events against their schemas stands; None: none is checked.
+    scrubs: Replica -> how much of its storage this process has read again.
     """
 
     at: float
@@ -62,3 +64,4 @@ class Account(Struct, frozen=True):
     hops: HopStanding | None = None
     unpublished: str = ""
     """Why the log may not have all accepted events; nothing where it has."""
+    scrubs: Mapping[str, ScrubMeasurements] = {}

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from pipeline.scrubbing import ScrubStanding
 from service.schema_room import findings_of
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord
@@ -41,7 +42,8 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     ``positions``, ``lag_events`` and ``lag_seconds``, the age of the first record that is not yet
     applied (0 where there is none). Of a lag that is not known both are absent, or the seconds.
     ``waiting`` is why nothing is done now: what the replica's storage answered; positions are then
-    those that were known last.
+    those that were known last. ``scrubs`` is how much was read again from storage by partition, and
+    ``scrubbed`` and ``mended`` how many keys since the storage was opened.
     """
 
     latencies: tuple[list[int], float]
@@ -49,6 +51,9 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     lag_events: dict[int, int]
     lag_seconds: dict[int, float]
     waiting: str = ""
+    scrubs: dict[int, ScrubStanding] = {}
+    scrubbed: int = 0
+    mended: int = 0
 
 
 class RelayWork(Struct, frozen=True, rename="camel"):

@@ -117,6 +117,7 @@ class ProjectorSection(_Section, frozen=True):
     report_interval_seconds: Seconds = 0.2
     heartbeat_seconds: Seconds = 1.0
     scrub_interval_seconds: Seconds | None = 0.05
+    scrub_keys_per_second: Annotated[float, Meta(ge=1.0, le=10_000_000.0)] = 10_000.0
     marker_interval: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_024
 
 

@@ -29,6 +29,7 @@ from pipeline.relay import Relay
 from pipeline.sqlite_database import SqliteDatabase
 from pipeline.storage_lmdb import LmdbStorage
 from service.account import Account
+from service.measuring import scrub_measurements
 from service.registry_http import Desk
 from service.report import fault_form
 from service.schema_room import SchemaRoom, findings_of, register_folder
@@ -268,6 +269,12 @@ class EmbeddedPipeline:
             ],
             findings=self.findings.read(),
             schemas=schemas,
+            scrubs={
+                name: scrub_measurements(
+                    one.scrubbing.standings(now), one.scrubbing.keys, one.scrubbing.mended, now
+                )
+                for name, one in self.projectors.items()
+            },
         )
 
     def _is_lost(self, fault: Injected) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec.structs import replace
 
 from pipeline.kafka_settings import KafkaSettings
+from pipeline.scrubbing import ScrubStanding
 from service.account import Account
 from service.board import ProcessRecord
 from service.supervision import Health
@@ -18,6 +19,7 @@ from tracing.metrics import (
     Measurements,
     ReplicaMeasurements,
     RoleMeasurements,
+    ScrubMeasurements,
 )
 from validator.hop_standing import HopWork
 
@@ -61,6 +63,7 @@ def measurements_of(account: Account) -> Measurements:
         resolved=account.resolved,
         validator_lag_events=_behind(heads, account.reference_positions),
         latencies=account.latencies,
+        scrubs=account.scrubs,
         validator_requests=account.requests,
         repeated_in_log=account.repeated,
         undecodable_in_log=account.undecodable,
@@ -118,7 +121,28 @@ def process_measurements(
         ),
         group_lags=tuple(lags),
         latencies={name: Latencies(*work.latencies) for name, work in own.items()},
+        scrubs={
+            name: scrub_measurements(work.scrubs, work.scrubbed, work.mended, now)
+            for name, work in own.items()
+            if not work.waiting
+        },
         validated_at=validated_at,
+    )
+
+
+def scrub_measurements(
+    standings: Mapping[int, ScrubStanding], keys: int, mended: int, now: float
+) -> ScrubMeasurements:
+    """Return how much of a storage was read again; an age that is not known is left out."""
+    return ScrubMeasurements(
+        {number: standing.coverage_ratio for number, standing in standings.items()},
+        {
+            number: now - standing.oldest_at
+            for number, standing in standings.items()
+            if standing.oldest_at is not None and standing.oldest_at <= now
+        },
+        keys,
+        mended,
     )
 
 

@@ -124,6 +124,7 @@ class ProjectorHost(Held):
             report_interval_seconds=options.report_interval_seconds,
             heartbeat_seconds=options.heartbeat_seconds,
             scrub_interval_seconds=options.scrub_interval_seconds,
+            scrub_keys_per_second=options.scrub_keys_per_second,
             clock=time.time,
             shared=self._divided,
             tally=tally,

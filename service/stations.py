@@ -53,6 +53,7 @@ class WatchedStorage:
         self.partition_state = self._watched(storage.partition_state)
         self.get = self._watched(storage.get)
         self.prefetch = self._watched(storage.prefetch)
+        self.sweep = self._watched(storage.sweep)
         self.journal = self._watched(storage.journal)
         self.commit = self._watched(storage.commit)
         self.close = storage.close
@@ -233,6 +234,9 @@ class Station:
             lag_events={n: lag.events for n, lag in lags.items() if lag.events is not None},
             lag_seconds={n: lag.seconds for n, lag in lags.items() if lag.seconds is not None},
             waiting=self.waiting[:REASON_CHARACTERS],
+            scrubs={} if self.projector is None else self.projector.scrubbing.standings(now),
+            scrubbed=0 if self.projector is None else self.projector.scrubbing.keys,
+            mended=0 if self.projector is None else self.projector.scrubbing.mended,
         )
 
     @property

@@ -130,6 +130,7 @@ class TalliedStorage:
         self.partition_state = storage.partition_state
         self.get = storage.get
         self.prefetch = storage.prefetch
+        self.sweep = storage.sweep
         self.journal = storage.journal
         self.close = storage.close
 

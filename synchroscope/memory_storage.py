@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
+
+from msgspec.structs import replace
 
 from synchroscope.digest import aggregate_hash, aggregate_hashes
-from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk
+from synchroscope.ports import AggregateKey, AggregateRecord, JournalChunk, Swept
 
 _SLOT_BITS = 12
 _SPLIT_BITS = 4
@@ -119,6 +121,21 @@ class MemoryStorage:
                     and (bits <= _SLOT_BITS or aggregate_hash(*key) >> (64 - bits) == bucket)
                 ):
                     yield record
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Take into `partition` what bears a partition that there is not."""
+        self._place_all()
+        slot, looked, mended = int.from_bytes(place, "big"), 0, 0
+        while slot < len(self._slots) and looked < limit:
+            for key in chain(*_leaves(self._slots[slot : slot + 1])):
+                looked += 1
+                record = self._records.get(key)
+                if record is not None and record.partition not in self._states:
+                    self._records[key] = replace(record, partition=partition)
+                    mended += 1
+            slot += 1
+        is_end = slot >= len(self._slots)
+        return Swept(b"" if is_end else slot.to_bytes(2, "big"), looked, mended)
 
     def journal(self, partition: int, position: int) -> list[JournalChunk]:
         """Return the kept chunks that end after `position`."""

@@ -147,6 +147,17 @@ class JournalChunk(Struct, frozen=True, array_like=True):
     data: bytes
 
 
+class Swept(Struct, frozen=True):
+    """What a sweep did: the place to go on from, and how many aggregates it looked at and mended.
+
+    An empty place: the end was reached.
+    """
+
+    place: bytes
+    keys: int
+    mended: int
+
+
 class ReplicaStorage(Protocol):
     """Where a replica keeps its facts. Everything of one commit is stored, or nothing of it.
 
@@ -183,6 +194,16 @@ class ReplicaStorage(Protocol):
         """Yield the partition's aggregates whose hash begins with `bucket`, read from storage.
 
         What cannot be read is passed over. Must not be advanced across a `commit`.
+        """
+        ...
+
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Look at about `limit` aggregates wherever they stand, and mend what scans find them by.
+
+        From the empty place to the next one, everything that `get` can return was looked at; then a
+        scan of its key's bucket yields it, in the partition that it bears, or in `partition` where
+        the storage knows no such one. Facts stay as they are. May be used by who goes on with none
+        of the partitions that are concerned, and beside commits.
         """
         ...
 

@@ -89,19 +89,28 @@ class Repairing:
         self._storage = storage
         self._sums = sums
 
-    def repair(self, after: Partition, message: Repair) -> dict[AggregateKey, AggregateRecord]:
+    def repair(
+        self, after: Partition, message: Repair
+    ) -> tuple[dict[AggregateKey, AggregateRecord], bool]:
         """Work a message into `after`; return the aggregates that have to be stored.
 
-        Every bucket that is touched is summed again from storage.
+        Every bucket that is touched is summed again from storage, and those of aggregates that bear
+        another partition by now: returned as well is whether one of these was wrong.
         """
         state, records = after.state, {}
+        elsewhere: set[int] = set()
         keys = [(wanted.context_type, wanted.subject) for wanted in message.aggregates]
         self._storage.prefetch(keys)
         for key, wanted in zip(keys, message.aggregates, strict=True):
             stored = self._storage.get(key)
+            if stored is not None and stored.partition != message.partition:
+                elsewhere.add(after.digest.bucket(*key))
+                if wanted.sequence == 0:
+                    continue  # The other partition says what it must be.
+                stored = None  # No scan of this partition showed it.
             stored = stored or AggregateRecord(*key, message.partition, 0, {}, [])
             mended = self._mended(stored, wanted)
-            if mended is None or stored.partition != message.partition:
+            if mended is None:
                 continue
             records[key] = mended
             # An older copy of the aggregate may have missed more than was ever counted.
@@ -122,7 +131,11 @@ class Repairing:
         after.resummed |= touched
         for bucket in touched:
             self._sums.sum_bucket(message.partition, after, bucket, records)
-        return records
+        sums = [
+            self._sums.sum_bucket(message.partition, after, bucket, records)
+            for bucket in elsewhere - touched
+        ]
+        return records, not all(sums)
 
     def _mended(self, stored: AggregateRecord, wanted: AggregateRepair) -> AggregateRecord | None:
         def hash_of(field: str, value: Any) -> str | None:

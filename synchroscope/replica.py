@@ -23,6 +23,7 @@ from synchroscope.ports import (
     JournalChunk,
     Record,
     ReplicaStorage,
+    Swept,
 )
 from synchroscope.repairing import MAXIMUM_PENDING_REPAIRS, Repairing, shown
 from synchroscope.replica_state import (
@@ -63,6 +64,7 @@ JOURNAL_OFFSETS = 65_536
 BUILT_PER_ANSWER = 20_000
 """Of how many facts, at least, sketches are built for one answer; the rest at the next."""
 MAXIMUM_MISMATCHES = 4_096
+SWEPT_AT_ONCE = 1_000
 _CONTAINERS = frozenset({list, dict})
 
 
@@ -250,7 +252,7 @@ class Replica:
         """
         number = request.partition
         if request.scrub and not is_summed:
-            self.scrub(number, range(1 << self.bits))
+            self._scrub_all(number)
         sketches = self._sketches(number, request)
         known = self._partition(number)
         note = known.note(number)
@@ -319,6 +321,11 @@ class Replica:
                 answers.append(to_bytes(sketches.cells(buckets, wanted.cells)))
         return answers
 
+    @property
+    def keys_summed(self) -> int:
+        """How many stored aggregates were read to sum buckets, since this object was made."""
+        return self._sums.keys_read
+
     def scrub(self, partition: int, buckets: Sequence[int]) -> int:
         """Sum buckets again from storage; return how many were not what the digest said.
 
@@ -337,6 +344,19 @@ class Replica:
             self._store(partition, after, {}, None, after.state.journal_from)
         return wrong
 
+    def sweep(self, partition: int, place: bytes, limit: int) -> Swept:
+        """Look for aggregates that no scrub would meet; see `ReplicaStorage.sweep`.
+
+        What is found is in no digest yet: the next scrub of its bucket sees it.
+        """
+        return self._storage.sweep(partition, place, limit)
+
+    def _scrub_all(self, partition: int) -> None:
+        place = self.sweep(partition, b"", SWEPT_AT_ONCE).place
+        while place:
+            place = self.sweep(partition, place, SWEPT_AT_ONCE).place
+        self.scrub(partition, range(1 << self.bits))
+
     def _show(self, record: AggregateRecord) -> StoredAggregate:
         """Return an aggregate by hashes, with the values of fields that are not personal."""
         return shown(record, self._sums, self.view.is_public)
@@ -344,7 +364,7 @@ class Replica:
     # -- being repaired ----------------------------------------------------------------------
 
     def repair(self, message: Repair) -> int:
-        """Put right what a validator says, in one transaction; return how many aggregates.
+        """Put right what a validator says, in one transaction; return how much was changed.
 
         0: it is for another life or view, this replica fell back since, there is nothing to do, or
         too much is not accounted for yet. Whoever asked sees it by the next report, and asks again.
@@ -359,8 +379,8 @@ class Replica:
         ):
             return 0
         after = known.copy()
-        records = self._repairing.repair(after, message)
-        if not records:
+        records, was_wrong = self._repairing.repair(after, message)
+        if not records and not was_wrong:
             return 0
         state = after.state
         told = [repaired for repaired in state.repairs if repaired.serial <= message.accounted]
@@ -370,4 +390,4 @@ class Replica:
             data = msgspec.msgpack.encode(Applied([], [], told))
             chunk = JournalChunk(state.position, state.position, data)
         self._store(number, after, records, chunk, state.journal_from)
-        return len(records)
+        return len(records) + was_wrong

@@ -23,6 +23,8 @@ class FactSums:
         self._storage = storage
         self._hasher = hasher
         self._bits = bits
+        self.keys_read = 0
+        """How many stored aggregates were read to sum buckets."""
 
     def lanes(self, kind: str, subject: str, field: str, value: Any) -> Lanes | None:
         """Return a fact's lanes; None where there is no fact."""
@@ -59,6 +61,7 @@ class FactSums:
             if parts is not None:
                 hashed = aggregate_hash(*key)
                 parts.extend([(hashed, lane) for lane, _ in found])
+        self.keys_read += len(seen)
         for key, record in overlay.items():
             if key not in seen and after.digest.bucket(*key) == bucket:
                 lanes.extend(self.lanes_of(record))

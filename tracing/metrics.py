@@ -65,6 +65,15 @@ class GroupLag(Struct, frozen=True):
     seconds: float | None
 
 
+class ScrubMeasurements(Struct, frozen=True):
+    """How much of a storage was read again, by partition; keys that were read, and mended."""
+
+    coverage_ratios: Mapping[int, float]
+    ages_seconds: Mapping[int, float]
+    keys: int
+    mended: int
+
+
 class HopMeasurements(Struct, frozen=True):
     """One hop: windows by verdict, events by what befell them, end of the newest one compared."""
 
@@ -89,6 +98,8 @@ class Measurements(Struct, frozen=True):
     relay_backlog_growth: float | None = None
     latencies: Mapping[str, Latencies] = {}
     """Replica -> what this process measured itself, so that buckets may be summed over all."""
+    scrubs: Mapping[str, ScrubMeasurements] = {}
+    """Replica -> what this process has read again of its storage."""
     events_produced: int = 0
     rows_read: int = 0
     dead_letters: Mapping[str, int] = {}
@@ -165,6 +176,26 @@ METRICS: Mapping[str, tuple[type[Family] | type[HistogramMetricFamily], str, tup
     "synchroscope_propagation_latency_seconds": (
         HistogramMetricFamily,
         "From acceptance by the command side to applied and stored.",
+        ("replica",),
+    ),
+    "synchroscope_scrub_coverage_ratio": (
+        _G,
+        "Share of the partition's buckets that were read again from storage in the last hour.",
+        ("replica", "partition"),
+    ),
+    "synchroscope_scrub_age_seconds": (
+        _G,
+        "Time since the bucket was read that was read longest ago.",
+        ("replica", "partition"),
+    ),
+    "synchroscope_scrub_keys_total": (
+        _C,
+        "Stored aggregates that the scrub has read.",
+        ("replica",),
+    ),
+    "synchroscope_scrub_mended_total": (
+        _C,
+        "Stored aggregates that stood where no scan found them, and were put where one does.",
         ("replica",),
     ),
     "synchroscope_consistent_ratio": (_G, "Share of comparisons in which the facts agreed.", ()),
@@ -369,9 +400,29 @@ def _own_samples(found: Measurements) -> dict[str, Samples]:
             for role in found.roles
             for state in CIRCUIT_STATES
         ],
+        "synchroscope_scrub_coverage_ratio": _by_partition(
+            {name: scrub.coverage_ratios for name, scrub in found.scrubs.items()}
+        ),
+        "synchroscope_scrub_age_seconds": _by_partition(
+            {name: scrub.ages_seconds for name, scrub in found.scrubs.items()}
+        ),
+        "synchroscope_scrub_keys_total": [
+            ((name,), scrub.keys) for name, scrub in found.scrubs.items()
+        ],
+        "synchroscope_scrub_mended_total": [
+            ((name,), scrub.mended) for name, scrub in found.scrubs.items()
+        ],
         "kafka_consumergroup_group_lag": [(labels, lag.events) for labels, lag in lags],
         "kafka_consumergroup_group_lag_seconds": [(labels, lag.seconds) for labels, lag in lags],
     }
+
+
+def _by_partition(numbers: Mapping[str, Mapping[int, float]]) -> Samples:
+    return [
+        ((replica, str(partition)), number)
+        for replica, partitions in numbers.items()
+        for partition, number in partitions.items()
+    ]
 
 
 def _latency_family(found: Measurements) -> HistogramMetricFamily:

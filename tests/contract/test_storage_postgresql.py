@@ -160,7 +160,7 @@ def test_what_cannot_be_read_is_absent_and_no_crash(
     assert storage.get(RISK) == record(RISK, a=2)
 
 
-def test_an_aggregate_under_a_wrong_hash_is_in_no_bucket(
+def test_an_aggregate_under_a_wrong_hash_is_in_no_bucket_until_a_sweep_came_by(
     database: PostgresqlDatabase, storage: PostgresqlStorage
 ) -> None:
     keep(storage, record(RISK, a=1), record(PLACE, a=1))
@@ -170,6 +170,8 @@ def test_an_aggregate_under_a_wrong_hash_is_in_no_bucket(
         aggregate_hash(*PLACE).to_bytes(8, "big"),
     )
     assert subjects(storage) == [PLACE[1]]
+    assert storage.sweep(0, b"", 10).mended == 1
+    assert sorted(subjects(storage)) == sorted([RISK[1], PLACE[1]])
 
 
 def test_a_bucket_larger_than_a_slice_is_scanned_whole_and_in_order(

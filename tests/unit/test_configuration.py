@@ -93,6 +93,7 @@ def test_the_environment_stands_over_the_file(file: Path) -> None:
         SYNCHROSCOPE__NAME="other",
         SYNCHROSCOPE__RELAY__BATCH_RECORDS="6",
         synchroscope__projector__scrub_interval_seconds="null",
+        synchroscope__projector__scrub_keys_per_second="2500",
         SYNCHROSCOPE__VALIDATOR__EVIDENCE_LIMIT_SECONDS="12.5",
         SYNCHROSCOPE__REPLICAS__0__REDIS__URL="redis://there/3",
         SYNCHROSCOPE__VIEWS__SCORER__FIELDS__FINANCIAL="[a, b]",
@@ -102,6 +103,7 @@ def test_the_environment_stands_over_the_file(file: Path) -> None:
     assert configuration.name == "other"
     assert configuration.relay.batch_records == 6
     assert configuration.projector.scrub_interval_seconds is None
+    assert configuration.projector.scrub_keys_per_second == 2_500
     assert configuration.validator.evidence_limit_seconds == 12.5
     assert configuration.replicas[0].redis is not None
     assert configuration.replicas[0].redis.url == "redis://there/3"
