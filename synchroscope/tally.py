@@ -20,6 +20,7 @@ from xxhash import xxh3_128_digest
 
 from synchroscope.digest import MASK, Lanes, lanes_from_hex, lanes_hex
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import STATE, NewRecord
 
 TALLY_PREFIX = "tally/"
@@ -235,6 +236,6 @@ def decode_tally(data: bytes) -> ToldTally | None:
     try:
         told = msgspec.json.decode(data, type=ToldTally)
         told.sums()
-    except (msgspec.DecodeError, ValueError, UnicodeDecodeError, RecursionError):
+    except (*UNDECODABLE, ValueError):
         return None
     return told

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from synchroscope.digest import event_hash
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import decode_wire
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import Record
 from synchroscope.recorded import recorded_at
 from synchroscope.tally import NOTHING, StoredRow, Sum, sum_of, window_of
@@ -52,7 +53,7 @@ def head_of(value: bytes) -> EventHead | None:
     """Return the event's head; None for what is no event."""
     try:
         return _decode_head(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

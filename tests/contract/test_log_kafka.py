@@ -154,6 +154,29 @@ def test_an_open_transaction_hides_what_is_behind_it_and_a_lookup_waits_for_it(
     assert values(everything(reader, STATE)) == ["before", "behind"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [b"", None, b"garbage", b'[["\xff",0,1]]', b"[" * 100_000, b'[["context.events",0,-1]]'],
+)
+def test_positions_that_cannot_be_decoded_are_not_known_and_can_be_stored_again(
+    kafka: KafkaSettings,
+    open_log: OpenLog,
+    value: bytes | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    open_log().append([], 1.0, consumer="c", positions={(EVENTS, 0): 7})
+    assert open_log().positions("c") == {(EVENTS, 0): 7}
+    other = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    other.produce(kafka.topic(STATE), value, b"positions/c", partition=0)
+    other.flush(WAIT_SECONDS)
+    log = open_log()
+    assert (log.positions("c"), log.positions("c")) == ({}, {})
+    warnings = [text for text in caplog.messages if "'positions/c' cannot be decoded" in text]
+    assert len(warnings) == (1 if value else 0)
+    log.append([], 2.0, consumer="c", positions={(EVENTS, 1): 3})
+    assert open_log().positions("c") == {(EVENTS, 1): 3}
+
+
 def test_what_was_acknowledged_survives_kill_9_and_nothing_is_half_there(
     kafka: KafkaSettings, open_log: OpenLog, tmp_path: Path
 ) -> None:
