@@ -32,6 +32,18 @@ def test_lag_is_known_up_to_the_head_and_not_beyond_it(
     assert lag_of(log, 0, position, log.head(EVENTS, 0), NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("written_at", "seconds"),
+    [(NOW, 0.001), (NOW + 0.5, 0.001), (NOW + 1_800, None), (-0.001, None), (0.0, None)],
+    ids=["just now", "by a clock a little ahead", "by a clock far ahead", "no time", "no time, 0"],
+)
+def test_what_is_unread_is_never_no_lag(written_at: float, seconds: float | None) -> None:
+    log = MemoryLog({EVENTS: 1})
+    log.append([NewRecord(EVENTS, 0, b"", b"1")] * 1_000, written_at)
+    assert lag_of(log, 0, 0, 1_000, NOW) == Lag(1_000, seconds)
+    assert lag_of(log, 0, 1_000, 1_000, NOW) == Lag(0, 0.0)
+
+
 def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -> None:
     nothing: tuple[list[int], float] = ([], 0.0)
     works = {
