@@ -58,11 +58,25 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     def __post_init__(self) -> None:
         """Refuse what no process tells; decoding passes over such a record."""
         check_told(*self.latencies)
-        if any(
-            not 0 <= lag < math.inf
-            for lag in (*self.lag_events.values(), *self.lag_seconds.values())
-        ):
-            raise ValueError("a lag is negative or infinite")
+        _check_lags(self)
+
+
+class ReaderWork(Struct, frozen=True, rename="camel"):
+    """How far a role has come that reads `context.events` for itself: as in `ReplicaWork`."""
+
+    positions: dict[int, int]
+    lag_events: dict[int, int]
+    lag_seconds: dict[int, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what no process tells."""
+        _check_lags(self)
+
+
+def _check_lags(work: ReplicaWork | ReaderWork) -> None:
+    lags = [*work.lag_events.values(), *work.lag_seconds.values()]
+    if not all(0 <= lag < math.inf for lag in lags):
+        raise ValueError("a lag is negative or infinite")
 
 
 class RelayWork(Struct, frozen=True, rename="camel"):
@@ -83,6 +97,7 @@ class ProcessRecord(Struct, frozen=True, rename="camel"):
     partitions: list[int] = []
     replicas: dict[str, ReplicaWork] = {}
     relay: RelayWork | None = None
+    reader: ReaderWork | None = None
 
 
 _decode_process = msgspec.json.Decoder(ProcessRecord).decode

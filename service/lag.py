@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from synchroscope.ports import EVENTS, Log
@@ -43,6 +45,18 @@ def lag_of(log: Log, partition: int, position: int, head: int, now: float) -> La
     if batch.position >= head:
         return Lag(0, 0.0)
     return Lag(head - position, None)
+
+
+def known(lags: Mapping[int, Lag]) -> tuple[dict[int, int], dict[int, float]]:
+    """Return events and seconds by partition, of those where they are known.
+
+    >>> known({0: Lag(3, 1.5), 1: Lag(2, None), 2: Lag(None, None)})
+    ({0: 3, 1: 2}, {0: 1.5})
+    """
+    return (
+        {number: lag.events for number, lag in lags.items() if lag.events is not None},
+        {number: lag.seconds for number, lag in lags.items() if lag.seconds is not None},
+    )
 
 
 def _age(timestamp: float, now: float) -> float | None:

@@ -12,9 +12,10 @@ from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.log_kafka import KafkaLog
 from pipeline.partitioner import PARTITIONERS
 from service.beside import Beside
-from service.board import Board, ProcessRecord, farewell_notes, is_retired
+from service.board import Board, ProcessRecord, ReaderWork, farewell_notes, is_retired
 from service.configuration import Configuration, HopsSection
 from service.hosts import Held, Identity, SplitLog, Teller
+from service.lag import known, lag_of
 from service.stores import make_hasher, open_database, replica_plans
 from service.supervision import Health
 from synchroscope.errors import FencedError
@@ -67,10 +68,9 @@ class ValidatorHost(Held):
         consumed = sum(validator.step(now).consumed for validator in self.validators.values())
         consumed += sum(part.step(now) for part in self._beside)
         if self._teller.is_due(now):
-            self._teller.tell(self._log, now, list(self.validators))
-            self.division.commit(
-                {n: validator.reference.position(n) for n, validator in self.validators.items()}
-            )
+            reader = self._reader()
+            self._teller.tell(self._log, now, list(self.validators), reader=reader)
+            self.division.commit(reader.positions)
         if AUDITING_PARTITION in self.validators:
             self._sweep(now)
         if not 0 <= now - self._retired_at < RETIRED_SECONDS:
@@ -78,6 +78,16 @@ class ValidatorHost(Held):
             if self._read_retired() != self._retired:
                 raise FencedError("which replicas are expected has changed")
         return consumed
+
+    def _reader(self) -> ReaderWork:
+        """Return how far the validators have folded the log."""
+        positions = {n: one.reference.position(n) for n, one in self.validators.items()}
+        heads = {number: self._log.head(EVENTS, number) for number in positions}
+        now = time.time()
+        events, seconds = known(
+            {n: lag_of(self._log, n, at, heads[n], now) for n, at in positions.items()}
+        )
+        return ReaderWork(positions, events, seconds)
 
     def _sweep(self, now: float) -> None:
         """Take off what long dead processes told, if it is time: their keys would stay for ever."""

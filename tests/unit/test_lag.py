@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_memory import MemoryLog
-from service.board import ProcessRecord, ReplicaWork
+from service.board import ProcessRecord, ReaderWork, ReplicaWork
 from service.lag import Lag, lag_of
 from service.measuring import process_measurements, replica_lag_seconds
 from synchroscope.ports import EVENTS, NewRecord
@@ -55,3 +55,17 @@ def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -
     made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
     assert [(lag.partition, lag.events, lag.seconds) for lag in made.group_lags] == [(1, 1, 2.0)]
     assert replica_lag_seconds([record]) == {"scorer@2": 2.0}
+
+
+def test_the_lag_of_the_validators_group_is_told_by_partition() -> None:
+    reader = ReaderWork({0: 9, 1: 4, 2: 8}, {0: 3, 1: 0}, {0: 2.5, 1: 0.0})
+    record = ProcessRecord("p", "validator", "c", NOW, NOW, [0, 1, 2], reader=reader)
+    settings = KafkaSettings(bootstrap_servers="localhost:1", name="shop", topic_prefix="a.")
+    made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
+    assert [
+        (lag.group, lag.topic, lag.partition, lag.events, lag.seconds) for lag in made.group_lags
+    ] == [
+        ("shop.validator", "a.context.events", 0, 3, 2.5),
+        ("shop.validator", "a.context.events", 1, 0, 0.0),
+    ]
+    assert replica_lag_seconds([record]) == {}
