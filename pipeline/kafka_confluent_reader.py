@@ -66,7 +66,10 @@ class ConfluentReader:
         """Follow the partition no more."""
         if place in self._followed:
             self._followed.discard(place)
-            self._consumer.incremental_unassign([Place(*place)])
+            try:
+                self._consumer.incremental_unassign([Place(*place)])
+            except KafkaException as error:
+                raise self._translated(error, place) from error
 
     def poll(self, timeout_seconds: float) -> list[Chunk]:
         """Return what has come."""

@@ -15,7 +15,7 @@ END_WAIT_MILLISECONDS = 5
 
 
 class KeyTable:
-    """Holds the newest record of every key; grows with the number of keys in the topic.
+    """Holds the newest record of every key that has a value; grows with the number of such keys.
 
     A lookup sees everything that was committed before it began, whoever wrote it. So it waits for
     transactions of other writers that are open at that moment: at most as long as Kafka lets
@@ -34,7 +34,7 @@ class KeyTable:
         self._newest: dict[bytes, Record] = {}
 
     def get(self, key: bytes) -> Record | None:
-        """Return the newest record of a key."""
+        """Return the newest record of a key; None where that took the key off."""
         self._advance()
         return self._newest.get(key)
 
@@ -81,7 +81,10 @@ class KeyTable:
                 self._restart()
                 return
             for record in chunk.records:
-                self._newest[record.key] = record
+                if record.value:
+                    self._newest[record.key] = record
+                else:
+                    self._newest.pop(record.key, None)
             self._position = max(self._position, chunk.position)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -26,6 +27,7 @@ from synchroscope.errors import (
     SynchroscopeError,
     UnavailableError,
 )
+from synchroscope.foreign import PassedOver, decoded
 from synchroscope.ports import STATE, Batch, NewRecord, Record, TopicPartition
 
 #: Readers of one partition at positions far apart that are served without seeking to and fro.
@@ -36,7 +38,8 @@ FOLLOW_WAIT_MILLISECONDS = 100
 SEEK_WAIT_MILLISECONDS = 10
 COMMIT_POLL_SECONDS = 0.002
 _POSITIONS_KEY = b"positions/"
-_PositionRows = list[tuple[str, int, int]]
+_Index = Annotated[int, msgspec.Meta(ge=0)]
+_PositionRows = list[tuple[str, _Index, _Index]]
 _decode_positions = msgspec.json.Decoder(_PositionRows).decode
 
 
@@ -75,6 +78,7 @@ class KafkaLog:
         self._unseen: set[TopicPartition] = set()
         self._tables: dict[str, KeyTable] = {}
         self._positions: dict[str, dict[TopicPartition, int]] = {}
+        self._passed_over = PassedOver(STATE)
         try:
             self._topics = Topics(check_partitions(settings, self._client), {})
             self._names = {topic: settings.topic(topic) for topic in self._topics.counts}
@@ -296,11 +300,16 @@ class KafkaLog:
     # -- what is known of keys -------------------------------------------------------------------
 
     def positions(self, consumer: str) -> dict[TopicPartition, int]:
-        """Return where the consumer stands."""
-        record = self._table(STATE).get(_POSITIONS_KEY + consumer.encode())
+        """Return where the consumer stands; absent too where that cannot be decoded."""
+        key = _POSITIONS_KEY + consumer.encode()
+        record = self._table(STATE).get(key)
         if record is None:
             return {}
-        rows = _decode_positions(record.value)
+        rows = decoded(_decode_positions, record.value)
+        if rows is None:
+            # Who does not know where it stands looks for it, as without a checkpoint.
+            self._passed_over.note(key.decode(), f"where {consumer} stands is not known")
+            return {}
         return {(topic, partition): position for topic, partition, position in rows}
 
     def _known_positions(self, consumer: str) -> dict[TopicPartition, int]:

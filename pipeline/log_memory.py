@@ -110,4 +110,5 @@ class MemoryLog:
     def latest(self, topic: str, key: bytes) -> Record | None:
         """Return the newest record of a key in a compacted topic."""
         self._topics.check_compacted(topic)
-        return self._newest.get((topic, key))
+        record = self._newest.get((topic, key))
+        return record if record is not None and record.value else None

@@ -208,7 +208,8 @@ class SqliteLog:
         self._topics.check_compacted(topic)
         rows = self._database.execute(
             "SELECT id, log_records.key, value, headers, timestamp "
-            "FROM log_newest JOIN log_records USING(id) WHERE topic = ? AND log_newest.key = ?",
+            "FROM log_newest JOIN log_records USING(id) "
+            "WHERE topic = ? AND log_newest.key = ? AND length(value) > 0",
             (topic, key),
         )
         return self._record(*rows[0]) if rows else None

@@ -6,6 +6,7 @@ it gets `UnavailableError`, and the next use opens a new one.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,10 @@ import psycopg
 from psycopg import sql
 from xxhash import xxh3_64_hexdigest
 
+from pipeline.postgresql_tables import WHAT_IS_THERE, Gap, gap_of, statements_for
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
+
+logger = logging.getLogger("synchroscope.postgresql")
 
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 30
@@ -58,6 +62,7 @@ _REMEDIES = {
     "3F000": "the tables are gone: run `synchroscope prepare --config FILE`",
     "42P01": "the tables are gone: run `synchroscope prepare --config FILE`",
     "42883": "the tables are gone: run `synchroscope prepare --config FILE`",
+    "42703": "a column is gone: `synchroscope prepare --config FILE` says which",
 }
 _PASSING = {"53300", "53400", "55P03", "40001", "40P01", "25P03"}
 
@@ -197,6 +202,9 @@ class PostgresqlDatabase:
                         ),
                     )
 
+        if self._gap().is_closable:
+            self._close_gap()
+
     def _make_room(self, cursor: psycopg.Cursor[Any]) -> None:
         cursor.execute("SELECT to_regnamespace(%s)", (self.schema,))
         # Only where it is absent: `IF NOT EXISTS` asks for the right to create one all the same.
@@ -209,6 +217,21 @@ class PostgresqlDatabase:
                 "CREATE TABLE migrations(number integer PRIMARY KEY, title text NOT NULL, "
                 "checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
             )
+
+    def _close_gap(self) -> None:
+        """Make anew what may be made anew, unless another process did meanwhile."""
+        with self.transaction() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            cursor.execute(WHAT_IS_THERE, (self.schema, self.schema))
+            gap = gap_of(cursor.fetchall())
+            texts = [path.read_text() for _, path in sorted(self._migrations.items())]
+            for statement in statements_for(gap, texts):
+                cursor.execute(statement.encode())
+        if gap.is_closable:
+            logger.warning("%s, schema %s: %s: made anew", self.server, self.schema, gap.told)
+
+    def _gap(self) -> Gap:
+        return gap_of(self.query(WHAT_IS_THERE, (self.schema, self.schema)))
 
     def _is_current(self) -> bool:
         """Say whether all migrations are applied; raise if they are another release's."""
@@ -235,6 +258,10 @@ class PostgresqlDatabase:
                 f"{self.server}: schema {self.schema} is not up to date: "
                 "run `synchroscope prepare --config FILE`"
             )
+        gap = self._gap()
+        if gap.told:
+            remedy = "run `synchroscope prepare --config FILE`" if gap.is_closable else gap.remedy
+            raise ConfigurationError(f"{self.server}, schema {self.schema}: {gap.told}: {remedy}")
 
 
 def check_schema(name: str) -> None:

@@ -6,7 +6,6 @@ The one place where a replica meets transport. A model's process runs one of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 
 from pipeline.answering import DEFAULT_ANSWER_BUCKETS, Answering
 from pipeline.scrubbing import (
@@ -17,6 +16,7 @@ from pipeline.scrubbing import (
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
+from synchroscope.recorded import recorded_at
 from synchroscope.replica import Change, Replica
 from synchroscope.report import (
     Explanation,
@@ -251,9 +251,5 @@ class Projector:
 
 def _recorded(record: Record) -> float:
     """Return when the command side accepted the event; the append's time where it does not say."""
-    try:
-        recorded = float(record.header("recorded") or record.timestamp)
-    except ValueError:
-        return record.timestamp
-    # One record's infinity would spoil all sums, and with them what the process tells of itself.
-    return recorded if isfinite(recorded) else record.timestamp
+    recorded = recorded_at(record)
+    return record.timestamp if recorded is None else recorded

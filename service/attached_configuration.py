@@ -165,6 +165,8 @@ def _check(fields: Mapping[str, Any], problems: Problems) -> None:
         except ValueError:
             text = "give earliest, latest or a moment such as 2026-01-31T00:00:00Z"
             problems.add(("log", "start"), text)
+        if not log.topic.strip():
+            problems.add_if_alone(("log", "topic"), "must not be empty")
     record = fields.get("record")
     if isinstance(record, RecordMapping):
         try:
@@ -187,6 +189,8 @@ def _check_stores(fields: Mapping[str, Any], problems: Problems) -> None:
         if not store.name or store.name in names:
             problems.add((*place, "name"), "each store needs a name of its own")
         names.add(store.name)
+        if not store.uri.strip():
+            problems.add_if_alone((*place, "uri"), "must not be empty")
         if isinstance(store.fields, str) and store.fields != EVERY_FIELD:
             problems.add((*place, "fields"), 'give a mapping of fields to columns, or "*"')
         if store.type and store.type_column:

@@ -6,15 +6,18 @@ process does not renew gets old, and what is old or absent is UNKNOWN.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from pipeline.scrubbing import ScrubStanding
 from service.schema_room import findings_of
-from synchroscope.latency import Latencies
+from synchroscope.foreign import PassedOver, decoded
+from synchroscope.latency import Latencies, check_told
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord
 from validator.hop_standing import HOP_STANDING_KEY, HopStanding, decode_hop_standing
 from validator.schemas.checker import STANDING_KEY, SchemaStanding
@@ -22,6 +25,8 @@ from validator.schemas.checker import decode_standing as decode_schemas
 from validator.standing import STANDING_PREFIX, Standing, decode_standing
 from validator.status import ReplicaStatus
 from validator.watch import Judged, Verdict
+
+T = TypeVar("T")
 
 PROCESS_PREFIX = "process/"
 RETIRED_PREFIX = "retired/"
@@ -55,6 +60,29 @@ class ReplicaWork(Struct, frozen=True, rename="camel"):
     scrubbed: int = 0
     mended: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no process tells; decoding passes over such a record."""
+        check_told(*self.latencies)
+        _check_lags(self)
+
+
+class ReaderWork(Struct, frozen=True, rename="camel"):
+    """How far a role has come that reads `context.events` for itself: as in `ReplicaWork`."""
+
+    positions: dict[int, int]
+    lag_events: dict[int, int]
+    lag_seconds: dict[int, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what no process tells."""
+        _check_lags(self)
+
+
+def _check_lags(work: ReplicaWork | ReaderWork) -> None:
+    lags = [*work.lag_events.values(), *work.lag_seconds.values()]
+    if not all(0 <= lag < math.inf for lag in lags):
+        raise ValueError("a lag is negative or infinite")
+
 
 class RelayWork(Struct, frozen=True, rename="camel"):
     """Where the active relay stands in the store's order, and where the store's end is."""
@@ -74,6 +102,10 @@ class ProcessRecord(Struct, frozen=True, rename="camel"):
     partitions: list[int] = []
     replicas: dict[str, ReplicaWork] = {}
     relay: RelayWork | None = None
+    reader: ReaderWork | None = None
+
+
+_decode_process = msgspec.json.Decoder(ProcessRecord).decode
 
 
 def process_note(record: ProcessRecord) -> NewRecord:
@@ -123,6 +155,8 @@ class Board:
         self.retired: set[str] = set()
         self.hops: HopStanding | None = None
         """How the hops stood when their audit last said so."""
+        self.passed_over = PassedOver(STATE)
+        """Records that somebody wrote and that say nothing."""
         self.schemas: SchemaStanding | None = None
         """How the check of events against their schemas stood when it last said so."""
 
@@ -138,23 +172,28 @@ class Board:
 
     def _take(self, key: str, value: bytes) -> None:
         if key.startswith(STANDING_PREFIX):
-            standing = decode_standing(value)
+            standing = self._told(key, value, decode_standing(value))
             if standing is not None:
                 self._standings.update(dict.fromkeys(standing.heads, standing))
         elif key == STANDING_KEY.decode():
-            self.schemas = decode_schemas(value)
+            self.schemas = self._told(key, value, decode_schemas(value))
         elif key == HOP_STANDING_KEY.decode():
-            self.hops = decode_hop_standing(value)
+            self.hops = self._told(key, value, decode_hop_standing(value))
         elif key.startswith(PROCESS_PREFIX) and not value:
             self._take_farewell(self.processes.pop(key, None))
         elif key.startswith(PROCESS_PREFIX):
-            try:
-                self.processes[key] = msgspec.json.decode(value, type=ProcessRecord)
-            except msgspec.DecodeError:
-                return
+            record = self._told(key, value, decoded(_decode_process, value))
+            if record is not None:
+                self.processes[key] = record
         elif key.startswith(RETIRED_PREFIX):
             name = key.removeprefix(RETIRED_PREFIX)
             (self.retired.add if value == b"1" else self.retired.discard)(name)
+
+    def _told(self, key: str, value: bytes, what: T | None) -> T | None:
+        """Return what was decoded, and note it where something was told that is none."""
+        if value and what is None:
+            self.passed_over.note(key)
+        return what
 
     def _take_farewell(self, record: ProcessRecord | None) -> None:
         """Keep what counts beyond a process's end, as long as this board lives."""

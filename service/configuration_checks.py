@@ -110,6 +110,9 @@ def _check_security(security: KafkaSecurity, path: Path, problems: Problems) -> 
 def _check_postgresql(section: PostgresqlSection, path: Path, problems: Problems) -> None:
     from pipeline.postgresql_database import check_schema, server_of
 
+    if not section.dsn.strip():
+        # libpq would take its defaults, and the database of whoever starts the process.
+        problems.add_if_alone((*path, "dsn"), "must not be empty: name the database")
     for name, check_it, value in (
         ("dsn", server_of, section.dsn),
         ("schema", check_schema, section.schema),
@@ -156,6 +159,8 @@ def _check_view(view: ViewSection, path: Path, problems: Problems) -> None:
         problems.add((*path, "fields"), "name at least one context type")
     for kind, names in view.fields.items():
         place = (*path, "fields", kind)
+        if not kind or (isinstance(names, list) and "" in names):
+            problems.add(place, "a context type and a field need a name")
         if isinstance(names, str):
             if names != EVERY_FIELD:
                 problems.add(place, f'give a list of fields, or "{EVERY_FIELD}" for every field')

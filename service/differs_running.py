@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import decoded
 from synchroscope.ports import Log
 from synchroscope.view import View
 from validator.differs import Differs, PopulationRanking, what_differs
@@ -82,7 +83,8 @@ def own_dimension(text: str) -> tuple[str, Dimension]:
         raise ConfigurationError(f"--dimension {name}: {path} is no JSONPath ({error})") from None
 
     def read(value: bytes) -> tuple[str, ...]:
-        found = compiled.findall(msgspec.json.decode(value))
+        document = decoded(msgspec.json.decode, value)
+        found = [] if document is None else compiled.findall(document)
         return tuple(str(one)[:MAXIMUM_TEXT_CHARACTERS] for one in found if one is not None)
 
     return name, read

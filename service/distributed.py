@@ -26,13 +26,14 @@ from pipeline.kafka_topics import ensure_topics
 from pipeline.log_kafka import KafkaLog
 from service.account import Account
 from service.configuration import Configuration
-from service.embedded import LEDGER_INTERVAL_SECONDS, LEDGER_KEY, RunLedger
+from service.embedded import LEDGER_INTERVAL_SECONDS, LEDGER_KEY, RunLedger, decode_ledger
 from service.gathering import Gatherer
 from service.process import ROLES
 from service.proving import Asking
 from service.report import fault_form
 from service.stores import open_database
 from synchroscope.errors import SynchroscopeError, UnavailableError
+from synchroscope.foreign import decoded
 from synchroscope.ports import STATE, NewRecord
 from validator.watch import Verdict
 
@@ -284,7 +285,7 @@ class DistributedPipeline:
         record = self._gather().log.latest(STATE, LEDGER_KEY)
         ledger = RunLedger()
         if record is not None:
-            ledger = msgspec.msgpack.decode(record.value, type=RunLedger)
+            ledger = decoded(decode_ledger, record.value) or ledger
         ledger.runs += 1
         return ledger
 

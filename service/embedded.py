@@ -34,7 +34,8 @@ from service.registry_http import Desk
 from service.report import fault_form
 from service.schema_room import SchemaRoom, findings_of, register_folder
 from synchroscope.digest import Hasher
-from synchroscope.latency import Latencies
+from synchroscope.foreign import decoded
+from synchroscope.latency import Latencies, check_told
 from synchroscope.memory_storage import MemoryStorage
 from synchroscope.ports import (
     CONTROL_TOPICS,
@@ -69,6 +70,14 @@ class RunLedger(Struct):
     latencies: dict[str, tuple[list[int], float]] = {}
     producing_seconds: float = 0.0
     runs: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no run leaves."""
+        for told in self.latencies.values():
+            check_told(*told)
+
+
+decode_ledger = msgspec.msgpack.Decoder(RunLedger).decode
 
 
 class EmbeddedPipeline:
@@ -178,7 +187,7 @@ class EmbeddedPipeline:
         record = self.log.latest(STATE, LEDGER_KEY)
         ledger = RunLedger()
         if record is not None:
-            ledger = msgspec.msgpack.decode(record.value, type=RunLedger)
+            ledger = decoded(decode_ledger, record.value) or ledger
         for name, (counts, seconds) in ledger.latencies.items():
             if name in self.projectors:
                 self.projectors[name].latencies = Latencies(counts, seconds)

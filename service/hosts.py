@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from pipeline.kafka_settings import KafkaSettings, chosen_client
-from service.board import ProcessRecord, RelayWork, ReplicaWork, process_note
+from service.board import ProcessRecord, ReaderWork, RelayWork, ReplicaWork, process_note
 from service.supervision import Health
 from synchroscope.errors import SynchroscopeError
 from synchroscope.ports import Log
@@ -54,6 +54,7 @@ class Teller:
         partitions: Sequence[int] = (),
         replicas: Mapping[str, ReplicaWork] | None = None,
         relay: RelayWork | None = None,
+        reader: ReaderWork | None = None,
     ) -> None:
         """Publish what the role does now."""
         self._told_at = now
@@ -66,6 +67,7 @@ class Teller:
             partitions=list(partitions),
             replicas=dict(replicas or {}),
             relay=relay,
+            reader=reader,
         )
         log.append([process_note(self.record)], now)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.scrubbing import ScrubStanding
 from service.account import Account
-from service.board import ProcessRecord
+from service.board import ProcessRecord, ReaderWork, ReplicaWork
 from service.supervision import Health
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS
@@ -163,10 +163,12 @@ def replica_lag_seconds(records: Sequence[ProcessRecord]) -> dict[str, float]:
 
 
 def _group_lags(record: ProcessRecord, settings: KafkaSettings) -> Iterator[GroupLag]:
-    """Yield the lag of the group as a whole: of the replica that is furthest behind."""
+    """Yield the lag of the group as a whole: of the reader that is furthest behind."""
     topic = settings.topic(EVENTS)
+    readers: list[ReplicaWork | ReaderWork] = [*record.replicas.values()]
+    readers += [] if record.reader is None else [record.reader]
     for partition in record.partitions:
-        works = [work for work in record.replicas.values() if partition in work.positions]
+        works = [work for work in readers if partition in work.positions]
         if not works or any(partition not in work.lag_events for work in works):
             continue
         seconds = [work.lag_seconds.get(partition) for work in works]

@@ -162,7 +162,9 @@ class ProjectorHost(Held):
         def lag(number: int, position: int, at: float) -> Lag:
             return lag_of(self._log, number, position, heads[number], at)
 
-        works = {station.name: station.work(heads, lag, now) for station in self._stations}
+        # Not when the step began: what came meanwhile would be of a time to come.
+        asked_at = time.time()
+        works = {station.name: station.work(heads, lag, asked_at) for station in self._stations}
         self._teller.tell(self._log, now, list(owned), works)
         # Where one is not known, nobody learns how far the partition is.
         self.division.commit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from pipeline.division import Division
@@ -11,10 +11,13 @@ from pipeline.division_kafka import KafkaDivision
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.log_kafka import KafkaLog
 from pipeline.partitioner import PARTITIONERS
-from service.board import Board, ProcessRecord, farewell_notes, is_retired
-from service.configuration import Configuration
+from service.beside import Beside
+from service.board import Board, ProcessRecord, ReaderWork, farewell_notes, is_retired
+from service.configuration import Configuration, HopsSection
 from service.hosts import Held, Identity, SplitLog, Teller
+from service.lag import known, lag_of
 from service.stores import make_hasher, open_database, replica_plans
+from service.supervision import Health
 from synchroscope.errors import FencedError
 from synchroscope.ports import EVENTS
 from validator.hops import HopAuditor
@@ -56,23 +59,18 @@ class ValidatorHost(Held):
         self._terms: dict[int, int] = {}
         self._writers: dict[int, KafkaLog] = {}
         self.validators: dict[int, Validator] = {}
-        self._auditor: HopAuditor | None = None
-        self._sessions: SessionChecker | None = None
+        self._beside: list[Beside] = []
         self._stack.callback(self._drop_all)
 
     def step(self, now: float) -> int:
         """Step the validators of the partitions that this process owns."""
         self._follow(self.division.owned())
         consumed = sum(validator.step(now).consumed for validator in self.validators.values())
-        if self._auditor is not None:
-            consumed += self._auditor.step(now).consumed
-        if self._sessions is not None:
-            consumed += self._sessions.step(now).consumed
+        consumed += sum(part.step(now) for part in self._beside)
         if self._teller.is_due(now):
-            self._teller.tell(self._log, now, list(self.validators))
-            self.division.commit(
-                {n: validator.reference.position(n) for n, validator in self.validators.items()}
-            )
+            reader = self._reader()
+            self._teller.tell(self._log, now, list(self.validators), reader=reader)
+            self.division.commit(reader.positions)
         if AUDITING_PARTITION in self.validators:
             self._sweep(now)
         if not 0 <= now - self._retired_at < RETIRED_SECONDS:
@@ -80,6 +78,16 @@ class ValidatorHost(Held):
             if self._read_retired() != self._retired:
                 raise FencedError("which replicas are expected has changed")
         return consumed
+
+    def _reader(self) -> ReaderWork:
+        """Return how far the validators have folded the log."""
+        positions = {n: one.reference.position(n) for n, one in self.validators.items()}
+        heads = {number: self._log.head(EVENTS, number) for number in positions}
+        now = time.time()
+        events, seconds = known(
+            {n: lag_of(self._log, n, at, heads[n], now) for n, at in positions.items()}
+        )
+        return ReaderWork(positions, events, seconds)
 
     def _sweep(self, now: float) -> None:
         """Take off what long dead processes told, if it is time: their keys would stay for ever."""
@@ -99,9 +107,7 @@ class ValidatorHost(Held):
                 self._terms[number] = term
                 self.validators[number] = self._make(number)
                 if number == AUDITING_PARTITION:
-                    self._auditor = self._make_auditor()
-                    log = SplitLog(self._log, self._writers[number])
-                    self._sessions = SessionChecker(log, self._store)
+                    self._beside = self._make_beside()
 
     def _make(self, number: int) -> Validator:
         writer = KafkaLog(self._settings, writer=f"validator-{number}")
@@ -131,14 +137,19 @@ class ValidatorHost(Held):
             store=self._store,
         )
 
-    def _make_auditor(self) -> HopAuditor | None:
-        """Return the audit of all hops: one process does it, the validator of one partition."""
+    def _make_beside(self) -> list[Beside]:
+        """Return what one process does for all partitions: the validator of one of them."""
+        log = SplitLog(self._log, self._writers[AUDITING_PARTITION])
+        parts = [Beside("validator/sessions", lambda: SessionChecker(log, self._store))]
         hops = self._configuration.hops
-        if hops is None:
-            return None
+        if hops is not None:
+            parts.append(Beside("validator/hops", lambda: self._make_auditor(log, hops)))
+        return parts
+
+    def _make_auditor(self, log: SplitLog, hops: HopsSection) -> HopAuditor:
         expected = [plan for plan in self._plans if plan.name not in self._retired]
         return HopAuditor(
-            SplitLog(self._log, self._writers[AUDITING_PARTITION]),
+            log,
             self._store,
             list({plan.view.model: plan.view for plan in self._plans}.values()),
             {plan.name: plan.view.model for plan in expected},
@@ -150,7 +161,7 @@ class ValidatorHost(Held):
 
     def _drop(self, number: int) -> None:
         if number == AUDITING_PARTITION:
-            self._auditor = self._sessions = None
+            self._beside = []
         self.validators.pop(number, None)
         writer = self._writers.pop(number, None)
         if writer is not None:
@@ -162,6 +173,10 @@ class ValidatorHost(Held):
 
     def _read_retired(self) -> set[str]:
         return {plan.name for plan in self._plans if is_retired(self._log, plan.name)}
+
+    def healths(self) -> Sequence[Health]:
+        """Return how what is done beside validating does."""
+        return [part.health() for part in self._beside]
 
     def wait(self, seconds: float) -> None:
         """Wait for records."""

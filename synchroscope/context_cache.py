@@ -28,6 +28,7 @@ from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError, InvalidEventError, SynchroscopeError
 from synchroscope.event import WireEvent, decode_wire
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import EVENTS, AggregateKey, Log, Progress, Record, ReplicaStorage
 from synchroscope.view import View
 
@@ -102,7 +103,7 @@ def stored_position(storage: ReplicaStorage, partition: int) -> int | None:
         return 0
     try:
         return _decode_position(state).position
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
 
 

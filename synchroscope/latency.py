@@ -8,7 +8,27 @@ from collections.abc import Sequence
 SMALLEST_SECONDS = 1e-6
 GROWTH = 1.05
 CLASSES = 400  # up to about 300 s; longer ones are counted in the last class
+LONGEST_SECONDS = 1e10
+"""What is longer, some 300 years, is no latency: it would make the sum of all worthless."""
+MAXIMUM_COUNT = 10**18
+"""As many latencies make no sum that is infinite."""
 _SCALE = 1.0 / math.log(GROWTH)
+
+
+def check_told(counts: Sequence[int], total_seconds: float) -> None:
+    """Raise `ValueError` where what another told cannot be the counts and sum of `Latencies`.
+
+    >>> check_told([1, 2, 3], 1.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: latencies have 400 counts, not 3
+    """
+    if len(counts) not in (0, CLASSES):
+        raise ValueError(f"latencies have {CLASSES} counts, not {len(counts)}")
+    if not all(0 <= count <= MAXIMUM_COUNT for count in counts):
+        raise ValueError(f"a count of latencies is not within 0 and {MAXIMUM_COUNT}")
+    if not 0 <= total_seconds <= LONGEST_SECONDS * sum(counts):
+        raise ValueError(f"{total_seconds} s is no sum of {sum(counts)} latencies")
 
 
 class Latencies:
@@ -30,7 +50,12 @@ class Latencies:
         return sum(self.counts)
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """Count a latency; negative ones (clocks that disagree) count as none."""
+        """Count a latency; negative ones (clocks that disagree) count as none.
+
+        What cannot be one, NaN and all above `LONGEST_SECONDS`, is not counted.
+        """
+        if not seconds <= LONGEST_SECONDS:
+            return
         seconds = max(seconds, 0.0)
         place = 0
         if seconds > SMALLEST_SECONDS:

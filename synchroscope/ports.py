@@ -103,6 +103,8 @@ class Log(Protocol):
     def latest(self, topic: str, key: bytes) -> Record | None:
         """Return the newest record of a key in a compacted topic, `sync.state` or `sync.findings`.
 
+        A record without a value takes its key off: None, as where there is no record.
+
         Of `sync.state` a log may keep only the newest record of a key; of `sync.findings` it keeps
         all. Raises `ConfigurationError` for any other topic.
         """

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
 from synchroscope.ports import Record
 
 RECORDED = "recorded"
 MAXIMUM_DIGITS = 32
+ERA_START_SECONDS = 0.0
+"""1970, where the clocks of computers begin."""
+ERA_END_SECONDS = 7_258_118_400.0
+"""2200: sums of times up to then stay exact enough, and their windows fit 64 bits."""
+
+
+def within_era(seconds: float) -> float | None:
+    """Return a time at which an event can have been recorded; None for any other.
+
+    >>> within_era(1_700_000_000.5)
+    1700000000.5
+    >>> [within_era(seconds) for seconds in (-1.0, 1.7e300, float("nan"))]
+    [None, None, None]
+    """
+    return seconds if ERA_START_SECONDS <= seconds < ERA_END_SECONDS else None
 
 
 def recorded_at(record: Record) -> float | None:
@@ -24,5 +37,5 @@ def recorded_at(record: Record) -> float | None:
                 seconds = float(value)
             except ValueError:
                 return None
-            return seconds if math.isfinite(seconds) else None
+            return within_era(seconds)
     return None

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from synchroscope.foreign import UNDECODABLE
+
 FORMAT = 1
 WORTH_DEFLATING_BYTES = 2_048
 MAXIMUM_INFLATED_BYTES = 64 * 2**20
@@ -244,7 +246,7 @@ def decode_message(data: bytes) -> Message | None:
             if not inflating.eof:
                 return None
         message: Message = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, zlib.error):
+    except (*UNDECODABLE, zlib.error):
         return None
     if isinstance(message, Report) and message.format != FORMAT:
         return None

@@ -29,6 +29,7 @@ from synchroscope.context_cache import copied_facts
 from synchroscope.digest import aggregate_hash
 from synchroscope.errors import ConfigurationError
 from synchroscope.event import MAXIMUM_SEQUENCE, ContextEvent
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import AggregateKey, AggregateRecord
 from synchroscope.view import View
 
@@ -173,7 +174,7 @@ class SessionMonitor:
                 raise ValueError("too long")
             data = base64.urlsafe_b64decode(token.encode("ascii"))
             stored = msgspec.msgpack.decode(data, type=_Token)
-        except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+        except (ValueError, binascii.Error, *UNDECODABLE) as error:
             raise ConfigurationError(
                 f"this is no session token ({error}): begin a new session"
             ) from None

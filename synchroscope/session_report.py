@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import decoded
 from synchroscope.ports import REPORTS, Log, NewRecord, Progress
 from synchroscope.session import SessionMonitor, Violation
 
@@ -74,12 +75,9 @@ class SessionReporter:
         return Progress(1)
 
 
-_decoder = msgspec.json.Decoder(SessionReport)
+_decode = msgspec.json.Decoder(SessionReport).decode
 
 
 def decode_session_report(data: bytes) -> SessionReport | None:
     """Return the report; None for what is none."""
-    try:
-        return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    return decoded(_decode, data)

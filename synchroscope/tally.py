@@ -20,7 +20,9 @@ from xxhash import xxh3_128_digest
 
 from synchroscope.digest import MASK, Lanes, lanes_from_hex, lanes_hex
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import STATE, NewRecord
+from synchroscope.recorded import within_era
 
 TALLY_PREFIX = "tally/"
 DEFAULT_WINDOW_SECONDS = 10.0
@@ -160,7 +162,9 @@ class Tally:
         """Windows begun since the tally was told last."""
 
     def add(self, at: float, total: Sum, partition: int = 0) -> None:
-        """Count events that were recorded at that time."""
+        """Count events that were recorded at that time; none where it is no time that can be."""
+        if within_era(at) is None:
+            return
         place = partition, self._open(at)
         if place[1] >= self.floor:
             self._sums[place] = self._sums.get(place, NOTHING) + total
@@ -176,6 +180,8 @@ class Tally:
 
     def doubt(self, at: float) -> None:
         """Note that something recorded at that time may have passed or not."""
+        if within_era(at) is None:
+            return
         window = self._open(at)
         if window >= self.floor:
             self.doubtful.add(window)
@@ -235,6 +241,6 @@ def decode_tally(data: bytes) -> ToldTally | None:
     try:
         told = msgspec.json.decode(data, type=ToldTally)
         told.sums()
-    except (msgspec.DecodeError, ValueError, UnicodeDecodeError, RecursionError):
+    except (*UNDECODABLE, ValueError):
         return None
     return told

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import AggregateKey, Record
 from synchroscope.view import View
 from validator.ranking import Observation
@@ -67,7 +68,7 @@ def decode_compared(record: Record) -> ComparedEvent | None:
     """Return what is compared of a record; None where it is no event."""
     try:
         return _decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

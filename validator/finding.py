@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import AggregateKey
 
 State = Literal["open", "repairing", "resolved"]
@@ -88,7 +89,7 @@ def finding_in(data: bytes) -> Finding | None:
     """Return the finding in a record of the log, where anybody may have written; None: none."""
     try:
         return decode_finding(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 

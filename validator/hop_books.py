@@ -16,8 +16,9 @@ from msgspec.structs import replace
 from synchroscope.digest import event_hash
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import decode_wire
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import Record
-from synchroscope.recorded import recorded_at
+from synchroscope.recorded import recorded_at, within_era
 from synchroscope.tally import NOTHING, StoredRow, Sum, sum_of, window_of
 from synchroscope.view import View
 from validator.repeats import RecentMarks, store_position
@@ -52,7 +53,7 @@ def head_of(value: bytes) -> EventHead | None:
     """Return the event's head; None for what is no event."""
     try:
         return _decode_head(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 
@@ -134,7 +135,9 @@ class BookKeeper:
         """Enter rows of the store, in the store's order."""
         by_window: dict[int, list[StoredRow]] = {}
         for row in rows:
-            by_window.setdefault(window_of(row.recorded, self._window_seconds), []).append(row)
+            if within_era(row.recorded) is not None:
+                window = window_of(row.recorded, self._window_seconds)
+                by_window.setdefault(window, []).append(row)
         for window, mine in by_window.items():
             book = self._book(window)
             if book is not None:

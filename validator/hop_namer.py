@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from synchroscope.ports import EVENTS, Log
-from synchroscope.recorded import recorded_at
+from synchroscope.recorded import recorded_at, within_era
 from synchroscope.tally import StoredRow, window_of
 from validator.hop_books import Book
 from validator.hop_naming import Suspect, differing, doubled, lost, name
@@ -63,7 +63,11 @@ class HopNamer:
             return None
         rows = self._store.rows(book.first - 1, span) if span else []
         length = self._window_seconds
-        return [row.data for row in rows if window_of(row.recorded, length) == window]
+        return [
+            row.data
+            for row in rows
+            if within_era(row.recorded) is not None and window_of(row.recorded, length) == window
+        ]
 
     def _logged_values(self, window: int, book: Book, only: int | None) -> list[bytes] | None:
         found: list[bytes] = []

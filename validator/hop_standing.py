@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import decoded
 from synchroscope.ports import STATE, NewRecord
 
 HOP_STANDING_KEY = b"hops/standing"
@@ -35,9 +36,9 @@ def hop_standing_note(standing: HopStanding) -> NewRecord:
     return NewRecord(STATE, 0, HOP_STANDING_KEY, msgspec.json.encode(standing))
 
 
+_decode = msgspec.json.Decoder(HopStanding).decode
+
+
 def decode_hop_standing(data: bytes) -> HopStanding | None:
-    """Return the standing; None for bytes of another release."""
-    try:
-        return msgspec.json.decode(data, type=HopStanding)
-    except msgspec.DecodeError:
-        return None
+    """Return the standing; None for bytes that are none of this release."""
+    return decoded(_decode, data)

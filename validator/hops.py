@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import decoded
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress
 from synchroscope.tally import (
     DEFAULT_WINDOW_SECONDS,
@@ -71,6 +72,9 @@ class Checkpoint(Struct, array_like=True):
     made_of: str
     books: Books
     open: list[Finding]
+
+
+_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 
 
 class _Round(Struct, frozen=True):
@@ -344,11 +348,8 @@ class HopAuditor:
         record = self._log.latest(STATE, CHECKPOINT_KEY)
         if record is None:
             return None
-        try:
-            stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
-        except msgspec.DecodeError:
-            return None
-        if stored.format != FORMAT or stored.made_of != self._made_of():
+        stored = decoded(_decode_checkpoint, record.value)
+        if stored is None or stored.format != FORMAT or stored.made_of != self._made_of():
             return None
         self._ledger.restore(stored.open, {}, {})
         return BookKeeper(stored.books, self._views, self._expected.window_seconds)

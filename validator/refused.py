@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import UNDECODABLE
+
 MAXIMUM_REFUSED = 256
 """Most refused records of one step that are told singly; all are counted."""
 NO_EVENT = "is no event"
@@ -39,6 +41,6 @@ def producer_of(data: bytes) -> str | None:
     """
     try:
         source = msgspec.json.decode(data, type=_Sourced).source
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     return f"{source.model_id}/{source.instance_id}"

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import decoded
 from synchroscope.ports import REPORTS, STATE, AggregateKey, Log, NewRecord, Progress
 from synchroscope.session import Guarantee, Violation
 from synchroscope.session_report import SESSIONS_PREFIX, SessionReport, decode_session_report
@@ -61,6 +62,9 @@ class _Checkpoint(Struct, array_like=True):
     totals: dict[str, dict[str, int]]
     open: list[Finding]
     faults: dict[str, _Fault]
+
+
+_decode_checkpoint = msgspec.msgpack.Decoder(_Checkpoint).decode
 
 
 class SessionChecker:
@@ -170,9 +174,8 @@ class SessionChecker:
         record = self._log.latest(STATE, CHECKPOINT_KEY)
         if record is None:
             return
-        try:
-            stored = msgspec.msgpack.decode(record.value, type=_Checkpoint)
-        except msgspec.DecodeError:
+        stored = decoded(_decode_checkpoint, record.value)
+        if stored is None:
             return
         self._position, self._totals = stored.position, stored.totals
         self._faults = stored.faults

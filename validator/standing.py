@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import decoded
 from validator.status import ReplicaStatus
 from validator.watch import Judged
 
@@ -67,9 +68,9 @@ def encode_standing(standing: Standing) -> bytes:
     return msgspec.json.encode(standing)
 
 
+_decode = msgspec.json.Decoder(Standing).decode
+
+
 def decode_standing(data: bytes) -> Standing | None:
-    """Return the standing; None for bytes of another release."""
-    try:
-        return msgspec.json.decode(data, type=Standing)
-    except msgspec.DecodeError:
-        return None
+    """Return the standing; None for bytes that are none of this release."""
+    return decoded(_decode, data)

@@ -257,6 +257,18 @@ def test_latest_is_the_newest_record_of_its_key(log: Log, topic: str) -> None:
     assert log.latest(topic, b"absent") is None
 
 
+@pytest.mark.parametrize("topic", [STATE, FINDINGS])
+def test_a_record_without_a_value_takes_its_key_off(log: Log, topic: str) -> None:
+    log.append([new("1", topic, key="a"), new("2", topic, key="b")], 5.0)
+    log.append([new("", topic, key="a")], 6.0)
+    assert log.latest(topic, b"a") is None
+    assert log.latest(topic, b"b") is not None
+    log.append([new("3", topic, key="a")], 7.0)
+    again = log.latest(topic, b"a")
+    assert again is not None
+    assert again.value == b"3"
+
+
 def test_the_same_key_in_two_topics_is_two_keys(log: Log) -> None:
     log.append([new("1", STATE), new("2", FINDINGS)], 1.0)
     state, finding = log.latest(STATE, b"k"), log.latest(FINDINGS, b"k")

@@ -15,10 +15,16 @@ from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
+from pipeline.kafka_client import open_client
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_topics import check_topics, delete_topics, ensure_topics, wanted_topics
 from pipeline.log_kafka import KafkaLog
-from synchroscope.errors import ConfigurationError, FencedError, UnavailableError
+from synchroscope.errors import (
+    ConfigurationError,
+    FencedError,
+    SynchroscopeError,
+    UnavailableError,
+)
 from synchroscope.ports import EVENTS, FINDINGS, STATE, NewRecord, Record
 from tests.contract.killing import acknowledged_when_killed
 from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
@@ -152,6 +158,40 @@ def test_an_open_transaction_hides_what_is_behind_it_and_a_lookup_waits_for_it(
     assert found[0] is not None
     assert found[0].value == b"behind"
     assert values(everything(reader, STATE)) == ["before", "behind"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", None, b"garbage", b'[["\xff",0,1]]', b"[" * 100_000, b'[["context.events",0,-1]]'],
+)
+def test_positions_that_cannot_be_decoded_are_not_known_and_can_be_stored_again(
+    kafka: KafkaSettings,
+    open_log: OpenLog,
+    value: bytes | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    open_log().append([], 1.0, consumer="c", positions={(EVENTS, 0): 7})
+    assert open_log().positions("c") == {(EVENTS, 0): 7}
+    other = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    other.produce(kafka.topic(STATE), value, b"positions/c", partition=0)
+    other.flush(WAIT_SECONDS)
+    log = open_log()
+    assert (log.positions("c"), log.positions("c")) == ({}, {})
+    warnings = [text for text in caplog.messages if "'positions/c' cannot be decoded" in text]
+    assert len(warnings) == (1 if value else 0)
+    log.append([], 2.0, consumer="c", positions={(EVENTS, 1): 3})
+    assert open_log().positions("c") == {(EVENTS, 1): 3}
+
+
+def test_a_partition_that_cannot_be_stopped_is_an_error_of_our_own(to_close: ExitStack) -> None:
+    settings = new_topics("confluent", to_close)
+    client = to_close.enter_context(closing(open_client(settings)))
+    reader = to_close.enter_context(closing(client.reader(wait_milliseconds=10)))
+    place = settings.topic(EVENTS), 0
+    reader.start(place, 0)
+    reader._consumer.unassign()  # type: ignore[attr-defined]
+    with pytest.raises(SynchroscopeError, match="reading"):
+        reader.stop(place)
 
 
 def test_what_was_acknowledged_survives_kill_9_and_nothing_is_half_there(

@@ -14,6 +14,7 @@ import pytest
 from pipeline import postgresql_database
 from pipeline.event_store_postgresql import PostgresqlEventStore
 from pipeline.postgresql_database import MIGRATIONS, PostgresqlDatabase, escaped, unescaped
+from pipeline.postgresql_tables import EVENT_STORE, FUNCTIONS, REPLICAS, WHAT_IS_THERE
 from pipeline.storage_postgresql import PostgresqlStorage
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
 from tests.postgresql import postgresql_schema, schema_name
@@ -95,6 +96,74 @@ def test_tables_that_are_gone_are_told_with_a_remedy(database: PostgresqlDatabas
     run(database, f"DROP SCHEMA {database.schema} CASCADE")
     with pytest.raises(StorageError, match="the tables are gone: run `synchroscope prepare"):
         PostgresqlEventStore(database).count()
+
+
+def test_the_tables_that_are_asked_for_are_those_that_there_are() -> None:
+    with postgresql_schema() as database:
+        found = database.query(WHAT_IS_THERE, (database.schema, database.schema))
+        tables = {name for name, column in found if column is not None}
+        columns = {pair for pair in found if pair[1] is not None}
+        functions = {name for name, column in found if column is None}
+    wanted = {**EVENT_STORE, **REPLICAS}
+    assert tables == {*wanted, "migrations"}
+    assert {pair for pair in columns if pair[0] != "migrations"} == {
+        (table, column) for table, names in wanted.items() for column in names
+    }
+    assert functions == set(FUNCTIONS)
+
+
+def reopened(database: PostgresqlDatabase, *, migrate: bool = True) -> PostgresqlDatabase:
+    return PostgresqlDatabase(postgresql_dsn(), database.schema, migrate=migrate)
+
+
+@pytest.mark.parametrize("table", EVENT_STORE)
+def test_a_table_of_the_event_store_that_is_gone_is_a_loss_and_not_made_anew(
+    database: PostgresqlDatabase, table: str
+) -> None:
+    run(database, f"DROP TABLE {table}")
+    for migrate in (False, True):
+        with pytest.raises(ConfigurationError, match=f"table {table} is gone: what the event"):
+            reopened(database, migrate=migrate)
+    assert database.query("SELECT to_regclass(%s)::text", (table,)) == [(None,)]
+
+
+@pytest.mark.parametrize("table", [*REPLICAS, "make_partitions", "append", "replica_commit"])
+def test_what_comes_from_the_log_or_from_here_is_made_anew(
+    database: PostgresqlDatabase, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = PostgresqlStorage(database, "scorer@1")
+    storage.incarnation()
+    storage.begin("life")
+    kind = "TABLE" if table in REPLICAS else "FUNCTION"
+    run(database, f"DROP {kind} {table}")
+    with pytest.raises(ConfigurationError, match=rf"{table} is gone: run `synchroscope prepare"):
+        reopened(database, migrate=False)
+    with closing(reopened(database)) as other:
+        reopened(database, migrate=False).close()
+        life = PostgresqlStorage(other, "scorer@1").incarnation()
+    keeps_life = kind == "FUNCTION" or table == "replica_journal"
+    assert life == ("life" if keeps_life else None)
+    assert f"{table} is gone: made anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "remedy"),
+    [
+        ("events", "correlation_id", "restore the schema from a backup"),
+        ("replica_journal", "data", "drop that table and run"),
+    ],
+)
+def test_a_column_that_is_gone_is_named_with_a_remedy(
+    database: PostgresqlDatabase, table: str, column: str, remedy: str
+) -> None:
+    run(database, f"ALTER TABLE {table} DROP COLUMN {column}")
+    for migrate in (False, True):
+        with pytest.raises(
+            ConfigurationError, match=rf"column {column} of {table} is gone: .*{remedy}"
+        ):
+            reopened(database, migrate=migrate)
+    with pytest.raises(StorageError, match="a column is gone: `synchroscope prepare"):
+        database.query(f"SELECT {column} FROM {table}")
 
 
 def test_a_closed_database_opens_again_when_it_is_used(database: PostgresqlDatabase) -> None:

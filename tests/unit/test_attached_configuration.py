@@ -45,6 +45,10 @@ def test_a_short_file_is_enough(tmp_path: Path) -> None:
         ("subject: id", "subject: id, version: v", "needs record.version"),
         ("subject: id", "subject: id, type: a, type_column: b", "not both"),
         ("subject: id", "subject: id, budget_keys_per_second: 0", "is allowed"),
+        ("topic: events", 'topic: ""', "log.topic: must not be empty"),
+        ("kafka:9092", "", "host:port is needed"),
+        ("redis://host/0?match=ctx:*", "", "uri: must not be empty"),
+        ("name: one", 'name: ""', "needs a name of its own"),
         ("redis://host", "redis://me:hunter2@host", "holds a secret in plain text"),
     ],
 )

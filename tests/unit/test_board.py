@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from pipeline.log_memory import MemoryLog
@@ -19,6 +22,8 @@ from service.board import (
 )
 from synchroscope.latency import Latencies
 from synchroscope.ports import EVENTS, STATE, NewRecord
+from validator.hop_standing import HOP_STANDING_KEY
+from validator.schemas.checker import STANDING_KEY
 from validator.standing import Standing, consumer_of, encode_standing, standing_key
 from validator.status import ReplicaStatus
 from validator.watch import Judged, Verdict
@@ -254,14 +259,64 @@ def test_a_process_that_ended_leaves_no_key_and_its_latencies_and_relay_still_co
     assert board(log).processes == {}
 
 
-def test_records_that_are_none_are_passed_over(log: MemoryLog) -> None:
-    garbage = [b"", b"{", b"\xff", b'{"worker": 1}']
-    log.append(
-        [
-            NewRecord(STATE, 0, key, value)
-            for key in (b"standing/validator/0", b"process/x/relay", b"retired/x", b"\xff")
-            for value in garbage
-        ],
-        NOW,
-    )
-    assert verdict(log)[0] is OPEN
+def process_json(**more: object) -> bytes:
+    told = {
+        "process": "x",
+        "role": "projector",
+        "client": "a",
+        "startedAt": 1.0,
+        "at": NOW,
+        "replicas": {
+            "scorer@1": {
+                "latencies": [[], 0.0],
+                "positions": {"0": 1},
+                "lagEvents": {"0": 0},
+                "lagSeconds": {"0": 0.0},
+                **more,
+            }
+        },
+    }
+    return json.dumps(told).encode()
+
+
+def test_records_that_are_none_are_passed_over_and_named_once(
+    log: MemoryLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    garbage = [b"", b"{", b"\xff", b'{"worker": 1}', b'{"process": "\xff"}', b"[" * 100_000]
+    keys = [b"standing/validator/0", b"process/x/relay", STANDING_KEY, HOP_STANDING_KEY]
+    made = board(log)
+    for value in garbage:
+        log.append([NewRecord(STATE, 0, key, value) for key in (*keys, b"retired/x", b"\xff")], NOW)
+        made.refresh()
+    assert made.statuses(NOW)[0].verdict is OPEN
+    assert made.passed_over.total == len(keys) * (len(garbage) - 1)
+    assert sorted(message.split("'")[1].encode() for message in caplog.messages) == sorted(keys)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latencies": [[1, 2, 3], 1.0]},
+        {"latencies": [[-1] * 400, 1.0]},
+        {"latencies": [[1] * 400, 1e300]},
+        {"latencies": [[1] * 400, -1.0]},
+        {"lagEvents": {"0": -5}},
+        {"lagSeconds": {"0": -1e308}},
+    ],
+)
+def test_what_no_process_tells_of_a_replica_is_passed_over(
+    log: MemoryLog, wrong: dict[str, object]
+) -> None:
+    log.append([NewRecord(STATE, 0, b"process/x/projector", process_json())], NOW)
+    assert len(board(log).running(NOW)) == 1
+    log.append([NewRecord(STATE, 0, b"process/y/projector", process_json(**wrong))], NOW)
+    made = board(log)
+    assert (len(made.processes), made.passed_over.total) == (1, 1)
+    assert made.latencies("scorer@1").count == 0
+
+
+def test_a_sum_of_latencies_stays_finite_and_its_process_is_heard() -> None:
+    measured = Latencies()
+    for seconds in (1e308, 1e308, math.inf, math.nan, -1e308, 2.0):
+        measured.add(seconds)
+    assert (measured.count, measured.total_seconds) == (2, 2.0)

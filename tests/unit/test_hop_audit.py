@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import hop_cost
+from pipeline.event_store import StoredEvent
 from service.board import Board
 from synchroscope.freshness_follower import FreshnessFollower
+from synchroscope.ports import EVENTS, NewRecord
 from tests.hop_chain import START, Chain, once
 from tracing.metrics import HopMeasurements, Measurements, registry_for
 from validator import hops
@@ -47,6 +49,22 @@ def test_an_audit_without_a_checkpoint_does_not_judge_what_had_begun() -> None:
     chain.traffic()
     chain.log._newest.pop(("sync.state", b"hops/checkpoint"), None)
     chain.start_auditor()
+    chain.settle()
+    assert chain.wrong() == []
+
+
+@pytest.mark.parametrize("told", [b"1.7e300", b"-1.7e308", b"1e19", b"-1e19"])
+def test_a_record_of_no_time_that_can_be_is_of_no_window(told: bytes) -> None:
+    chain = Chain(checkpoint_seconds=0.0)
+    chain.traffic()
+    for number in range(chain.partitions):
+        forged = NewRecord(EVENTS, number, b"k", b"x", (("recorded", told),))
+        chain.log.append([forged, forged], chain.now)
+    last = chain.store._events[-1]
+    chain.store._events.append(StoredEvent(last.position + 1, last.event, float(told)))
+    chain.settle()
+    chain.start_auditor()
+    chain.traffic()
     chain.settle()
     assert chain.wrong() == []
 

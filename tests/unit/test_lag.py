@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_memory import MemoryLog
-from service.board import ProcessRecord, ReplicaWork
+from service.board import ProcessRecord, ReaderWork, ReplicaWork
 from service.lag import Lag, lag_of
 from service.measuring import process_measurements, replica_lag_seconds
 from synchroscope.ports import EVENTS, NewRecord
@@ -32,6 +32,18 @@ def test_lag_is_known_up_to_the_head_and_not_beyond_it(
     assert lag_of(log, 0, position, log.head(EVENTS, 0), NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("written_at", "seconds"),
+    [(NOW, 0.001), (NOW + 0.5, 0.001), (NOW + 1_800, None), (-0.001, None), (0.0, None)],
+    ids=["just now", "by a clock a little ahead", "by a clock far ahead", "no time", "no time, 0"],
+)
+def test_what_is_unread_is_never_no_lag(written_at: float, seconds: float | None) -> None:
+    log = MemoryLog({EVENTS: 1})
+    log.append([NewRecord(EVENTS, 0, b"", b"1")] * 1_000, written_at)
+    assert lag_of(log, 0, 0, 1_000, NOW) == Lag(1_000, seconds)
+    assert lag_of(log, 0, 1_000, 1_000, NOW) == Lag(0, 0.0)
+
+
 def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -> None:
     nothing: tuple[list[int], float] = ([], 0.0)
     works = {
@@ -43,3 +55,17 @@ def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -
     made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
     assert [(lag.partition, lag.events, lag.seconds) for lag in made.group_lags] == [(1, 1, 2.0)]
     assert replica_lag_seconds([record]) == {"scorer@2": 2.0}
+
+
+def test_the_lag_of_the_validators_group_is_told_by_partition() -> None:
+    reader = ReaderWork({0: 9, 1: 4, 2: 8}, {0: 3, 1: 0}, {0: 2.5, 1: 0.0})
+    record = ProcessRecord("p", "validator", "c", NOW, NOW, [0, 1, 2], reader=reader)
+    settings = KafkaSettings(bootstrap_servers="localhost:1", name="shop", topic_prefix="a.")
+    made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
+    assert [
+        (lag.group, lag.topic, lag.partition, lag.events, lag.seconds) for lag in made.group_lags
+    ] == [
+        ("shop.validator", "a.context.events", 0, 3, 2.5),
+        ("shop.validator", "a.context.events", 1, 0, 0.0),
+    ]
+    assert replica_lag_seconds([record]) == {}

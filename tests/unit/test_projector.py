@@ -316,7 +316,9 @@ def test_a_partition_that_is_lost_while_it_is_summed_gets_no_answer_from_its_old
     assert asked.scans < 256
 
 
-@pytest.mark.parametrize("told", [b"nan", b"inf", b"-inf", b"soon"])
+@pytest.mark.parametrize(
+    "told", [b"nan", b"inf", b"-inf", b"soon", b"1.7e300", b"-1.7e308", b"-1", b"7258118400"]
+)
 def test_a_record_that_tells_no_time_leaves_latencies_that_can_be_told(told: bytes) -> None:
     log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
     replica = Replica("fraud-scorer@1", VIEW, MemoryStorage(), incarnation="i", bits=4)

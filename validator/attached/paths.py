@@ -11,6 +11,7 @@ import msgspec
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import Record
 
 Find = Callable[[Any], Any]
@@ -164,5 +165,5 @@ def _text(data: bytes) -> Any:
 def _json(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return MISSING

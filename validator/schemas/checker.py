@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import UNDECODABLE, decoded
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress, Record
 from validator.schemas.checking import (
     UNKNOWN_VERSION,
@@ -97,6 +98,9 @@ class Stored(Struct):
     groups: list[Group]
 
 
+_decode_stored = msgspec.msgpack.Decoder(Stored).decode
+
+
 class SchemaChecker:
     """Checks the events of all partitions.
 
@@ -151,10 +155,9 @@ class SchemaChecker:
         record = self._log.latest(STATE, CONSUMER.encode())
         if record is None:
             return
-        try:
-            stored = msgspec.msgpack.decode(record.value, type=Stored)
-        except msgspec.DecodeError:
-            return  # Of another release: check the log anew.
+        stored = decoded(_decode_stored, record.value)
+        if stored is None:
+            return  # Of another release, or garbage: check the log anew.
         self._checks, self._rules = Counter(stored.checks), Counter(stored.rules)
         self._book.restore(stored.groups, stored.opened, stored.resolved)
         for (topic, number), position in self._log.positions(CONSUMER).items():
@@ -193,7 +196,7 @@ class SchemaChecker:
             return "skipped"
         try:
             event = decode_written(record.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return "undecodable"
         key = event.context_type, event.schema_version
         schema = self._usable.get(key) or self._schema_of(*key, now)
@@ -345,12 +348,12 @@ def _unknown_version(event: WrittenEvent, schema: _Schema) -> Violation:
     return Violation("", UNKNOWN_VERSION, latest, f"version {event.schema_version}")
 
 
+_decode_standing = msgspec.json.Decoder(SchemaStanding).decode
+
+
 def decode_standing(data: bytes) -> SchemaStanding | None:
-    """Return what a checker published; None for bytes of another release."""
-    try:
-        return msgspec.json.decode(data, type=SchemaStanding)
-    except msgspec.DecodeError:
-        return None
+    """Return what a checker published; None for bytes that are none of this release."""
+    return decoded(_decode_standing, data)
 
 
 __all__ = ["SCHEMA_VIOLATION", "SchemaChecker", "SchemaStanding", "decode_standing"]

@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
+from synchroscope.foreign import decoded
 from synchroscope.ports import STATE, Log, NewRecord
 from validator.schemas.compatibility import (
     DEFAULT_LEVEL,
@@ -72,6 +73,10 @@ class Change(Struct, frozen=True, rename="camel"):
     at: float
     by: str
     what: Registered | LevelSet
+
+
+_decode_change = msgspec.json.Decoder(Change).decode
+_decode_any = msgspec.json.Decoder().decode
 
 
 def _new_token() -> str:
@@ -131,25 +136,24 @@ class LogRegistry:
         raise RegistryError(STORE_FAILED, f"sync.state cannot be read up to {head}; try again")
 
     def _take(self, value: bytes) -> None:
-        try:
-            change = msgspec.json.decode(value, type=Change)
-        except msgspec.DecodeError:
-            return
-        if change.revision != self.revision + 1:
+        change = decoded(_decode_change, value)
+        if change is None or change.revision != self.revision + 1:
             return  # Another came first; who wrote this one knows by reading it.
+        what = change.what
+        if isinstance(what, Registered) and decoded(_decode_any, what.text.encode()) is None:
+            return  # No registry wrote it: a schema is an object, or true or false.
         self.revision = change.revision
         self.changes.append(change)
-        if isinstance(change.what, LevelSet):
-            if change.what.level is None:
-                self._levels.pop(change.what.subject, None)
+        if isinstance(what, LevelSet):
+            if what.level is None:
+                self._levels.pop(what.subject, None)
             else:
-                self._levels[change.what.subject] = change.what.level
+                self._levels[what.subject] = what.level
             return
-        what = change.what
         found = SchemaVersion(what.subject, what.version, what.id, what.text, change.at, change.by)
         self._subjects.setdefault(what.subject, []).append(found)
         self._texts.setdefault(what.id, what.text)
-        self._ids.setdefault(canonical_text(msgspec.json.decode(what.text)), what.id)
+        self._ids.setdefault(canonical_text(_decode_any(what.text)), what.id)
 
     def _write(self, what: Registered | LevelSet, now: float, by: str) -> bool:
         """Append a change that follows what was read; return whether it was the first to do so."""

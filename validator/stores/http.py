@@ -29,6 +29,7 @@ import msgspec
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from synchroscope.foreign import UNDECODABLE
 from validator.stores.http_walk import HttpWalk
 from validator.stores.port import Key, Page, Row, key_text
 
@@ -210,7 +211,7 @@ class HttpStore:
     def _decoded(self, data: bytes) -> Any:
         try:
             return msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise ConfigurationError(f"{self.name} answers no JSON ({error})") from None
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ import lmdb
 import msgspec
 
 from synchroscope.errors import ConfigurationError, StorageError, UnavailableError
+from synchroscope.foreign import UNDECODABLE
 from validator.stores.file_identity import FileIdentity
 from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
@@ -176,7 +177,7 @@ class LmdbStore:
     def _row(self, data: bytes) -> Row:
         try:
             row: Any = self._decode(data)
-        except (msgspec.DecodeError, ValueError):
+        except (*UNDECODABLE, ValueError):
             return DamagedRow()
         if not isinstance(row, dict):
             return DamagedRow()
