@@ -51,6 +51,7 @@ class PostgresqlStore:
     """
 
     is_typed = True
+    finds_what_it_shows = True
     knows = KNOWS
 
     def __init__(
