@@ -67,7 +67,8 @@ def line(score: Score) -> str:
         f"| {score.kind} | {score.runs} | {score.injected} | {score.masked} "
         f"| {Share(score.found, score.injected - score.masked).text()} "
         f"| {Share(score.right, score.findings).text()} | {told or '-'} "
-        f"| {Share(score.inside, score.found - score.counted).text()} | {median} | {widths[-1] if widths else '-'} "
+        f"| {Share(score.inside, score.found - score.counted).text()} "
+        f"| {median} | {widths[-1] if widths else '-'} "
         f"| {score.false_alarms} |"
     )
 

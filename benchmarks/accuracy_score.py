@@ -15,8 +15,8 @@ class Run(Struct, frozen=True):
     a finding names, with key and place. ``causes``: as which kind, once a fault found. ``inside``,
     ``widths``: how many of the found ones lie in the interval that the finding gives, and how many
     offsets that is wide. ``counted``: those that no finding names, but that the replica's own count
-    of its errors of order has. ``findings``, ``right``: findings of the harmed store, and those that a
-    fault explains. ``false_alarms``: findings of anything else.
+    of its errors of order has. ``findings``, ``right``: findings of the harmed store, and those
+    that a fault explains. ``false_alarms``: findings of anything else.
     """
 
     injected: int

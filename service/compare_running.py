@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, TextIO
@@ -15,10 +15,17 @@ from msgspec import Struct
 
 from service.terminal import INTERRUPTED
 from validator.compare.comparing import Comparison, Difference, Summary
+from validator.compare.looking import Reason
 from validator.stores.opening import open_store
 from validator.stores.port import Key
 
 SECONDS_DIGITS = 2
+_REASONS: Mapping[Reason, str] = {
+    "changing": "went on changing on both sides",
+    "unreadable": "cannot be read",
+    "unfound": "listed, but not found by key",
+    "twice": "listed twice, not alike",
+}
 _SIGNS = {"missing": "-", "extra": "+", "changed": "~", "undecided": "?"}
 
 
@@ -106,9 +113,11 @@ def json_line(difference: Difference, show_values: bool) -> str:
         "kind": difference.kind,
         "columns": list(difference.columns),
     }
+    if difference.reason is not None:
+        form["reason"] = difference.reason
     if show_values:
         form["left"], form["right"] = _values(difference)
-    return msgspec.json.encode(form).decode()
+    return _written(form)
 
 
 def text_line(difference: Difference, show_values: bool) -> str:
@@ -138,7 +147,7 @@ def _values(difference: Difference) -> tuple[dict[str, Any] | None, dict[str, An
 
 
 def _written(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(value, enc_hook=str).decode()
 
 
 def sentence(summary: Summary) -> str:
@@ -152,11 +161,15 @@ def sentence(summary: Summary) -> str:
         )
     parts = [f"{summary.differing:,} keys differ"]
     if summary.undecided:
-        parts.append(f"{summary.undecided:,} are undecided: both sides went on changing")
+        why = ", ".join(f"{count:,} {_REASONS[why]}" for why, count in summary.reasons.items())
+        parts.append(f"{summary.undecided:,} are undecided ({why})")
     if summary.cleared:
         parts.append(f"{summary.cleared:,} only lagged or agreed when they were read again")
     if any(summary.keyless):
         missing = " and ".join(f"{count:,}" for count in summary.keyless)
-        parts.append(f"{missing} rows have no key (NULL) and were not compared")
+        parts.append(
+            f"{missing} rows have no key (NULL, no UTF-8, or not as the URI says) and were not "
+            "compared"
+        )
     told = "; ".join(parts)
     return f"{told}. {left:,} and {right:,} rows {how}; {summary.seconds:.{SECONDS_DIGITS}f} s"

@@ -74,7 +74,7 @@ def test_a_sqlite_table_is_walked_and_fetched_by_keys_of_any_type(tmp_path: Path
             }
             connection.execute("INSERT INTO rows VALUES ('d9', 8, 1)")
             for act in (lambda: store.scan(None, 4), lambda: store.fetch([("8",)])):
-                with pytest.raises(ConfigurationError, match="two rows with one key"):
+                with pytest.raises(ConfigurationError, match="two rows with the key 8"):
                     act()
         with closing(open_store(f"sqlite://{path}?table=rows", ["day", "id"], ["v"])) as store:
             assert len(walk(store, 5)) == 24

@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
 from msgspec import Struct
 
-from synchroscope.errors import ConfigurationError
+from validator.compare.looking import PRESENCE, Reason, Rows, doubt, look
 from validator.compare.narrowing import Narrowing
-from validator.compare.row_equality import SIDES, TEXT, TYPED, Equality, Kinds, Side
+from validator.compare.row_equality import SIDES, Equality, Side
+from validator.compare.seats import (
+    Seat,
+    common_columns,
+    finds_what_it_shows,
+    keyless_rows,
+    kinds_of,
+    narrowing_of,
+    read_both,
+)
 from validator.compare.settling import Candidate, Verdict
 from validator.compare.spill import HashJoin, Pair
-from validator.stores.digesting import BucketDigests, Digesting, Interruptible, Keyless
 from validator.stores.port import ForeignStore, Key, Row
-from validator.stores.text_values import Declaring, Knowing
 
 Kind = Literal["missing", "extra", "changed", "undecided"]
 Progress = Callable[[str, int, int], None]
@@ -36,16 +42,14 @@ WAVE_KEYS = 50_000
 """So many keys at most are followed through the settle window at once."""
 LOOKS_PER_WINDOW = 25
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.02, 1.0
-PRESENCE = ""
-_THERE, _ABSENT = b"there", b"absent"
-_Answer = TypeVar("_Answer")
 
 
 class Difference(Struct, frozen=True):
     """A key on which the stores do not agree.
 
-    ``kind``: missing (only the left has it), extra (only the right), changed, or undecided (both
-    sides went on changing). ``columns``: those that differ. ``left``, ``right``: the rows as read.
+    ``kind``: missing (only the left has it), extra (only the right), changed, or undecided.
+    ``columns``: those that differ. ``left``, ``right``: the rows as read. ``reason``: why it is
+    undecided.
     """
 
     key: Key
@@ -53,6 +57,7 @@ class Difference(Struct, frozen=True):
     columns: Sequence[str]
     left: Row | None
     right: Row | None
+    reason: Reason | None = None
 
 
 class Summary(Struct):
@@ -60,7 +65,7 @@ class Summary(Struct):
 
     ``method``: "bucket digests" or "all rows". ``rows``: read by the first look, left and right.
     ``keyless``: rows that no key tells, and that were not compared. ``cleared``: keys that only
-    seemed to differ.
+    seemed to differ. ``reasons``: how many keys are undecided, and why.
     """
 
     method: str = ""
@@ -68,6 +73,7 @@ class Summary(Struct):
     candidates: int = 0
     differing: int = 0
     undecided: int = 0
+    reasons: dict[Reason, int] = {}
     cleared: int = 0
     keyless: Sequence[int] = (0, 0)
     buckets: int = 0
@@ -80,34 +86,6 @@ class Summary(Struct):
         if self.differing:
             return 1
         return 3 if self.undecided or any(self.keyless) else 0
-
-
-class _Seat:
-    """One store and the thread in which everything of it is done."""
-
-    def __init__(self, open_it: Callable[[], ForeignStore]) -> None:
-        self.worker = ThreadPoolExecutor(1)
-        self._opening = self.worker.submit(open_it)
-
-    @property
-    def store(self) -> ForeignStore:
-        """The store, once it is open."""
-        return self._opening.result()
-
-    def do(self, act: Callable[[ForeignStore], _Answer]) -> _Answer:
-        return self.worker.submit(act, self.store).result()
-
-    def interrupt(self) -> None:
-        """Have a long answer end, where the store can; from any thread."""
-        if not self._opening.done() or self._opening.exception() is not None:
-            return
-        if isinstance(store := self.store, Interruptible):
-            store.interrupt()
-
-    def close(self) -> None:
-        if self._opening.exception() is None:
-            self.worker.submit(self.store.close)
-        self.worker.shutdown()
 
 
 class Comparison:
@@ -137,6 +115,7 @@ class Comparison:
         self._settle_seconds = settle_seconds
         self._progress: Progress = lambda what, done, total: None
         self._is_stopped = False
+        self._proves = (True, True)
         self._clock = clock
         self._sleep = sleep
         self.summary = Summary()
@@ -151,10 +130,10 @@ class Comparison:
         `KeyboardInterrupt` ends it within an answer of the stores, which are released.
         """
         began = self._clock()
-        seats: list[_Seat] = []
+        seats: list[Seat] = []
         with ExitStack() as kept:  # Given up after the seats, whose threads write into it.
             try:
-                seats += [_Seat(open_it) for open_it in self._opens]
+                seats += [Seat(open_it) for open_it in self._opens]
                 yield from self._compare(seats, kept)
             except KeyboardInterrupt:
                 self._interrupt(seats)
@@ -164,24 +143,25 @@ class Comparison:
                     seat.close()
                 self.summary.seconds = self._clock() - began
 
-    def _interrupt(self, seats: Sequence[_Seat]) -> None:
+    def _interrupt(self, seats: Sequence[Seat]) -> None:
         self._is_stopped = True
         for seat in seats:
             seat.interrupt()
 
-    def _compare(self, seats: Sequence[_Seat], kept: ExitStack) -> Iterator[Difference]:
+    def _compare(self, seats: Sequence[Seat], kept: ExitStack) -> Iterator[Difference]:
         left, right = (seat.store for seat in seats)
-        columns = _columns(left, right, self._wanted, seats)
-        equality = Equality(columns, *map(_kinds, seats))
-        self.summary.keyless = [_keyless(seat) for seat in seats]
-        narrowing = _narrowing(seats)
+        columns = common_columns(left, right, self._wanted, seats)
+        equality = Equality(columns, *map(kinds_of, seats))
+        narrowing = narrowing_of(seats)
         is_narrow = narrowing is not None
+        self._proves = (finds_what_it_shows(left), finds_what_it_shows(right))
         unique = [is_narrow or getattr(s, "shows_rows_once", False) for s in (left, right)]
         join = kept.enter_context(HashJoin(left.name, right.name, unique=unique))
         if narrowing is None:
             self._read_all(seats, equality, join)
         else:
             self._read_differing(seats, narrowing, join)
+        self.summary.keyless = [keyless_rows(seat) for seat in seats]
         candidates = join.differing()
         while wave := list(islice(candidates, WAVE_KEYS)):
             self.summary.candidates += len(wave)
@@ -190,7 +170,7 @@ class Comparison:
 
     # -- the first look --------------------------------------------------------------------------
 
-    def _read_all(self, seats: Sequence[_Seat], equality: Equality, join: HashJoin) -> None:
+    def _read_all(self, seats: Sequence[Seat], equality: Equality, join: HashJoin) -> None:
         self.summary.method = "all rows"
         sides = (join.left, join.right)
 
@@ -210,7 +190,7 @@ class Comparison:
             walking.result()
         self.summary.rows = [side.count for side in sides]
 
-    def _read_differing(self, seats: Sequence[_Seat], narrowing: Narrowing, join: HashJoin) -> None:
+    def _read_differing(self, seats: Sequence[Seat], narrowing: Narrowing, join: HashJoin) -> None:
         summary = self.summary
         summary.method = "bucket digests"
         try:
@@ -240,27 +220,32 @@ class Comparison:
     # -- the second look -------------------------------------------------------------------------
 
     def _settle(
-        self, seats: Sequence[_Seat], equality: Equality, wave: Sequence[Pair], *, is_known: bool
+        self, seats: Sequence[Seat], equality: Equality, wave: Sequence[Pair], *, is_known: bool
     ) -> Iterator[Difference]:
         followed = {pair.key: Candidate(self._settle_seconds) for pair in wave}
+        shown = {pair.key: pair for pair in wave}
         if is_known:
             for pair in wave:
                 followed[pair.key].remember(pair.left, pair.right)
         total = len(followed)
+        started = self._clock()
         while followed:
             began = self._clock()
             keys = list(followed)
             for start in range(0, len(keys), KEYS_PER_READ):
                 chunk = keys[start : start + KEYS_PER_READ]
-                left, right = _read_both(seats, chunk)
+                left, right = read_both(seats, chunk)
                 now = self._clock()
                 for key in chunk:
                     rows = left.get(key), right.get(key)
-                    look = _look(rows, equality, followed[key], now, self._settle_seconds)
-                    if look[0] == "waiting":
+                    verdict = look(rows, equality, followed[key], now, self._settle_seconds)
+                    reason = doubt(rows, shown[key], self._proves, verdict[0])
+                    if verdict[0] == "waiting" or (
+                        reason == "unreadable" and now < started + self._settle_seconds
+                    ):
                         continue
                     del followed[key]
-                    if (found := self._told(key, rows, *look)) is not None:
+                    if (found := self._told(key, rows, *verdict, reason)) is not None:
                         yield found
                 self._progress("looking again", total - len(followed), total)
             if followed:
@@ -271,138 +256,27 @@ class Comparison:
     def _told(
         self,
         key: Key,
-        rows: tuple[Row | None, Row | None],
+        rows: Rows,
         verdict: Verdict,
         columns: Sequence[str],
+        reason: Reason | None,
     ) -> Difference | None:
         """Count a verdict; return what is to be said of it."""
+        if verdict == "undecided" or reason is not None:
+            reason = reason or "changing"
+            self.summary.undecided += 1
+            self.summary.reasons[reason] = self.summary.reasons.get(reason, 0) + 1
+            names = [name for name in columns if name != PRESENCE]
+            return Difference(key, "undecided", names, *rows, reason)
         if verdict == "cleared":
             self.summary.cleared += 1
             return None
         names = [name for name in columns if name != PRESENCE]
-        if verdict == "undecided":
-            self.summary.undecided += 1
-            return Difference(key, "undecided", names, *rows)
         self.summary.differing += 1
         kind: Kind = "changed"
         if PRESENCE in columns:
             kind = "missing" if rows[1] is None else "extra"
         return Difference(key, kind, names, *rows)
-
-
-def _look(
-    rows: tuple[Row | None, Row | None],
-    equality: Equality,
-    candidate: Candidate,
-    now: float,
-    settle_seconds: float,
-) -> tuple[Verdict, Sequence[str]]:
-    """Hold two rows against each other; return the verdict, and the columns it is about."""
-    left, right = rows
-    odd: Sequence[str] = []
-    if left is not None and right is not None:
-        odd = equality.differing(left, right)
-    elif left is not None or right is not None:
-        odd = [PRESENCE]
-    if not odd:
-        return "cleared", []
-    if not settle_seconds:
-        return "differs", odd
-    values = {PRESENCE: (_presence(left), _presence(right))}
-    if left is not None and right is not None:
-        names = equality.columns or sorted({*left, *right})
-        for name in names:
-            mark = other = equality.value_digest(name, left.get(name), 0)
-            if name in odd:
-                other = equality.value_digest(name, right.get(name), 1)
-            values[name] = (mark, other)
-    digests = (
-        _ABSENT if left is None else equality.digest(left, 0),
-        _ABSENT if right is None else equality.digest(right, 1),
-    )
-    candidate.look(values, digests, now)
-    verdict = candidate.verdict(now)
-    return verdict, candidate.columns(now, verdict)
-
-
-def _presence(row: Row | None) -> bytes:
-    return _ABSENT if row is None else _THERE
-
-
-def _read_both(
-    seats: Sequence[_Seat], keys: Sequence[Key]
-) -> tuple[dict[Key, Row], dict[Key, Row]]:
-    asked = [seat.worker.submit(seat.store.fetch, keys) for seat in seats]
-    left, right = (one.result() for one in asked)
-    return left, right
-
-
-def _columns(
-    left: ForeignStore,
-    right: ForeignStore,
-    wanted: Sequence[str] | None,
-    seats: Sequence[_Seat],
-) -> Sequence[str] | None:
-    """Return the columns that count; None: whatever a row has. Raises where that is not clear."""
-    if wanted is not None:
-        return list(wanted)
-    asked = [seat.worker.submit(seat.store.columns) for seat in seats]
-    names = [one.result() for one in asked]
-    if names[0] is None or names[1] is None:
-        return names[0] if names[1] is None else names[1]
-    if set(names[0]) != set(names[1]):
-        only = [
-            f"only {store.name} has {', '.join(sorted(rest))}"
-            for store, rest in (
-                (left, set(names[0]) - set(names[1])),
-                (right, set(names[1]) - set(names[0])),
-            )
-            if rest
-        ]
-        raise ConfigurationError(
-            f"the stores have other columns: {'; '.join(only)}; name those to compare (--columns)"
-        )
-    return names[0]
-
-
-def _kinds(seat: _Seat) -> Kinds:
-    """Return what a store can tell apart."""
-    store = seat.store
-    knows = (TYPED if store.is_typed else TEXT).knows
-    if hasattr(store, "knows"):
-        knows = cast(Knowing, store).knows
-    if not hasattr(store, "kinds"):
-        return Kinds(knows)
-    return Kinds(knows, seat.do(lambda one: cast(Declaring, one).kinds()))
-
-
-def _keyless(seat: _Seat) -> int:
-    if not hasattr(seat.store, "keyless"):
-        return 0
-    return seat.do(lambda store: cast(Keyless, store).keyless())
-
-
-def _narrowing(seats: Sequence[_Seat]) -> Narrowing | None:
-    """Return how to find the buckets that differ; None where the stores cannot tell."""
-    if not all(hasattr(seat.store, "digests") for seat in seats):
-        return None
-    sides: list[BucketDigests] = []
-    try:
-        for seat in seats:
-            sides.append(seat.do(lambda store: cast(Digesting, store).digests()))
-        dialects = [
-            seat.worker.submit(side.dialect).result()
-            for seat, side in zip(seats, sides, strict=True)
-        ]
-    except BaseException:
-        for side in sides:
-            side.close()
-        raise
-    if dialects[0] == dialects[1]:
-        return Narrowing(sides[0], sides[1], [seat.worker for seat in seats])
-    for side in sides:
-        side.close()
-    return None
 
 
 def _order(key: Key) -> Any:

@@ -20,13 +20,15 @@ from msgspec import Struct
 from xxhash import xxh3_128_digest
 
 from synchroscope.errors import InvalidEventError
-from validator.stores.port import Row
+from validator.stores.port import Bytes, DamagedRow, Row
 from validator.stores.text_values import EVERYWHERE, JSON_KINDS, Kind, moment_of, read_as
 from validator.value_form import encode_value
 
 Side = Literal[0, 1]
 """0: left, 1: right."""
 SIDES: Sequence[Side] = (0, 1)
+_UNREADABLE = b"unreadable left", b"unreadable right"
+_BYTES = "\0bytes"
 _TRUE, _FALSE = frozenset({"true", "t"}), frozenset({"false", "f"})
 
 
@@ -61,6 +63,7 @@ class Equality:
         self.columns = columns
         self._sides = (left, right)
         self._is_blind = not (left.knows and right.knows)
+        self._are_bytes_known = "bytes" in left.knows and "bytes" in right.knows
         kinds = dict(left.declared)
         for name, kind in right.declared.items():
             if kinds.get(name, "text") == "text":
@@ -70,8 +73,11 @@ class Equality:
     def digest(self, row: Row, side: Side) -> bytes:
         """Return 128 bits that are the same for rows that are written alike.
 
-        Rows of equal digests are the same; those of others may be, which `differing` tells.
+        Rows of equal digests are the same; those of others may be, which `differing` tells. That of
+        a row that cannot be read is no row's of the other side.
         """
+        if isinstance(row, DamagedRow):
+            return _UNREADABLE[side]
         form = self._form
         if self.columns is None:
             names = sorted(name for name, value in row.items() if not self._is_nothing(value))
@@ -108,6 +114,10 @@ class Equality:
         if self._is_nothing(value):
             return "" if self._is_blind else None
         kind = self._kinds.get(column)
+        if isinstance(value, Bytes):
+            if self._are_bytes_known and kind != "bytes":
+                return [_BYTES, str(value)]
+            value = str(value)
         if kind is not None:
             form = _read(kind, value, self._sides[side].knows)
             return "" if form is None and self._is_blind else form

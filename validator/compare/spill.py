@@ -21,6 +21,8 @@ from validator.stores.port import Key
 PARTS = 256
 BUFFERED_BYTES = 32 << 20
 _LENGTH_BYTES = 4
+TWICE = b"twice: "
+"""Begins the digest of a row that was shown twice, not alike."""
 
 
 class Pair(Struct, frozen=True):
@@ -87,7 +89,8 @@ class HashJoin:
     Parameters
     ----------
     left_name, right_name: For messages.
-    unique: Whether a key that comes twice is an error, left and right; else the later row counts.
+    unique: Whether a key that comes twice is an error, left and right. Else one row was shown
+        twice; where it was not shown alike, the key counts as differing.
     """
 
     def __init__(self, left_name: str, right_name: str, *, unique: Sequence[bool]) -> None:
@@ -121,7 +124,8 @@ class HashJoin:
                     f"{self._names[side]} has two rows with the key {', '.join(key)}: "
                     "name more key columns"
                 )
-            keyed[key] = digest
+            if keyed.setdefault(key, digest) != digest:
+                keyed[key] = TWICE + bytes([side])
         return keyed
 
     def __enter__(self) -> HashJoin:

@@ -35,6 +35,7 @@ class CsvStore:
     """
 
     is_typed = False
+    finds_what_it_shows = True
     shows_rows_once = True
     """A walk shows no row twice: a key that comes again is another row."""
 

@@ -71,7 +71,10 @@ class Keyless(Protocol):
     """A store whose rows may lack a key."""
 
     def keyless(self) -> int:
-        """Return how many rows cannot be told by a key, because a column of it is NULL."""
+        """Return how many rows no key tells; asked for after a walk.
+
+        A column of the key is NULL, or the row's place is no UTF-8 or does not fit the template.
+        """
         ...
 
 

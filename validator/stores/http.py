@@ -25,12 +25,12 @@ from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunspli
 
 import httpx
 import jsonpath
-import msgspec
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError, UnavailableError
 from synchroscope.foreign import UNDECODABLE
 from validator.stores.http_walk import HttpWalk
+from validator.stores.json_text import decode_json
 from validator.stores.port import Key, Page, Row, key_text
 
 ANSWER_SECONDS = 10.0
@@ -41,6 +41,8 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class HttpStore:
     """The `ForeignStore` port on pages of JSON.
+
+    The list and the lookup are two answers of somebody else: a row that is listed may not be found.
 
     Parameters
     ----------
@@ -130,7 +132,16 @@ class HttpStore:
                 f"{self.name}: {self._options.get('items', '$')} is no list in the answer; say "
                 "where the rows are: &items=$.data"
             )
-        return [self._pair(item) for item in items]
+        rows = [self._pair(item) for item in items]
+        seen: set[Key] = set()
+        for key, _ in rows:
+            if key in seen:
+                raise ConfigurationError(
+                    f"{self.name} has two rows with the key {', '.join(key)} in one page: name "
+                    "more key columns"
+                )
+            seen.add(key)
+        return rows
 
     def _following(self, document: Any, address: str | None, *, is_empty: bool) -> str | None:
         """Return the cursor or number of the next page; None at the end."""
@@ -210,8 +221,8 @@ class HttpStore:
 
     def _decoded(self, data: bytes) -> Any:
         try:
-            return msgspec.json.decode(data)
-        except UNDECODABLE as error:
+            return decode_json(data)
+        except ValueError as error:
             raise ConfigurationError(f"{self.name} answers no JSON ({error})") from None
 
     def close(self) -> None:

@@ -39,6 +39,8 @@ class LmdbStore:
     columns: Only these; None: all.
     """
 
+    finds_what_it_shows = True
+
     def __init__(
         self, uri: str, key_columns: Sequence[str] = (), columns: Sequence[str] | None = None
     ) -> None:
@@ -68,6 +70,7 @@ class LmdbStore:
         self.name = f"lmdb://{path}"
         self.is_typed = True
         self._wanted = None if columns is None else list(columns)
+        self._keyless = 0
         if not path.exists():
             raise ConfigurationError(f"{self.name}: there is no such file or folder")
         self._path = path
@@ -110,6 +113,8 @@ class LmdbStore:
         """Return the next page, in order of the keys' bytes."""
         rows: list[tuple[Key, Row]] = []
         last = b""
+        if cursor is None:
+            self._keyless = 0
         try:
             self._check_file()
             with self._environment.begin(db=self._database) as transaction:
@@ -126,7 +131,9 @@ class LmdbStore:
                     passed += 1
                     last = place.key()
                     key = self._key_of(last)
-                    if key is not None:
+                    if key is None:
+                        self._keyless += 1
+                    else:
                         rows.append((key, self._row(place.value())))
                     found = place.next()
         except lmdb.MapResizedError as error:
@@ -160,6 +167,10 @@ class LmdbStore:
         except UnicodeDecodeError:
             return None
         return None if values is None else self._ordered(values)
+
+    def keyless(self) -> int:
+        """Return how many keys of the last walk are no UTF-8 or do not fit the template."""
+        return self._keyless
 
     def readings(self, key: Key) -> list[Key]:
         """Return all keys that are written as this one is."""

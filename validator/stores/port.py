@@ -19,6 +19,12 @@ and JSON has not is written as text: decimals that no float is written like as d
 ISO 8601 in UTC, bytes in hexadecimal, UUIDs in lower case."""
 
 
+class Bytes(str):
+    """Bytes in hexadecimal, told from a text of the same digits by who asked for that."""
+
+    __slots__ = ()
+
+
 class DamagedRow(dict[str, Any]):
     """A row that is there and cannot be read, such as a text that is no JSON; it has no columns."""
 
@@ -66,6 +72,27 @@ class ForeignStore(Protocol):
     def close(self) -> None:
         """Release what is held."""
         ...
+
+
+class Finding(Protocol):
+    """A store that is asked for a row where its walk shows it, so absence there is a proof."""
+
+    finds_what_it_shows: bool
+    """Whether `fetch` finds every row that `scan` shows, if it is still there."""
+
+
+class MarkingBytes(Protocol):
+    """A store whose columns hold texts and bytes."""
+
+    marks_bytes: bool
+    """Whether rows have their bytes as `Bytes`, as comparing two such stores needs."""
+
+
+class Once(Protocol):
+    """A store whose walk shows no row twice."""
+
+    shows_rows_once: bool
+    """A key that comes again in a walk is another row."""
 
 
 class SeveralReadings(Protocol):

@@ -8,36 +8,43 @@ is walked in the order of its key, page by page, so an index on the key keeps a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
+from synchroscope.errors import ConfigurationError, UnavailableError
 from validator.stores.port import Key, Page, Row, key_text
-from validator.stores.postgresql_digests import PostgresqlDigests, key_as_text
+from validator.stores.postgresql_digests import PostgresqlDigests
+from validator.stores.postgresql_errors import answering, check_parameters, failure
+from validator.stores.postgresql_keys import KeyColumns, arrays_of
 from validator.stores.postgresql_values import KNOWS, kind_of, plain, prepare
 from validator.stores.text_values import Kind
 from validator.stores.uri import check_uri, name_parts
 
 CONNECT_SECONDS = 5
 ANSWER_MILLISECONDS = 60_000
+GRACE_SECONDS = 5.0
+"""So much longer a server that does not end a statement itself is waited for."""
+_KEEPALIVES: Mapping[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,
+}
+"""libpq's, where the URI does not say otherwise: a host that is gone is noticed."""
 _FORM = "write postgresql://user@host:port/db?table=[schema.]table"
-_WRONG_SETTINGS = (
-    "connection is bad: invalid",
-    "invalid value for parameter",
-    "unrecognized configuration parameter",
-    "certificate",
-    "does not support SSL",
-)
-"""What is said of a connection that was given a wrong setting, or is refused for want of one."""
 _Answer = TypeVar("_Answer")
+
+
+def _longest_answer_seconds() -> float:
+    return ANSWER_MILLISECONDS / 1000 + GRACE_SECONDS
 
 
 class PostgresqlStore:
@@ -51,6 +58,8 @@ class PostgresqlStore:
     """
 
     is_typed = True
+    finds_what_it_shows = True
+    shows_rows_once = True
     knows = KNOWS
 
     def __init__(
@@ -66,13 +75,16 @@ class PostgresqlStore:
         if len(tables) != 1 or tables[0] is None:
             raise ConfigurationError(f"the PostgreSQL URI must name one table: {_FORM}")
         rest = [(name, value) for name, value in options if name != "table"]
-        _check_parameters([name for name, _ in rest])
+        check_parameters([name for name, _ in rest])
         self._dsn = urlunsplit(parts._replace(query=urlencode(rest, quote_via=quote)))
         try:
-            conninfo_to_dict(self._dsn)
+            given = conninfo_to_dict(self._dsn)
         except psycopg.Error:
             # What the parser says may show a piece of the password.
             raise ConfigurationError(f"the PostgreSQL URI cannot be read: {_FORM}") from None
+        self._keepalives: dict[str, Any] = {
+            n: value for n, value in _KEEPALIVES.items() if n not in given
+        }
         self._table = sql.Identifier(*tables[0])
         written = next(value for name, value in options if name == "table")
         self.name = f"postgresql://{parts.hostname or ''}{port}{parts.path}?table={written}"
@@ -81,7 +93,7 @@ class PostgresqlStore:
         self._columns: list[str] = []
         self._types: dict[str, str] = {}
         self._is_key_complete = False
-        self._key_types: list[sql.SQL] = []
+        self._keys: KeyColumns | None = None
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._lent: psycopg.Connection[tuple[Any, ...]] | None = None
 
@@ -101,7 +113,7 @@ class PostgresqlStore:
                 self._types,
                 self.key_columns,
                 self._columns,
-                self._failure,
+                self.name,
                 self._take_back,
             )
 
@@ -131,10 +143,14 @@ class PostgresqlStore:
         try:
             if self._connection is None:
                 self._connection = self._open()
-            return act(self._connection)
+            with answering(self.name, self._connection, _longest_answer_seconds()):
+                return act(self._connection)
+        except UnavailableError:
+            self.close()
+            raise
         except psycopg.Error as error:
             self.close()
-            raise self._failure(error) from error
+            raise failure(self.name, error) from error
 
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
         connection = psycopg.connect(
@@ -142,12 +158,14 @@ class PostgresqlStore:
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
             application_name="synchroscope",
+            **self._keepalives,
         )
         try:
-            connection.execute("SET default_transaction_read_only = on")
-            prepare(connection)
-            connection.execute(f"SET statement_timeout = {ANSWER_MILLISECONDS}")
-            self._describe(connection)
+            with answering(self.name, connection, _longest_answer_seconds()):
+                connection.execute("SET default_transaction_read_only = on")
+                prepare(connection)
+                connection.execute(f"SET statement_timeout = {ANSWER_MILLISECONDS}")
+                self._describe(connection)
         except BaseException:
             connection.close()
             raise
@@ -156,41 +174,24 @@ class PostgresqlStore:
     def _describe(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         place = self._table.as_string(connection)
         rows = connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute "
+            "SELECT attname, format_type(atttypid, atttypmod), attnotnull, "
+            "coalesce((to_jsonb(c) ->> 'collisdeterministic')::bool, true) "
+            "FROM pg_attribute LEFT JOIN pg_collation AS c ON c.oid = attcollation "
             "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (place,),
         ).fetchall()
-        types = self._types = {str(name): str(kind) for name, kind, _ in rows}
+        types = self._types = {str(name): str(kind) for name, kind, _, _ in rows}
         for name in (*self.key_columns, *(self._wanted or ())):
             if name not in types:
                 near = get_close_matches(name, types, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(types)}"
                 raise ConfigurationError(f"{self.name} has no column {name!r}: {hint}")
-        self._key_types = [sql.SQL(cast(Any, types[name])) for name in self.key_columns]
-        filled = {str(name) for name, _, is_filled in rows if is_filled}
+        loose = frozenset(str(name) for name, _, _, is_exact in rows if not is_exact)
+        self._keys = KeyColumns(self.key_columns, types, loose)
+        filled = {str(name) for name, _, is_filled, _ in rows if is_filled}
         self._is_key_complete = filled.issuperset(self.key_columns)
         others = [name for name in types if name not in self.key_columns]
         self._columns = others if self._wanted is None else self._wanted
-
-    def _failure(self, error: psycopg.Error) -> SynchroscopeError:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        state = error.sqlstate or ""
-        if state == "42P01" or state == "3F000":
-            return ConfigurationError(f"{self.name}: {text}: name the table as [schema.]table")
-        is_data = not state and isinstance(error, psycopg.DataError)  # Refused by the driver.
-        if is_data or state[:2] in ("28", "3D", "42", "22", "0A"):
-            return ConfigurationError(f"{self.name}: {text}: correct the URI, or the rights")
-        if not state and ("password" in text or "no pg_hba.conf entry" in text):
-            return ConfigurationError(
-                f"{self.name}: the login was refused: check user and password"
-            )
-        if not state and any(sign in text for sign in _WRONG_SETTINGS):
-            return ConfigurationError(f"{self.name}: {text}: correct the URI's parameters")
-        if not state and "does not exist" in text:
-            return ConfigurationError(f"{self.name}: the role or database does not exist")
-        return UnavailableError(
-            self.name, f"{text}: check that the server runs and the URI is right"
-        )
 
     def kinds(self) -> dict[str, Kind]:
         """Return what the columns beside the key were declared as."""
@@ -206,81 +207,69 @@ class PostgresqlStore:
 
     def scan(self, cursor: str | None, limit: int) -> Page:
         """Return the next page in the order of the key; NULLs are no keys."""
-        rows = self._do(lambda connection: self._select_page(connection, cursor, limit))
+        size = max(limit, 1)
+        # One more: the row of the last one's key, if there is any.
+        rows = self._do(lambda connection: self._select_page(connection, cursor, size + 1))
         pairs = [self._pair(row) for row in rows]
         for (key, _), (following, _) in pairwise(pairs):
             if key == following:
-                raise ConfigurationError(
-                    f"{self.name} has two rows with the key {', '.join(key)}: name more key columns"
-                )
-        is_last = len(pairs) < limit
-        return Page(pairs, None if is_last else json.dumps(pairs[-1][0]))
+                raise self._not_unique(key)
+        return Page(pairs[:size], json.dumps(pairs[size - 1][0]) if len(pairs) > size else None)
+
+    def _not_unique(self, key: Key) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.name} has two rows with the key {', '.join(key)}: name more key columns"
+        )
 
     def _select_page(
-        self, connection: psycopg.Connection[tuple[Any, ...]], cursor: str | None, limit: int
+        self, connection: psycopg.Connection[tuple[Any, ...]], cursor: str | None, rows: int
     ) -> list[tuple[Any, ...]]:
-        keys = self._names(self.key_columns)
-        parameters: list[Any] = []
-        conditions = [
-            sql.SQL("{} IS NOT NULL").format(sql.Identifier("t", n)) for n in self.key_columns
-        ]
+        assert self._keys is not None
+        conditions = [self._keys.are_there]
         if cursor is not None:
-            after = sql.SQL(", ").join(sql.SQL("%s::{}").format(t) for t in self._key_types)
-            conditions.append(sql.SQL("({}) > ({})").format(keys, after))
-            parameters += json.loads(cursor)
-        query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {} LIMIT %s").format(
-            self._selected(), self._table, sql.SQL(" AND ").join(conditions), keys
+            conditions.append(self._keys.after())
+        query = sql.SQL("SELECT {} FROM {} AS t WHERE {} ORDER BY {} LIMIT {}").format(
+            self._selected(self._keys),
+            self._table,
+            sql.SQL(" AND ").join(conditions),
+            self._keys.places,
+            sql.Literal(rows),
         )
-        return connection.execute(query, [*parameters, max(limit, 1)]).fetchall()
+        parameters = None if cursor is None else json.loads(cursor)
+        # Not the usual placeholders, to which a % in a name would be one.
+        return psycopg.RawCursor(connection).execute(query, parameters).fetchall()
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """Return the rows of these keys as of now; what the key's type cannot hold is absent."""
         wanted = list(dict.fromkeys(keys))
-        if not wanted:
-            return {}
-        try:
-            return self._fetch(wanted)
-        except ConfigurationError as error:
-            if not isinstance(error.__cause__, psycopg.DataError):
-                raise
         found: dict[Key, Row] = {}
-        for key in wanted:
-            try:
-                found.update(self._fetch([key]))
-            except ConfigurationError as error:
-                if not isinstance(error.__cause__, psycopg.DataError):
-                    raise
-        return found
-
-    def _fetch(self, keys: list[Key]) -> dict[Key, Row]:
-        def select(connection: psycopg.Connection[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-            names = self._names(self.key_columns)
-            arrays = sql.SQL(", ").join(sql.SQL("%s::{}[]").format(t) for t in self._key_types)
-            query = sql.SQL(
-                "SELECT {} FROM {} AS t WHERE ({}) IN (SELECT * FROM unnest({}))"
-            ).format(self._selected(), self._table, names, arrays)
-            return connection.execute(
-                query, [list(part) for part in zip(*keys, strict=True)]
-            ).fetchall()
-
-        found: dict[Key, Row] = {}
-        for row in self._do(select):
+        for row in self._do(lambda connection: self._select(connection, wanted)):
             key, values = self._pair(row)
             if key in found:
-                raise ConfigurationError(
-                    f"{self.name} has two rows with the key {', '.join(key)}: name more key columns"
-                )
+                raise self._not_unique(key)
             found[key] = values
         return found
 
-    def _selected(self) -> sql.Composed:
-        # The key as the database writes it: what is given back is then read as the same key.
-        keys = [key_as_text(name, self._types[name]) for name in self.key_columns]
-        return sql.SQL(", ").join([*keys, *(sql.Identifier("t", n) for n in self._columns)])
+    def _select(
+        self, connection: psycopg.Connection[tuple[Any, ...]], keys: Sequence[Key]
+    ) -> list[tuple[Any, ...]]:
+        assert self._keys is not None
+        keys = self._keys.plausible(keys)
+        query = sql.SQL("SELECT {} FROM {} AS t WHERE {}").format(
+            self._selected(self._keys), self._table, self._keys.among()
+        )
+        cursor = psycopg.RawCursor(connection)
+        try:
+            return cursor.execute(query, arrays_of(keys)).fetchall() if keys else []
+        except psycopg.DataError:
+            readable = self._keys.readable(connection, keys)
+            if len(readable) == len(keys):
+                raise  # It is no key, but a column that is calculated.
+        return cursor.execute(query, arrays_of(readable)).fetchall() if readable else []
 
-    @staticmethod
-    def _names(columns: Sequence[str]) -> sql.Composed:
-        return sql.SQL(", ").join([sql.Identifier("t", name) for name in columns])
+    def _selected(self, keys: KeyColumns) -> sql.Composed:
+        # The key as the database writes it: what is given back is then read as the same key.
+        return sql.SQL(", ").join([*keys.texts, *(sql.Identifier("t", n) for n in self._columns)])
 
     def _pair(self, row: tuple[Any, ...]) -> tuple[Key, Row]:
         size = len(self.key_columns)
@@ -300,12 +289,3 @@ class PostgresqlStore:
         if connection is not None:
             with suppress(psycopg.Error):
                 connection.close()
-
-
-def _check_parameters(names: Sequence[str]) -> None:
-    known = [option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()]
-    for name in names:
-        if name not in known and name != "ssl":
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else "what is not table must be libpq's"
-            raise ConfigurationError(f"the PostgreSQL URI's {name!r} is no parameter: {hint}")

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
 
-from synchroscope.errors import SynchroscopeError
+from synchroscope.errors import UnavailableError
 from validator.stores.digesting import NUMBER_BYTES, SUM_BYTES, Buckets, Sums
 from validator.stores.port import Key, key_text
+from validator.stores.postgresql_errors import answering, failure
 
 SEED = 1_181_783_497
 WORK_MEMORY = "64MB"
+LONGEST_SECONDS, LONGEST_SECONDS_PER_ROW = 3_600.0, 100e-6
+"""So long an answer may take, and more where there are more rows. A view's rows may be costly."""
+END_SECONDS = 10.0
 _MODULUS = 2 ** (8 * SUM_BYTES)
 _ALIAS = "synchroscope key hash"
 _KEY_HASH = sql.Identifier("t", _ALIAS)
@@ -108,10 +112,17 @@ def _hashed(name: str, kind: str, seed: sql.Composable) -> sql.Composed:
     ).format(column=column, seed=seed)
 
 
+_KEY_TEXTS = {
+    "numeric": "trim_scale({})::text",
+    "real": "({} + 0::real)::text",  # -0 is 0.
+    "double precision": "({} + 0::float8)::text",
+}
+
+
 def key_as_text(name: str, declared: str) -> sql.Composed:
     """Return a key's column as text: the same for keys that are equal, whatever their scale."""
-    form = "trim_scale({})::text" if _kind(declared) == "numeric" else "{}::text"
-    return sql.SQL(form).format(sql.Identifier("t", name))
+    form = _KEY_TEXTS.get(_kind(declared), "{}::text")
+    return sql.SQL(cast(Any, form)).format(sql.Identifier("t", name))
 
 
 class PostgresqlDigests:
@@ -122,7 +133,7 @@ class PostgresqlDigests:
     connection: Is this object's own until it is closed.
     table, types: The table, and column -> type as declared.
     key_columns, columns: What identifies a row, and what is compared.
-    failure: What an error of the driver means.
+    name: The store's, for messages.
     release: Takes the connection back.
     """
 
@@ -133,11 +144,12 @@ class PostgresqlDigests:
         types: Mapping[str, str],
         key_columns: Sequence[str],
         columns: Sequence[str],
-        failure: Callable[[psycopg.Error], SynchroscopeError],
+        name: str,
         release: Callable[[psycopg.Connection[tuple[Any, ...]]], None],
     ) -> None:
         self._connection = connection
-        self._failure = failure
+        self._name = name
+        self._longest_seconds = LONGEST_SECONDS
         self._release = release
         self._table = table
         self._key_count = len(key_columns)
@@ -180,10 +192,14 @@ class PostgresqlDigests:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            yield
+            with answering(self._name, self._connection, self._longest_seconds):
+                yield
+        except UnavailableError:
+            self._connection.close()
+            raise
         except psycopg.Error as error:
             self._connection.close()
-            raise self._failure(error) from error
+            raise failure(self._name, error) from error
 
     def _row(self, query: Any, parameters: Sequence[Any] = ()) -> tuple[Any, ...]:
         with self._translated():
@@ -193,19 +209,19 @@ class PostgresqlDigests:
 
     def dialect(self) -> str:
         """Return the kinds of the columns, and what known values hash to."""
-        try:
-            found = self._connection.execute(_PROBE).fetchone()
-        except psycopg.errors.UndefinedFunction:
-            return f"none: {self!r}"  # A server before version 14.
-        except psycopg.Error as error:
-            self._connection.close()
-            raise self._failure(error) from error
+        with self._translated():
+            try:
+                found = self._connection.execute(_PROBE).fetchone()
+            except psycopg.errors.UndefinedFunction:
+                return f"none: {self!r}"  # A server before version 14.
         return repr((list(self._kinds.items()), found))
 
     def estimate(self) -> int:
         """Return the planner's count; 0 for a table that was never analyzed and is small."""
         query = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} AS t").format(self._table)
-        return int(self._row(query)[0][0]["Plan"]["Plan Rows"])
+        rows = int(self._row(query)[0][0]["Plan"]["Plan Rows"])
+        self._longest_seconds = LONGEST_SECONDS + rows * LONGEST_SECONDS_PER_ROW
+        return rows
 
     def sums(self, within: Buckets, bits: int) -> Sums:
         """Return the buckets' digests, by one reading of the table."""
@@ -260,8 +276,9 @@ class PostgresqlDigests:
     def close(self) -> None:
         """End the transaction."""
         try:
-            self._connection.execute("ROLLBACK")
-        except psycopg.Error:
+            with answering(self._name, self._connection, END_SECONDS):
+                self._connection.execute("ROLLBACK")
+        except (psycopg.Error, UnavailableError):
             self._connection.close()
             return
         self._release(self._connection)

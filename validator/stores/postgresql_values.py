@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,10 @@ from uuid import UUID
 import psycopg
 from psycopg.abc import Buffer, Loader
 from psycopg.types import datetime as moments
+from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 
-from validator.stores.text_values import Kind, plain_number
+from validator.stores.text_values import LONGEST_EXPONENT, Kind, plain_number
 
 _SETTINGS = (
     ("timezone", "UTC"),
@@ -88,8 +90,26 @@ def prepare(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     """Have values written and read alike on every server."""
     for name, value in _SETTINGS:
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+    set_json_loads(_document, connection)
     for name, loader in _LOADERS.items():
         connection.adapters.register_loader(name, loader)
+
+
+def _document(data: str | bytes) -> Any:
+    return json.loads(data, parse_float=_float)
+
+
+def _float(text: str) -> Any:
+    """Return a JSON number as float; one beyond all floats as integer, or as it is written.
+
+    >>> _float("1.50"), _float("1e400") == 10**400, _float("1e999999")
+    (1.5, True, '1e999999')
+    """
+    number = float(text)
+    if number not in (float("inf"), float("-inf")):
+        return number
+    exact = Decimal(text)
+    return text if exact.adjusted() > LONGEST_EXPONENT else int(exact)
 
 
 def plain(value: Any) -> Any:

@@ -42,6 +42,8 @@ class RedisStore:
     answer_seconds: Without an answer for so long the server counts as away.
     """
 
+    finds_what_it_shows = True
+
     def __init__(
         self,
         uri: str,
@@ -64,6 +66,7 @@ class RedisStore:
                 f"columns are {', '.join(self.key_columns)}"
             )
         self._wanted = None if columns is None else list(columns)
+        self._keyless = 0
         self.is_typed = not self._is_hash
         try:
             # Without ? and password: what is shown.
@@ -98,6 +101,7 @@ class RedisStore:
         except kinds.RedisError as error:
             raise self._failure(error) from error
         keys = [key for key in map(self._key_of, names) if key is not None]
+        self._keyless = (0 if cursor is None else self._keyless) + len(names) - len(keys)
         rows = list(self.fetch(keys).items())
         return Page(rows, str(following) if following else None)
 
@@ -137,6 +141,10 @@ class RedisStore:
                 f"{self.name}: the keys are no {kind}: put &value={other} into the URI"
             )
         return rows
+
+    def keyless(self) -> int:
+        """Return how many keys of the last walk are no UTF-8 or do not fit the template."""
+        return self._keyless
 
     def readings(self, key: Key) -> list[Key]:
         """Return all keys that are written as this one is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,11 +18,14 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from synchroscope.errors import ConfigurationError, UnavailableError
 from validator.stores.file_identity import FileIdentity
-from validator.stores.port import Key, Page, Row, key_text
+from validator.stores.port import Bytes, Key, Page, Row, key_text
 from validator.stores.uri import name_parts
 
 BUSY_SECONDS = 5.0
 KEYS_PER_QUERY = 200
+BYTES_SIGN = "\\x"
+"""Stands before a key's bytes, as in PostgreSQL, so that they are no text of digits."""
+_LONGEST_INTEGER = 20
 _FORM = "write sqlite:///path/to/file?table=T"
 
 
@@ -36,8 +40,11 @@ class SqliteStore:
     """
 
     is_typed = True
-    knows = frozenset({"number"})
+    finds_what_it_shows = True
+    shows_rows_once = True
+    knows = frozenset({"number", "bytes"})
     """Not booleans, which it writes as 0 and 1."""
+    marks_bytes = False
 
     def __init__(
         self, uri: str, key_columns: Sequence[str], columns: Sequence[str] | None = None
@@ -114,24 +121,25 @@ class SqliteStore:
     def scan(self, cursor: str | None, limit: int) -> Page:
         """Return the next page in the order of the key; NULLs are no keys."""
         keys = [_quoted(name) for name in self.key_columns]
-        listed = ", ".join(keys)
+        # Two keys that the column's collation takes for one are two: 'a' and 'A' under NOCASE.
+        places = ", ".join(f"{key}, {key} COLLATE BINARY" for key in keys)
         conditions = [f"{key} IS NOT NULL" for key in keys]
         parameters: list[Any] = []
         if cursor is not None:
-            conditions.append(f"({listed}) > ({', '.join('?' * len(keys))})")
-            parameters += json.loads(cursor)
+            conditions.append(f"({places}) > ({', '.join('?' * (2 * len(keys)))})")
+            parameters += [part for part in _read_cursor(cursor) for _ in range(2)]
+        size = max(limit, 1)
         rows = self._query(
             f"SELECT {self._selected()} FROM {self._table} WHERE {' AND '.join(conditions)} "
-            f"ORDER BY {listed} LIMIT ?",
-            [*parameters, max(limit, 1)],
+            f"ORDER BY {places} LIMIT ?",
+            [*parameters, size + 1],  # One more: the row of the last one's key, if there is any.
         )
         pairs = [self._pair(row) for row in rows]
         if len({key for key, _ in pairs}) < len(pairs):
-            raise self._not_unique()
-        last = rows[-1][: len(keys)] if len(rows) >= limit else None
-        if last is not None and any(isinstance(value, bytes) for value in last):
-            raise ConfigurationError(f"{self.name}: a key column holds bytes, which are no key")
-        return Page(pairs, None if last is None else json.dumps(last))
+            raise self._not_unique([key for key, _ in pairs])
+        is_last = len(rows) <= size
+        following = None if is_last else _written_cursor(rows[size - 1][: len(keys)])
+        return Page(pairs[:size], following)
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """Return the rows of these keys as of now."""
@@ -142,43 +150,85 @@ class SqliteStore:
         return found
 
     def _fetch(self, keys: Sequence[Key]) -> dict[Key, Row]:
-        # A column without a type tells 5 from '5': both are looked for.
-        one = " AND ".join(f"({name} = ? OR {name} = ?)" for name in map(_quoted, self.key_columns))
+        conditions, parameters = [], []
+        for key in keys:
+            parts = []
+            for name, text in zip(self.key_columns, key, strict=True):
+                values = _values(text)
+                parts.append(f"{_quoted(name)} IN ({', '.join('?' * len(values))})")
+                parameters += values
+            conditions.append(" AND ".join(parts))
         rows = self._query(
-            f"SELECT {self._selected()} FROM {self._table} WHERE {' OR '.join([one] * len(keys))}",
-            [value for key in keys for text in key for value in (text, _number(text))],
+            f"SELECT {self._selected()} FROM {self._table} WHERE {' OR '.join(conditions)}",
+            parameters,
         )
-        found = dict(map(self._pair, rows))
-        if len(found) < len(rows):
-            raise self._not_unique()
-        return {key: row for key, row in found.items() if key in set(keys)}
+        wanted = set(keys)
+        pairs = [pair for pair in map(self._pair, rows) if pair[0] in wanted]
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise self._not_unique([key for key, _ in pairs])
+        return found
 
-    def _not_unique(self) -> ConfigurationError:
-        return ConfigurationError(f"{self.name} has two rows with one key: name more key columns")
+    def _not_unique(self, keys: Sequence[Key]) -> ConfigurationError:
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        return ConfigurationError(
+            f"{self.name} has two rows with the key {', '.join(twice)}: name more key columns"
+        )
 
     def _selected(self) -> str:
         return ", ".join(map(_quoted, (*self.key_columns, *self._columns)))
 
     def _pair(self, row: tuple[Any, ...]) -> tuple[Key, Row]:
         size = len(self.key_columns)
-        values = [value.hex() if isinstance(value, bytes) else value for value in row[size:]]
-        return tuple(map(key_text, row[:size])), dict(zip(self._columns, values, strict=True))
+        values = [self._plain(value) if isinstance(value, bytes) else value for value in row[size:]]
+        return tuple(map(_key_part, row[:size])), dict(zip(self._columns, values, strict=True))
+
+    def _plain(self, data: bytes) -> str:
+        return Bytes(data.hex()) if self.marks_bytes else data.hex()
 
     def close(self) -> None:
         """Release the file."""
         self._connection.close()
 
 
-def _number(text: str) -> int | str:
-    """Return the integer that a key's text stands for, or the text where it stands for none.
+def _key_part(value: Any) -> str:
+    r"""Return a key's value as text: 5.0 is 5, as SQLite has it, and bytes are hexadecimal.
 
-    >>> _number("5"), _number("05"), _number("9" * 30) == "9" * 30
-    (5, '05', True)
+    >>> _key_part(5.0), _key_part(1e20), _key_part(b"ab")
+    ('5', '1e+20', '\\x6162')
     """
-    if len(text) > 19 or not text.removeprefix("-").isdecimal():
-        return text
-    number = int(text)
-    return number if str(number) == text and abs(number) < 1 << 63 else text
+    if isinstance(value, bytes):
+        return BYTES_SIGN + value.hex()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 63:
+        return str(int(value))
+    return key_text(value)
+
+
+def _values(text: str) -> list[Any]:
+    r"""Return all values that a key's text may be of: a column without a type tells 5 from '5'.
+
+    >>> _values("5"), _values("05"), _values("1.5"), _values("inf"), _values("\\x6162")
+    (['5', 5], ['05'], ['1.5', 1.5], ['inf', inf], ['\\x6162', b'ab'])
+    """
+    values: list[Any] = [text]
+    try:
+        if text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _LONGEST_INTEGER:
+            values += [int(text)] if abs(int(text)) < 1 << 63 else []
+        elif text.startswith(BYTES_SIGN):
+            values.append(bytes.fromhex(text.removeprefix(BYTES_SIGN)))
+        else:
+            values.append(float(text))
+    except ValueError:
+        return values
+    return [text, *(value for value in values[1:] if _key_part(value) == text)]
+
+
+def _written_cursor(values: Sequence[Any]) -> str:
+    return json.dumps([[v.hex()] if isinstance(v, bytes) else v for v in values])
+
+
+def _read_cursor(text: str) -> list[Any]:
+    return [bytes.fromhex(v[0]) if isinstance(v, list) else v for v in json.loads(text)]
 
 
 def _quoted(name: str) -> str:

@@ -38,7 +38,7 @@ JSON_KINDS = frozenset({"boolean", "number", "json"})
 LONGEST_EXPONENT = 400
 """A number of more places is left as it is written."""
 _MICROSECOND_DIGITS = 6
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,6})?", re.ASCII)
+NUMBER_FORM = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,6})?", re.ASCII)
 _NO_NUMBERS = {"nan": "nan", "infinity": "inf", "inf": "inf"}
 _FRACTION = re.compile(r"[.,](\d+)")
 _HEXADECIMAL = re.compile(r"(?:\\x)?((?:[0-9a-fA-F]{2})*)", re.ASCII)
@@ -126,7 +126,7 @@ def _boolean(text: str) -> Any:
 
 
 def _number(text: str) -> Any:
-    if _NUMBER.fullmatch(text) is not None:
+    if NUMBER_FORM.fullmatch(text) is not None:
         number = Decimal(text)
         return text if abs(number.adjusted()) > LONGEST_EXPONENT else plain_number(number)
     name = _NO_NUMBERS.get(text.lower().lstrip("+-"))
