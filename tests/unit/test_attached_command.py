@@ -48,7 +48,7 @@ def test_a_second_process_on_one_data_folder_is_refused_as_by_the_demo(
 ) -> None:
     reached: list[Path] = []
 
-    def second(configuration: object, folder: Path) -> None:
+    def second(configuration: object, folder: Path, waiting: object) -> None:
         reached.append(folder)
         if len(reached) == 1:
             result = run(file, "--once", "--data-dir", folder)
