@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
 from synchroscope.errors import InvalidEventError, SynchroscopeError, UnavailableError
@@ -468,7 +469,9 @@ def _printable(value: Any) -> Any:
     try:
         value_hash(value)
     except InvalidEventError:
-        return ascii(value)
+        with suppress(RecursionError):
+            return ascii(value)
+        return type(value).__name__
     return value
 
 
