@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
 from pipeline.topic_kafka import KafkaTopic
 from service.attached_configuration import AttachedConfiguration, StoreSection
+from service.attached_report import aged, report
 from service.attached_screen import AttachedScreen
 from synchroscope.errors import UnavailableError
+from validator.attached.asking import InThread
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
 from validator.attached.record_mapping import RecordReader
@@ -32,23 +34,29 @@ UNDECIDED_AFTER_SECONDS = 60.0
 ExitCode = Literal[0, 1, 3]
 
 
+class EndedError(Exception):
+    """It is time to end, in the midst of waiting for Kafka."""
+
+
+class Waiting(Struct):
+    """What is done about once a second while Kafka is waited for; it may raise `EndedError`."""
+
+    act: Callable[[], None]
+
+
 class Running(Struct):
     """An open validator with what it stands on."""
 
     validator: AttachedValidator
     topic: KafkaTopic
+    waiting: Waiting
 
 
-def open_attached(
-    configuration: AttachedConfiguration,
-    folder: Path,
-    *,
-    on_wait: Callable[[], None] | None = None,
-) -> Running:
+def open_attached(configuration: AttachedConfiguration, folder: Path, waiting: Waiting) -> Running:
     """Open the topic, the reference and all stores; what fails closes the rest."""
     with ExitStack() as opened:
         log = configuration.log
-        topic = KafkaTopic(log.kafka, log.topic, on_wait=on_wait)
+        topic = KafkaTopic(log.kafka, log.topic, on_wait=lambda: waiting.act())
         opened.callback(topic.close)
         reference = KeyedReference(folder, configuration.fingerprint())
         opened.callback(reference.close)
@@ -69,7 +77,7 @@ def open_attached(
             keep_seconds=2 * settle + 10,
         )
         opened.pop_all()
-        return Running(validator, topic)
+        return Running(validator, topic, waiting)
 
 
 def _checker(
@@ -83,7 +91,16 @@ def _checker(
     reader = RowReader(mapping, store.key_columns)
     number = reference.number_of(section.name)
     horizons = configuration.horizons_seconds
-    return StoreChecker(section.settings(), number, store, reader, reference, book, horizons)
+    return StoreChecker(
+        section.settings(),
+        number,
+        store,
+        reader,
+        reference,
+        book,
+        horizons,
+        InThread(section.name),
+    )
 
 
 def run(
@@ -95,29 +112,53 @@ def run(
     timeout_seconds: float,
     clock: Callable[[], float] = time.time,
 ) -> ExitCode:
-    """Step until told to end, or with `once` until everything was looked at."""
+    """Step until told to end, or with `once` until everything was looked at.
+
+    It ends too while a server is waited for, within about a second.
+    """
+    validator = running.validator
+    end = _Once(validator, clock(), timeout_seconds) if once else None
+
+    def waits() -> None:
+        now = clock()
+        if is_ended() or (end is not None and end.is_late(now)):
+            raise EndedError
+        if screen.report is not None:
+            screen.standing(aged(screen.report, now))
+
+    running.waiting.act = waits
+    with suppress(EndedError):
+        _step_on(running, screen, end, is_ended, clock)
+    now = clock()
+    screen.standing(report(validator, now), is_last=True)
+    verdicts = {standing.verdict for standing in validator.standings(now)}
+    return 1 if "DIVERGED" in verdicts else 3 if "UNKNOWN" in verdicts else 0
+
+
+def _step_on(
+    running: Running,
+    screen: AttachedScreen,
+    end: _Once | None,
+    is_ended: Callable[[], bool],
+    clock: Callable[[], float],
+) -> None:
     validator, topic = running.validator, running.topic
     shown_at = 0.0
-    end = _Once(validator, clock(), timeout_seconds) if once else None
     while not is_ended():
-        now = clock()
-        progress = validator.step(now)
+        progress = validator.step(clock)
         for finding in validator.book.take_news():
             screen.finding(public_form(finding))
+        now = clock()
         if now - shown_at >= SHOW_SECONDS:
             shown_at = now
             screen.standing(report(validator, now))
         if end is not None and end.is_reached(now):
-            break
+            return
         if not progress.consumed:
             try:
                 topic.wait(RETRY_SECONDS if validator.unavailable else IDLE_SECONDS)
             except UnavailableError:
                 time.sleep(RETRY_SECONDS)
-    now = clock()
-    screen.standing(report(validator, now), is_last=True)
-    verdicts = {standing.verdict for standing in validator.standings(now)}
-    return 1 if "DIVERGED" in verdicts else 3 if "UNKNOWN" in verdicts else 0
 
 
 class _Once:
@@ -128,9 +169,13 @@ class _Once:
         self._deadline = now + timeout_seconds
         self._walked_at: dict[str, float] = {}
 
+    def is_late(self, now: float) -> bool:
+        """Say whether the time is over."""
+        return now >= self._deadline
+
     def is_reached(self, now: float) -> bool:
         """Say whether it is time to end."""
-        return now >= self._deadline or all(
+        return self.is_late(now) or all(
             self._is_done(checker, now) for checker in self._validator.checkers
         )
 
@@ -143,83 +188,3 @@ class _Once:
         if now - walked_at > UNDECIDED_AFTER_SECONDS:
             return True
         return checker.unconfirmed(before=walked_at) == 0
-
-
-def report(validator: AttachedValidator, now: float) -> dict[str, Any]:
-    """Return everything that is known, for people, JSON and metrics."""
-    standings = {standing.name: standing for standing in validator.standings(now)}
-    return {
-        "at": now,
-        "log": {
-            "records": validator.counts["records"],
-            "keys": validator.reference.item_count(),
-            "positions": dict(validator.log.positions),
-            "behind": sum(
-                max(head - validator.log.positions.get(partition, 0), 0)
-                for partition, head in validator.log.heads.items()
-            ),
-            "is_complete": validator.log.is_complete,
-            "deleted_unread": validator.counts["records deleted unread"],
-            "is_caught_up": validator.is_caught_up,
-            "unreadable": {
-                name.removeprefix("unreadable: "): count
-                for name, count in validator.counts.items()
-                if name.startswith("unreadable: ")
-            },
-            "unavailable": validator.unavailable,
-        },
-        "findings_refused": validator.book.refused_total,
-        "stores": {
-            checker.settings.name: _store_report(
-                validator, checker, standings[checker.settings.name], now
-            )
-            for checker in validator.checkers
-        },
-    }
-
-
-def _store_report(
-    validator: AttachedValidator, checker: StoreChecker, standing: Any, now: float
-) -> dict[str, Any]:
-    name, walk = checker.settings.name, checker.walk
-    return {
-        "verdict": standing.verdict,
-        "reason": standing.reason,
-        "proof": checker.grade,
-        "lag_events": standing.lag_events,
-        "lag_seconds": round(standing.lag_seconds, 3),
-        "horizons": [
-            {
-                "seconds": count.seconds,
-                "looked": count.looked,
-                "consistent": count.consistent,
-                "ratio": count.consistent / count.looked if count.looked else None,
-                "merged": count.merged,
-                "skipped": count.skipped,
-            }
-            for count in checker.schedule.counts
-        ],
-        "looks": {
-            result: checker.counts[result]
-            for result in ("agrees", "lagging", "wrong", "unclear", "unknown")
-        },
-        "rows_read": checker.rows_read,
-        "rows_without_key": checker.keyless,
-        "unchecked_keys": checker.unchecked.by_reason(),
-        "walks": walk.whole,
-        "walk_rows": walk.last_rows,
-        "walk_age_seconds": None if walk.finished_at is None else round(now - walk.finished_at, 3),
-        "walk_progress": walk.phase,
-        "suspects": len(checker.suspects),
-        "suspects_refused": checker.suspects.refused,
-        "open_findings": len(validator.book.open_of(name)),
-        "findings": _by_kind(validator.book.opened_total, name),
-        "resolved": _by_kind(validator.book.resolved_total, name),
-    }
-
-
-def _by_kind(counts: Any, name: str) -> dict[str, int]:
-    prefix = f"{name} "
-    return {
-        key.removeprefix(prefix): count for key, count in counts.items() if key.startswith(prefix)
-    }

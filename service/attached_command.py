@@ -16,7 +16,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from pipeline.sqlite_database import SqliteDatabase
-from service.attached import open_attached, run
+from service.attached import EndedError, Waiting, open_attached, run
 from service.attached_configuration import AttachedConfiguration, load_attached
 from service.attached_screen import AttachedScreen, JsonScreen, LiveScreen, PlainScreen
 from synchroscope.errors import UnavailableError
@@ -84,8 +84,11 @@ def _watch(
     ended: threading.Event,
 ) -> int:
     while not ended.is_set():
+        waiting = Waiting(lambda: _end_if(ended))
         try:
-            running = open_attached(configuration, folder)
+            running = open_attached(configuration, folder, waiting)
+        except EndedError:
+            break
         except UnavailableError as error:
             if options.once:
                 raise
@@ -103,6 +106,11 @@ def _watch(
         finally:
             running.validator.close()
     return 3
+
+
+def _end_if(ended: threading.Event) -> None:
+    if ended.is_set():
+        raise EndedError
 
 
 def _screen(options: AttachOptions, console: Console) -> AttachedScreen:

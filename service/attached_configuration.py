@@ -68,6 +68,7 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     order_seconds: Annotated[float, Meta(ge=0.0, le=3_600.0)] = 1.0
     walk_interval_seconds: Seconds = 60.0
     walk_limit_seconds: Seconds = 3_600.0
+    answer_seconds: Seconds = 10.0
 
     def __repr__(self) -> str:
         return f"StoreSection(name={self.name!r}, uri={masked(self.uri)!r}, …)"
@@ -114,6 +115,7 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             order_seconds=self.order_seconds,
             walk_seconds=self.walk_interval_seconds,
             walk_limit_seconds=self.walk_limit_seconds,
+            answer_seconds=self.answer_seconds,
             group=self.group,
             public=frozenset(self.public),
         )

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from service.attached_report import aged
 from service.attached_screen import AttachedScreen
 from service.http import STALE_SECONDS, HttpServer
 from tracing.attached_metrics import AttachedCollector
@@ -25,8 +26,14 @@ def serve(screen: AttachedScreen, host: str, port: int) -> HttpServer:
 
 def make_app(screen: AttachedScreen) -> Starlette:
     """Return the ASGI application."""
+
+    def current() -> dict[str, Any] | None:
+        # By the clock of who asks: what made the report may have come to a stop.
+        report = screen.report
+        return None if report is None else aged(report, time.time())
+
     registry = CollectorRegistry()
-    registry.register(AttachedCollector(lambda: screen.report))
+    registry.register(AttachedCollector(current))
 
     def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -38,9 +45,10 @@ def make_app(screen: AttachedScreen) -> Starlette:
         return JSONResponse({"status": "ok"})
 
     def status(request: Request) -> Response:
-        if screen.report is None:
+        report = current()
+        if report is None:
             return JSONResponse({"error": "starting, or servers cannot be reached"}, 503)
-        return JSONResponse(screen.report)
+        return JSONResponse(report)
 
     def findings(request: Request) -> Response:
         found: list[dict[str, Any]] = list(screen.findings.values())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
 
 from service.cli_types import Seconds
 from service.terminal import open_console
+from synchroscope.errors import SynchroscopeError
 
 
 @click.command()
@@ -61,4 +63,11 @@ def attach(
         http_host=http_host,
         http_port=http_port,
     )
-    sys.exit(attach_and_watch(options, os.environ, open_console()))
+    try:
+        code = attach_and_watch(options, os.environ, open_console())
+    except (SynchroscopeError, click.ClickException, OSError):
+        raise
+    except Exception:  # 1 would say that a finding is open.
+        click.echo(traceback.format_exc(), err=True)
+        code = 3
+    sys.exit(code)

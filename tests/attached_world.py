@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,34 @@ class MemoryStore:
         """Nothing is held."""
 
 
+class HeldAsking:
+    """The `Asking` port of a store that can be made to hang."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+        self._held: list[tuple[Callable[[], Any], Future[Any]]] = []
+
+    def ask(self, act: Callable[[], Any]) -> Future[Any]:
+        answer: Future[Any] = Future()
+        self._held.append((act, answer))
+        if not self.is_held:
+            self.release()
+        return answer
+
+    def release(self) -> None:
+        """Go on."""
+        self.is_held = False
+        for act, answer in self._held:
+            try:
+                answer.set_result(act())
+            except Exception as error:
+                answer.set_exception(error)
+        self._held.clear()
+
+    def close(self, act: Callable[[], Any]) -> Future[Any]:
+        return self.ask(act)
+
+
 class AttachedWorld:
     """Time passes in `run`; the consumer applies what is sent at once, unless it is stopped."""
 
@@ -87,6 +116,7 @@ class AttachedWorld:
         self.now = 1_000.0
         self.topic = topic or MemoryTopic(2)
         self.store = MemoryStore()
+        self.asking = HeldAsking()
         self.is_consuming = True
         self._folder, self._settings, self._begin = folder, settings, begin
         self._rows, self.records = rows, records
@@ -102,7 +132,7 @@ class AttachedWorld:
         reader = RowReader(self._rows, self.store.key_columns)
         number = reference.number_of("store")
         self.checker = StoreChecker(
-            self._settings, number, self.store, reader, reference, book, [1.0, 10.0]
+            self._settings, number, self.store, reader, reference, book, [1.0, 10.0], self.asking
         )
         self.validator = AttachedValidator(
             self.topic,
@@ -158,13 +188,17 @@ class AttachedWorld:
             if traffic and round(self.now * 10) % 5 == 0:
                 for number in range(2):
                     self.send(f"busy-{number}", {"n": round(self.now * 10)})
-            self.validator.step(self.now)
+            self.validator.step(lambda: self.now)
             self.news += self.validator.book.take_news()
 
     def verdict(self) -> tuple[str, str]:
         """Return the store's verdict and why."""
         (standing,) = self.validator.standings(self.now)
         return standing.verdict, standing.reason
+
+    def verdict_of(self, store: str) -> str:
+        """Return the verdict of one of several stores."""
+        return {one.name: one.verdict for one in self.validator.standings(self.now)}[store]
 
     def open_findings(self) -> list[Finding]:
         """Return the findings that are open."""

@@ -49,6 +49,11 @@ ATTACHED_METRICS: Mapping[
     ),
     "synchroscope_attached_looks_total": (_C, "Rows compared, by result.", ("store", "result")),
     "synchroscope_attached_rows_read_total": (_C, "Rows read.", ("store",)),
+    "synchroscope_attached_answer_timestamp_seconds": (
+        _G,
+        "When the store answered last; absent before the first time.",
+        ("store",),
+    ),
     "synchroscope_attached_whole_walk_timestamp_seconds": (
         _G,
         "When the last whole walk began; absent before the first.",
@@ -121,6 +126,7 @@ def _samples(report: dict[str, Any]) -> dict[str, Samples]:
         "skipped_writes_total": horizons("skipped"),
         "looks_total": labelled("looks"),
         "rows_read_total": each(lambda store: store["rows_read"]),
+        "answer_timestamp_seconds": each(lambda store: store["answered_at"]),
         "whole_walk_timestamp_seconds": each(walked_at),
         "whole_walk_rows": each(lambda store: store["walk_rows"]),
         "suspects": each(lambda store: store["suspects"]),

@@ -13,7 +13,10 @@ from typing import Any
 import msgspec
 
 from synchroscope.canonical import encode
+from synchroscope.errors import InvalidEventError
 
+MAXIMUM_DEPTH = 100
+"""A value that is nested deeper has no form; Python's own bound depends on who asks."""
 _LEAST, _END = -(2**63), 2**64
 _EXACT_END = 2.0**63
 _BIG = "\0integer "
@@ -24,7 +27,8 @@ def encode_value(value: Any) -> bytes:
     """Return bytes that are the same for the same values: those of `encode`, where it has any.
 
     An integer of over 64 bits is itself to the last digit; a float of 2^63 and more is the integer
-    that its shortest form says. Raises `InvalidEventError` as `encode` does.
+    that its shortest form says. Raises `InvalidEventError` as `encode` does, and for what is nested
+    deeper than `MAXIMUM_DEPTH`.
 
     >>> encode_value(2.5e19) == encode_value(25 * 10**18), encode_value([1e300]) == encode_value(
     ...     [10**300]
@@ -33,7 +37,19 @@ def encode_value(value: Any) -> bytes:
     >>> encode_value(10**21) == encode_value(10**21 + 1), encode_value(5.0) == encode(5)
     (False, True)
     """
+    if isinstance(value, dict | list) and _is_deep(value):
+        raise InvalidEventError("malformed JSON", f"nested more than {MAXIMUM_DEPTH} deep")
     return encode(_reduced(value) if _may_be_big(value) else value)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAXIMUM_DEPTH):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [child for some in inner for child in some if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _may_be_big(value: Any) -> bool:

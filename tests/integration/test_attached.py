@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+import redis
 
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
 from tests.servers import kafka_server, postgresql_dsn, redis_url
@@ -154,3 +157,31 @@ def test_a_consumer_that_stands_still_is_lag_and_nothing_else(world: Pipeline) -
     once = world.attach("other", "--once")
     assert once.end(FOUND_SECONDS) == 0, once.lines
     assert [list(line) for line in once.lines] == [["summary"]]
+
+
+def test_a_locked_table_is_unknown_and_neither_its_neighbour_nor_the_end_waits_for_it(
+    world: Pipeline,
+) -> None:
+    world.produce(RATE, 100, 600.0, seed=3)
+    attached = world.attach()
+    wait_until_consistent(attached)
+    with psycopg.connect(world.postgresql) as connection:
+        connection.execute(f"LOCK TABLE {world.table} IN ACCESS EXCLUSIVE MODE".encode())
+        with closing(redis.Redis.from_url(world.redis_url)) as client:
+            client.hset(f"{world.prefix}user-7-by-hand", "risk", "high")
+        wait_for(lambda: attached.verdict("redis")[0] == "DIVERGED", FOUND_SECONDS, "DIVERGED")
+        wait_for(
+            lambda: attached.verdict("postgresql")[1].startswith("the store has not answered"),
+            FOUND_SECONDS,
+            "UNKNOWN",
+        )
+        began = time.monotonic()
+        assert attached.stop() == 1
+        assert time.monotonic() - began < 8.0
+
+        began = time.monotonic()
+        once = world.attach("other", "--once", "--timeout", "12")
+        once.end(FOUND_SECONDS)
+        assert time.monotonic() - began < 25.0
+        summary = once.lines[-1]["summary"]
+        assert summary["stores"]["postgresql"]["verdict"] == "UNKNOWN"

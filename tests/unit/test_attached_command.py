@@ -48,7 +48,7 @@ def test_a_second_process_on_one_data_folder_is_refused_as_by_the_demo(
 ) -> None:
     reached: list[Path] = []
 
-    def second(configuration: object, folder: Path) -> None:
+    def second(configuration: object, folder: Path, waiting: object) -> None:
         reached.append(folder)
         if len(reached) == 1:
             result = run(file, "--once", "--data-dir", folder)
@@ -131,3 +131,15 @@ def test_repair_says_that_attached_stores_are_only_read(tmp_path: Path) -> None:
     refused = synchroscope("repair", "F-1", "--data-dir", tmp_path)
     assert refused.returncode == 2
     assert "only reads the stores" in refused.stderr
+
+
+def test_an_error_that_nobody_thought_of_is_no_finding(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError("in the depths")
+
+    monkeypatch.setattr("service.attached_command.open_attached", fail)
+    result = run(file, "--once")
+    assert result.exit_code == 3
+    assert "in the depths" in result.stderr

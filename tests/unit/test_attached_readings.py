@@ -43,11 +43,14 @@ def test_a_key_is_that_of_the_subject_and_type_that_the_topic_has(
     validator = AttachedValidator(topic, RecordReader(records), reference, [checker], book)
     now = 1_000.0
 
+    def clock() -> float:
+        return now
+
     def run() -> None:
         nonlocal now
         for _ in range(400):
             now += 0.1
-            validator.step(now)
+            validator.step(clock)
 
     run()
     longest_first = ("c", "a:b") if template.startswith("{id}") else ("a:b", "c")

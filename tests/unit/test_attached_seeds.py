@@ -96,7 +96,7 @@ class SeededWorld(AttachedWorld):
             self.consume_some()
             self.late.hidden = [self.rng.randrange(4), self.rng.randrange(4)]
             self.store.is_away = self.rng.random() < 0.02
-            self.validator.step(self.now)
+            self.validator.step(lambda: self.now)
             self.news += self.validator.book.take_news()
 
 

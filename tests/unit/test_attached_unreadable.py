@@ -195,3 +195,57 @@ def test_a_bulk_finding_is_dated_by_offsets_of_its_own_partition(tmp_path: Path)
     end = world.topic.range(since.partition)[1]
     assert since.after_offset is not None
     assert since.after_offset < since.by_offset <= end
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [120, 480, 700, 5_000])
+def test_a_value_nested_beyond_reason_is_unreadable_wherever_it_is(
+    tmp_path: Path, depth: int
+) -> None:
+    world = AttachedWorld(tmp_path)
+    for user in ("a", "b", "c"):
+        world.send(user, {"v": 1})
+    world.send_bytes("b", b'{"v": ' + b"[" * depth + b"]" * depth + b"}")
+    world.run(20.0, traffic=False)
+    assert world.news == []
+    verdict, reason = world.verdict()
+    assert verdict == "UNKNOWN"
+    assert "1 keys cannot be checked: 1 have a value in a record that could not be read" in reason
+    counted = {n: c for n, c in world.validator.counts.items() if n.startswith("unreadable") and c}
+    assert list(counted.values()) == [1]
+
+    world.validator.close()
+    world.open()
+    world.store.rows["c"]["v"] = nested(min(depth, 600))
+    world.run(20.0, traffic=False)
+    (finding,) = world.open_findings()
+    assert (finding.kind, finding.subjects) == ("foreign", ["c"])
+    assert finding.evidence["fields"]["v"]["seen"] == "hash:none"
+
+
+def test_a_record_over_which_the_reader_stumbles_is_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = AttachedWorld(tmp_path)
+    world.send("a", {"v": 1})
+    world.send("b", {"v": 1})
+    world.send("c", {"v": 1})
+    reader = world.validator._reader
+    plain = reader._fields
+
+    def stumble(opened: Any) -> dict[str, Any]:
+        if opened.record.key == b"b":
+            raise KeyError("of a library")
+        return plain(opened)
+
+    monkeypatch.setattr(reader, "_fields", stumble)
+    world.run(20.0, traffic=False)
+    assert world.news == []
+    assert world.validator.unreadable() == {"not understood": 1}
+    assert world.verdict()[1].startswith("1 records could not be read: 1 not understood; 1 keys")

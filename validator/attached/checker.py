@@ -10,22 +10,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
-from msgspec import Struct
-
 from synchroscope.errors import InvalidEventError, SynchroscopeError, UnavailableError
+from validator.attached.asking import Asking, AtOnce
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
 from validator.attached.confirmed import Confirmed
 from validator.attached.doubt import doubted
 from validator.attached.history import Item, value_hash
-from validator.attached.log_view import LogView, Positions
+from validator.attached.log_view import Clock, LogView, Positions
+from validator.attached.pending import Asked, Pending
 from validator.attached.reference import KeyedReference, Seen
 from validator.attached.reporting import Reporter
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.row_source import RowSource
-from validator.attached.schedule import Due, Schedule
+from validator.attached.row_source import Answer, RowSource
+from validator.attached.schedule import Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
 from validator.attached.unchecked import COMPACTED, NOT_READ, UNREADABLE, Unchecked
@@ -35,31 +37,12 @@ from validator.stores.port import ForeignStore
 PAGE_ROWS = 500
 MAXIMUM_PENDING = 8
 AWAY_SECONDS = 2.0
+SOON_SECONDS = 0.02
+"""What comes so soon is waited for."""
 GROUP_SECONDS = 1.0
 SAMPLE_KEYS = 300
 SAMPLE_SECONDS = 5.0
 """A sample is taken no more often than this."""
-
-
-class _Pending(Struct):
-    """Rows that were read, until they can be judged."""
-
-    read_at: float
-    rows: dict[bytes, SeenRow]
-    before: Positions
-    lower: Positions
-    frontier: Mapping[int, tuple[int, float]]
-    committed: Positions
-    heads: Positions
-    due: Sequence[Due]
-    walk: int
-
-    @property
-    def is_all_committed(self) -> bool:
-        """Whether the group had committed a settle window ago all that was known by then."""
-        return bool(self.lower) and all(
-            self.committed.get(partition, 0) >= end for partition, end in self.lower.items()
-        )
 
 
 class StoreChecker:
@@ -68,6 +51,7 @@ class StoreChecker:
     Parameters
     ----------
     number: The store's place in the file; its memory on disk goes by it.
+    asking: How the store is asked; only there may something take long.
     """
 
     def __init__(
@@ -79,6 +63,7 @@ class StoreChecker:
         reference: KeyedReference,
         book: Book,
         horizons: Sequence[float],
+        asking: Asking | None = None,
     ) -> None:
         self.settings = settings
         self.schedule = Schedule(horizons)
@@ -90,13 +75,19 @@ class StoreChecker:
         self.unavailable = ""
         self.keyless = 0
         """Rows of the store that no key tells, when the last walk ended."""
+        self.answered_at: float | None = None
+        """When the store answered last."""
         self._number = number
+        self._asking = asking or AtOnce()
+        self._asked: Asked | None = None
+        self._reach = PAGE_ROWS
+        """So many rows it can give in a step, as far as is known."""
         self._source = RowSource(store, number, reader, reference)
         self._reader = reader
         self._reference = reference
         self._book = book
         self._reporter = Reporter(settings, reader, book)
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         self._tokens = 0.0
         self._stepped_at: float | None = None
         self._away_until = 0.0
@@ -114,36 +105,46 @@ class StoreChecker:
             if self._reader.key_of(item.context_type, item.subject) is not None:
                 self.schedule.changed(key, item.touched, now)
 
-    def step(self, log: LogView, now: float) -> int:
-        """Judge what can be judged, read what is due within the budget; return how many rows."""
+    def step(self, log: LogView, clock: Clock) -> int:
+        """Judge what can be judged, ask for what is due within the budget; return how many rows."""
+        now = clock()
         done = self._judge_pending(log, now)
         self._reporter.release(now, is_walking=self.walk.phase != "resting", walk=self.walk)
-        lower = log.at(now - self.settings.settle_seconds)
-        limit = self._allowance(now)
-        if lower is None or now < self._away_until or limit < 1:
-            return done
-        if len(self._pending) >= MAXIMUM_PENDING:
-            return done
         try:
-            self._ask_group(log, now)
-            done += self._read(log, lower, limit, now)
-            self.unavailable = ""
+            if self._asked is None:
+                self._ask(log, now)
+            if self._asked is not None and self._asked.answer.done():
+                done += self._take(self._asked, log, clock)
         except SynchroscopeError as error:
             # A wrong setting shows at the first look; what comes later is damage, and may pass.
             if not (self._is_read or isinstance(error, UnavailableError)):
                 raise
-            self.unavailable = str(error)
-            self._away_until = now + AWAY_SECONDS
-            self.walk.is_whole = False
-            self.counts["unavailable"] += 1
+            self._failed(str(error), clock())
         return done
+
+    def _failed(self, reason: str, now: float) -> None:
+        """Take it that the store could not be looked at."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            self.schedule.drop(asked.due)
+            self._look_again(asked.suspects, now)
+        self.unavailable = reason
+        self._away_until = now + AWAY_SECONDS
+        self.walk.is_whole = False
+        self.counts["unavailable"] += 1
+
+    def _look_again(self, keys: Sequence[bytes], now: float) -> None:
+        for key in keys:
+            suspect = self.suspects.get(key)
+            if suspect is not None:
+                self.suspects.again(suspect, now)
 
     def _allowance(self, now: float) -> int:
         rate = self.settings.budget_keys_per_second
         elapsed = 0.0 if self._stepped_at is None else max(now - self._stepped_at, 0.0)
         self._stepped_at = now
         self._tokens = min(self._tokens + elapsed * rate, max(rate / 2, 1.0))
-        return min(int(self._tokens), PAGE_ROWS)
+        return min(int(self._tokens), self._reach)
 
     def _ask_group(self, log: LogView, now: float) -> None:
         if not self.settings.group:
@@ -151,42 +152,61 @@ class StoreChecker:
         if not self._committed or now >= self._committed[-1][0] + GROUP_SECONDS:
             self._committed.append((now, log.ask_group(self.settings.group)))
 
-    def _read(self, log: LogView, lower: Positions, limit: int, now: float) -> int:
-        before, frontier = log.positions, dict(self.frontier)
+    def _ask(self, log: LogView, now: float) -> None:
+        """Ask the store for what is due; what waits no longer than a moment is there at once."""
+        lower = log.at(now - self.settings.settle_seconds)
+        limit = self._allowance(now)
+        if lower is None or now < self._away_until or limit < 1:
+            return
+        if len(self._pending) >= MAXIMUM_PENDING:
+            return
+        self._ask_group(log, now)
         self._recall(now)
         self._sample(now)
         suspects = self.suspects.take(now, limit)
         due = self.schedule.take(now, max((limit - len(suspects)) * 3 // 4, 1))
-        keys = dict.fromkeys([*suspects, *(one.key for one in due)])
-        rows: dict[bytes, SeenRow] = {}
-        try:
-            if keys:
-                rows = self._source.fetch(list(keys))
-            walked = self._walk_on(max(limit - len(keys), 1), now)
-        except SynchroscopeError:
-            self.schedule.drop(due)
-            for key in suspects:
-                suspect = self.suspects.get(key)
-                if suspect is not None:
-                    self.suspects.again(suspect, now)
-            raise
-        self._is_read = True
-        self._tokens -= len(keys) + len(walked)
+        keys = list(dict.fromkeys([*suspects, *(one.key for one in due)]))
+        walk = self.walk if self._is_walking(now) else None
+        question = self._source.question(keys, walk, max(limit - len(keys), 1))
+        is_at_end = walk is not None and walk.phase == "items" and not question.met
+        if walk is not None and is_at_end:
+            walk.phase = "settling"
+        if question.is_empty and not question.met:
+            return
+        committed = self._committed_at(now - self.settings.settle_seconds)
+        answer = self._asking.ask(lambda: self._source.answer(question))
+        self._asked = Asked(
+            now,
+            answer,
+            question,
+            log.positions,
+            lower,
+            dict(self.frontier),
+            committed,
+            suspects,
+            due,
+        )
+        wait([answer], SOON_SECONDS)
+
+    def _take(self, asked: Asked, log: LogView, clock: Clock) -> int:
+        """Take the answer; return how many rows there are in it."""
+        question, answer = asked.question, _result(asked.answer, self.settings.name)
+        rows = self._source.fetched(question, answer)
+        walked = self._source.walked(question, answer, rows, self.walk)
+        heads, now = log.ask_heads(), clock()
+        self._asked, self._is_read, self.unavailable, self.answered_at = None, True, "", now
+        is_cut = answer.asked < len(set(question.places.values()))
+        self._reach = max(len(rows), 1) if is_cut else min(2 * self._reach, PAGE_ROWS)
+        if is_cut:
+            self._look_again([key for key in asked.suspects if key not in rows], now)
+            self.schedule.drop([due for due in asked.due if due.key not in rows])
+        self._tokens -= len(rows) + len(walked)
+        if answer.keyless is not None:
+            self._end_walk(answer.keyless, now)
         if not rows and not walked:
             return 0
-        pending = _Pending(
-            now,
-            walked | rows,
-            before,
-            lower,
-            frontier,
-            self._committed_at(now - self.settings.settle_seconds),
-            log.ask_heads(),
-            due,
-            self.walk.number,
-        )
-        self._pending.append(pending)
-        return len(pending.rows)
+        self._pending.append(Pending(asked, now, walked | rows, heads, self.walk.number))
+        return len(walked | rows)
 
     def _recall(self, now: float) -> None:
         """After a start: items with open findings are looked at again."""
@@ -211,24 +231,23 @@ class StoreChecker:
                 return positions
         return {}
 
-    def _walk_on(self, limit: int, now: float) -> dict[bytes, SeenRow]:
+    def _is_walking(self, now: float) -> bool:
+        """Say whether the walk goes on now; one that is due begins."""
         walk = self.walk
         if walk.phase == "resting":
             if now < walk.started_at + self.settings.walk_seconds:
-                return {}
+                return False
             walk.begin(now, self._reference.next_walk(self._number))
-        if walk.phase == "rows":
-            return self._source.walk_rows(walk, limit)
-        if self._pending and (walk.phase == "settling" or not walk.after):
-            return {}  # What is judged first need not be read twice, and belongs to the walk.
-        if walk.phase == "items":
-            return self._source.walk_items(walk, limit)
-        self.keyless = self._source.keyless()
-        walk.end()
-        if walk.is_whole:
-            self.unchecked.walked(walk.number)
-        self._reporter.walked(walk, now)
-        return {}
+        # What is judged first need not be read twice, and belongs to the walk.
+        is_first_judged = walk.phase == "settling" or (walk.phase == "items" and not walk.after)
+        return not (self._pending and is_first_judged)
+
+    def _end_walk(self, keyless: int, now: float) -> None:
+        self.keyless = keyless
+        self.walk.end()
+        if self.walk.is_whole:
+            self.unchecked.walked(self.walk.number)
+        self._reporter.walked(self.walk, now)
 
     # -- judging ---------------------------------------------------------------------------------
 
@@ -238,7 +257,7 @@ class StoreChecker:
             judged += self._judge(self._pending.popleft(), log, now)
         return judged
 
-    def _judge(self, pending: _Pending, log: LogView, now: float) -> int:
+    def _judge(self, pending: Pending, log: LogView, now: float) -> int:
         keys = list(pending.rows)
         items = self._reference.items(keys)
         memory = self._reference.seen(self._number, keys)
@@ -255,7 +274,7 @@ class StoreChecker:
                 row,
                 before,
                 self._reader,
-                lower=pending.lower.get(partition, 0),
+                lower=pending.asked.lower.get(partition, 0),
                 passed=passed,
                 is_complete=log.is_complete,
                 known_from=log.known_from.get(partition, 0),
@@ -282,7 +301,7 @@ class StoreChecker:
         self._reference.store_seen(self._number, remembered)
         if agreed and (self._book.open or self._reporter.is_holding):
             self._reporter.agree(agreed, now)
-        for due in pending.due:
+        for due in pending.asked.due:
             if due.key in looks and looks[due.key].unchecked:
                 self.schedule.drop([due])
             elif due.key in looks:
@@ -292,9 +311,9 @@ class StoreChecker:
                 self.schedule.judged(due, is_consistent=is_there)
         return len(pending.rows)
 
-    def _passed(self, pending: _Pending, partition: int) -> Passed:
-        reached, recorded_at = pending.frontier.get(partition, (-1, 0.0))
-        committed = pending.committed.get(partition, 0)
+    def _passed(self, pending: Pending, partition: int) -> Passed:
+        reached, recorded_at = pending.asked.frontier.get(partition, (-1, 0.0))
+        committed = pending.asked.committed.get(partition, 0)
         order_seconds = self.settings.order_seconds
 
         def passed(offset: int, timestamp: float) -> bool:
@@ -303,7 +322,7 @@ class StoreChecker:
 
         return passed
 
-    def _remember(self, item: Item | None, found: Look, before: Seen, pending: _Pending) -> Seen:
+    def _remember(self, item: Item | None, found: Look, before: Seen, pending: Pending) -> Seen:
         fields = dict(before.fields)
         for field in found.fields:
             if field.proven is None or item is None:
@@ -312,7 +331,8 @@ class StoreChecker:
                 fields[field.name] = field.proven
             self._advance(item, field.name, field.proven)
         is_agreed = found.result == "agrees" and item is not None
-        agreed = pending.before.get(item.partition, 0) if item and is_agreed else before.agreed
+        known = pending.asked.before
+        agreed = known.get(item.partition, 0) if item and is_agreed else before.agreed
         return Seen(fields, agreed, pending.walk)
 
     def _advance(self, item: Item, name: str, offset: int) -> None:
@@ -331,7 +351,7 @@ class StoreChecker:
         row: SeenRow,
         found: Look,
         before: Seen,
-        pending: _Pending,
+        pending: Pending,
         now: float,
     ) -> None:
         partition = -1 if item is None else item.partition
@@ -351,7 +371,7 @@ class StoreChecker:
         if suspect.wrong_since is None or suspect.mark != mark:
             suspect.wrong_since, suspect.mark = pending.read_at, mark
             suspect.by_offset = pending.heads.get(partition, max(pending.heads.values(), default=0))
-        if pending.read_at - suspect.wrong_since < self.settings.recheck_seconds:
+        if pending.asked.at - suspect.wrong_since < self.settings.recheck_seconds:
             pause = self.settings.recheck_seconds
             self.suspects.again(suspect, now, pause_seconds=pause)
             return
@@ -386,10 +406,19 @@ class StoreChecker:
             for suspect in self.suspects
         )
 
+    def overdue(self, now: float) -> tuple[float, str]:
+        """Return for how long what was to be known is not, and why: seconds, and a sentence."""
+        waits = []
+        if self._asked is not None:
+            waits.append((now - self._asked.at, "the store has not answered"))
+        if self._pending:
+            waits.append((now - self._pending[0].read_at, "what was read could not be judged"))
+        return max(waits, default=(0.0, ""))
+
     @property
     def is_busy(self) -> bool:
         """Whether something was read that is not judged yet, or confirmed and not reported."""
-        return bool(self._pending) or self._reporter.is_holding
+        return bool(self._pending) or self._asked is not None or self._reporter.is_holding
 
     def unconfirmed(self, before: float) -> int:
         """Return how many suspects from before a moment are not yet findings."""
@@ -410,9 +439,19 @@ class StoreChecker:
         """How well a look proves: by the row's own offset, or by what it had time to apply."""
         return "exact" if self._reader.is_exact else "bracketed"
 
-    def close(self) -> None:
-        """Close the store."""
-        self._source.close()
+    def close(self) -> Future[None]:
+        """Have the store closed."""
+        return self._asking.close(self._source.close)
+
+
+def _result(answer: Future[Answer], store: str) -> Answer:
+    """Return what the store said; an error of a driver is one that may pass."""
+    try:
+        return answer.result()
+    except SynchroscopeError:
+        raise
+    except Exception as error:
+        raise UnavailableError(store, f"unexpected {type(error).__name__}: {error}") from error
 
 
 def _unknown_because(log: LogView) -> str:
@@ -430,7 +469,9 @@ def _printable(value: Any) -> Any:
     try:
         value_hash(value)
     except InvalidEventError:
-        return ascii(value)
+        with suppress(RecursionError):
+            return ascii(value)
+        return type(value).__name__
     return value
 
 

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 Positions = Mapping[int, int]
+Clock = Callable[[], float]
+"""Seconds since 1970, asked for after what may have taken long."""
 KEPT_MOMENTS = 10_000
 ANY_PARTITION = -1
 """Stands for the partition of a record without a key, whose subject may be in any other one."""

@@ -22,6 +22,7 @@ from validator.value_form import encode_value
 
 MAXIMUM_NAME_BYTES = 1_024
 NO_CANONICAL_VALUE = "no canonical value"
+NO_JSON, NOT_UNDERSTOOD = "no JSON", "not understood"
 
 
 class DeleteMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,12 +110,18 @@ class RecordReader:
 
     def read(self, record: Record) -> Change | Unreadable | None:
         """Return the change, why there is none, or None where the record is not meant."""
+        try:
+            return self._read(record)
+        except Exception as error:  # Nothing that somebody sends may end the fold.
+            return self._of_whom(record, NOT_UNDERSTOOD, f"{type(error).__name__}: {error}")
+
+    def _read(self, record: Record) -> Change | Unreadable | None:
         value: Any = MISSING
         if record.value:
             try:
                 value = decode_json(record.value)
             except ValueError as error:
-                return self._no_json(record, str(error))
+                return self._of_whom(record, NO_JSON, str(error))
         opened = Opened(record, value)
         if self._only is not None and not self._only(opened):
             return None
@@ -163,15 +170,15 @@ class RecordReader:
             return Unreadable("no subject", "it is no Unicode text")
         return context_type, subject
 
-    def _no_json(self, record: Record, detail: str) -> Unreadable:
+    def _of_whom(self, record: Record, reason: str, detail: str) -> Unreadable:
         """Say whose record it is, where the key or a header tells."""
         name = self._name(Opened(record, MISSING))
         if isinstance(name, Unreadable):
-            return Unreadable("no JSON", detail)
+            return Unreadable(reason, detail)
         change = Change(
             *name, {}, False, False, record.offset, record.timestamp, is_unreadable=True
         )
-        return Unreadable("no JSON", detail, change)
+        return Unreadable(reason, detail, change)
 
     def _version_of(self, opened: Opened) -> int | None:
         found = None if self._version is None else self._version(opened)

@@ -1,16 +1,55 @@
-"""Reads a store's rows as items: those of some keys, and all of them in a walk."""
+"""Reads a store's rows as items: those of some keys, and all of them in a walk.
+
+A question is put together and its answer taken in the thread that has the checker's state; the
+store itself is asked in between, by `answer`, in whatever thread is the store's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import cast
+
+from msgspec import Struct
 
 from validator.attached.comparison import NOTHING_SEEN
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.walk import Walk
 from validator.stores.digesting import Keyless
-from validator.stores.port import ForeignStore, Key, SeveralReadings
+from validator.stores.port import ForeignStore, Key, Page, Row, SeveralReadings
+
+FIRST_KEYS = 16
+"""So many rows are read by their keys at first, then twice as many each time."""
+FETCH_SECONDS = 1.0
+"""After so long no more rows are read by their keys: some stores take a request for each."""
+
+
+class Question(Struct):
+    """What a store is asked in one go.
+
+    ``places``: item -> key of its row, the most urgent first; ``met``: items of the reference that
+    the walk has come to, of which those that are in ``places`` are to be read.
+    """
+
+    places: dict[bytes, Key]
+    met: Sequence[bytes] = ()
+    page: tuple[str | None, int] | None = None
+    wants_keyless: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to ask."""
+        return not self.places and self.page is None and not self.wants_keyless
+
+
+class Answer(Struct):
+    """What it said; ``asked``: how many of the places were asked for before the time was over."""
+
+    rows: dict[Key, Row]
+    asked: int
+    page: Page | None
+    keyless: int | None
 
 
 class RowSource:
@@ -21,19 +60,47 @@ class RowSource:
     store, number: The store, and the number under which its memory is kept.
     reader: How its rows are to be understood.
     reference: Says which items there are.
+    clock: Seconds that only grow.
     """
 
     def __init__(
-        self, store: ForeignStore, number: int, reader: RowReader, reference: KeyedReference
+        self,
+        store: ForeignStore,
+        number: int,
+        reader: RowReader,
+        reference: KeyedReference,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rows_read = 0
         self._store = store
         self._number = number
         self._reader = reader
         self._reference = reference
+        self._clock = clock
 
-    def fetch(self, keys: Sequence[bytes]) -> dict[bytes, SeenRow]:
-        """Return what the store has of these items as of now."""
+    # -- the question ----------------------------------------------------------------------------
+
+    def question(self, keys: Sequence[bytes], walk: Walk | None, limit: int) -> Question:
+        """Return what reads these items, and up to `limit` of what the walk comes to next."""
+        if walk is None:
+            return Question(self._places(keys))
+        if walk.phase == "rows":
+            return Question(self._places(keys), page=(walk.cursor, limit))
+        if walk.phase == "items":
+            met = self._reference.walk(walk.after, limit)
+            mine = [
+                key
+                for key, item in met
+                if self._reader.key_of(item.context_type, item.subject) is not None
+                and item.is_alive
+            ]
+            seen = self._reference.seen(self._number, mine)
+            left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != walk.number]
+            return Question(self._places([*keys, *left]), met=[key for key, _ in met])
+        return Question(self._places(keys), wants_keyless=True)
+
+    def _places(self, keys: Sequence[bytes]) -> dict[bytes, Key]:
         items = self._reference.items(keys)
         places: dict[bytes, Key] = {}
         for key in keys:
@@ -42,11 +109,41 @@ class RowSource:
             place = self._reader.key_of(*(known or self._reference.name_of(key)))
             if place is not None:
                 places[key] = place
+        return places
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def answer(self, question: Question) -> Answer:
+        """Ask the store."""
+        places = list(dict.fromkeys(question.places.values()))
+        rows: dict[Key, Row] = {}
+        began, asked, size = self._clock(), 0, FIRST_KEYS
+        while asked < len(places) and (not asked or self._clock() - began < FETCH_SECONDS):
+            rows |= self._store.fetch(places[asked : asked + size])
+            asked, size = asked + size, 2 * size
+        page = None if question.page is None else self._store.scan(*question.page)
+        keyless = self._keyless() if question.wants_keyless else None
+        return Answer(rows, min(asked, len(places)), page, keyless)
+
+    def _keyless(self) -> int:
+        """Return how many rows cannot be met, because a column of their key is NULL."""
+        if not hasattr(self._store, "keyless"):
+            return 0
+        return cast(Keyless, self._store).keyless()
+
+    # -- the answer ------------------------------------------------------------------------------
+
+    def fetched(self, question: Question, answer: Answer) -> dict[bytes, SeenRow]:
+        """Return what the store has of the items that were asked for, as far as it came."""
+        asked = set(list(dict.fromkeys(question.places.values()))[: answer.asked])
+        places = {key: place for key, place in question.places.items() if place in asked}
+        items = self._reference.items(places)
         owned = self._owned([place for key, place in places.items() if key not in items])
-        found = self._store.fetch(places.values())
         self.rows_read += len(places)
         return {
-            key: self._reader.read(found.get(place) if owned.get(place, [key]) == [key] else None)
+            key: self._reader.read(
+                answer.rows.get(place) if owned.get(place, [key]) == [key] else None
+            )
             for key, place in places.items()
         }
 
@@ -65,9 +162,20 @@ class RowSource:
         owned = {place: [key for key in keys if key in known] for place, keys in several.items()}
         return {place: keys for place, keys in owned.items() if keys}
 
-    def walk_rows(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
-        """Return the store's next rows; after the last one the walk goes on with items."""
-        page = self._store.scan(walk.cursor, limit)
+    def walked(
+        self, question: Question, answer: Answer, fetched: dict[bytes, SeenRow], walk: Walk
+    ) -> dict[bytes, SeenRow]:
+        """Move the walk on; return the rows of the page that it asked for."""
+        if answer.page is not None:
+            return self._paged(answer.page, walk)
+        for key in question.met:
+            if key in question.places and key not in fetched:
+                break  # There was no time for it.
+            walk.after = key
+            walk.items += 1
+        return {}
+
+    def _paged(self, page: Page, walk: Walk) -> dict[bytes, SeenRow]:
         names: dict[bytes, tuple[str, str]] = {}
         places: dict[Key, bytes] = {}
         for key, _ in page.rows:
@@ -87,29 +195,6 @@ class RowSource:
         if page.cursor is None:
             walk.phase = "items"
         return rows
-
-    def walk_items(self, walk: Walk, limit: int) -> dict[bytes, SeenRow]:
-        """Return what the store has of the next items whose rows were not met."""
-        rows = self._reference.walk(walk.after, limit)
-        if not rows:
-            walk.phase = "settling"
-            return {}
-        walk.after = rows[-1][0]
-        walk.items += len(rows)
-        mine = [
-            key
-            for key, item in rows
-            if self._reader.key_of(item.context_type, item.subject) is not None and item.is_alive
-        ]
-        seen = self._reference.seen(self._number, mine)
-        left = [key for key in mine if seen.get(key, NOTHING_SEEN).walk != walk.number]
-        return self.fetch(left) if left else {}
-
-    def keyless(self) -> int:
-        """Return how many rows cannot be met, because a column of their key is NULL."""
-        if not hasattr(self._store, "keyless"):
-            return 0
-        return cast(Keyless, self._store).keyless()
 
     def close(self) -> None:
         """Close the store."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import wait
 from typing import Literal
-
-from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError, UnavailableError
 from synchroscope.ports import Progress, Record
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
 from validator.attached.history import Item
-from validator.attached.log_view import ANY_PARTITION, LogView
+from validator.attached.log_view import ANY_PARTITION, Clock, LogView
 from validator.attached.port import Topic
 from validator.attached.record_mapping import (
     NO_CANONICAL_VALUE,
@@ -22,22 +21,13 @@ from validator.attached.record_mapping import (
     Unreadable,
 )
 from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
+from validator.attached.standing import LogStanding, StoreStanding, standing_of
 
 FOLD_RECORDS = 2_000
+CLOSE_SECONDS = 1.0
 _DELETES, _NO_FIELD = "deletes", "changes without a field"
-Verdict = Literal["CONSISTENT", "UNKNOWN", "DIVERGED"]
 Begin = Literal["earliest", "latest"] | float
 MakeChecker = Callable[[KeyedReference, Book], StoreChecker]
-
-
-class StoreStanding(Struct, frozen=True):
-    """How a store stands, and why."""
-
-    name: str
-    verdict: Verdict
-    reason: str
-    lag_events: int
-    lag_seconds: float
 
 
 class AttachedValidator:
@@ -79,6 +69,7 @@ class AttachedValidator:
         self._known_from: dict[int, int] = {}
         self._marks: dict[int, Mark] = {}
         self._compacted: bool | None = None
+        self._stepped_at: float | None = None
         self.log = LogView(self._ask_heads, topic.group_positions, keep_seconds)
         self.log.accepts_unreadable = reader.accepts_unreadable
 
@@ -87,10 +78,15 @@ class AttachedValidator:
 
     # -- one step --------------------------------------------------------------------------------
 
-    def step(self, now: float) -> Progress:
-        """Fold what is new, then look at the stores."""
+    def step(self, clock: Clock) -> Progress:
+        """Fold what is new, then look at the stores; none of them is waited for."""
+        progress = self._step(clock)
+        self._stepped_at = clock()
+        return progress
+
+    def _step(self, clock: Clock) -> Progress:
         try:
-            folded = self._fold(now)
+            folded = self._fold(clock)
             self.unavailable = ""
         except UnavailableError as error:
             self.unavailable = str(error)
@@ -102,7 +98,7 @@ class AttachedValidator:
         done = folded
         for checker in self.checkers:
             try:
-                done += checker.step(self.log, now)
+                done += checker.step(self.log, clock)
             except UnavailableError as error:  # The log's server; a store's is met there.
                 self.unavailable = str(error)
         return Progress(done)
@@ -154,7 +150,7 @@ class AttachedValidator:
             return self._topic.range(partition)[1]
         return self._topic.position_at(partition, self._begin)
 
-    def _fold(self, now: float) -> int:
+    def _fold(self, clock: Clock) -> int:
         if self._target is None:
             self._start()
         for partition in range(len(self._positions), self._topic.partitions()):
@@ -188,6 +184,7 @@ class AttachedValidator:
                 else:
                     self.counts["not meant"] += 1
             positions[partition] = batch.position
+        now = clock()  # What was read may have been waited for.
         if positions != self._positions:
             self._keep(changes, positions, read, now)
         # Where nobody tells, holes do; those of transactions look like them.
@@ -287,59 +284,17 @@ class AttachedValidator:
 
     def standings(self, now: float) -> list[StoreStanding]:
         """Return how each store stands."""
-        return [self._standing(checker, now) for checker in self.checkers]
-
-    def _standing(self, checker: StoreChecker, now: float) -> StoreStanding:
-        name, walk, settings = checker.settings.name, checker.walk, checker.settings
-        lagging = checker.lagging()
-        events, seconds = 0, 0.0
-        for suspect in lagging:
-            position = self._positions.get(suspect.partition, 0)
-            events = max(events, position - (suspect.waits_for or position))
-            seconds = max(seconds, now - suspect.recorded_at)
-        opened = len(self.book.open_of(name))
-
         unknown = [self._unreadable_sentence()] if self.unreadable() else []
         unknown += [self._fieldless_sentence()] if self.log.is_fieldless else []
-        unknown += [checker.unchecked.sentence()] if checker.unchecked else []
-
-        def standing(verdict: Verdict, reason: str) -> StoreStanding:
-            return StoreStanding(name, verdict, reason, events, seconds)
-
-        # 1. What is proven wrong is wrong whatever else is not known.
-        if opened:
-            return standing("DIVERGED", f"{opened} open findings")
-        # 2. Nobody answers.
-        if self.unavailable or checker.unavailable:
-            return standing("UNKNOWN", self.unavailable or checker.unavailable)
-        # 3. It has not applied what it should have by now.
-        undecided = checker.undecided(now)
-        if undecided and lagging:
-            keys = f"{len(lagging):,} keys lack events"
-            lag = f"LAGGING by {events:,} events, {seconds:.0f} s: {keys}"
-            return standing("UNKNOWN", "; ".join([lag, *unknown]))
-        if undecided:
-            return standing("UNKNOWN", f"{undecided} keys change too fast to be judged")
-        # 4. Something differs, and must still do so at the next look to be a finding.
-        differing = checker.differing()
-        if differing:
-            return standing("UNKNOWN", f"{differing} keys differ and are read again")
-        # 5. Not everything was looked at lately.
-        if not self.is_caught_up or walk.finished_at is None:
-            return standing("UNKNOWN", "not everything has been looked at yet")
-        age = now - walk.finished_at
-        if age > settings.walk_limit_seconds:
-            return standing("UNKNOWN", f"the last whole walk is {age:.0f} s old")
-        # 6. There is what cannot be looked at.
-        if unknown:
-            return standing("UNKNOWN", "; ".join(unknown))
-        if checker.keyless:
-            return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
-        return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
+        idle = 0.0 if self._stepped_at is None else now - self._stepped_at
+        log = LogStanding(self._positions, self.is_caught_up, self.unavailable, unknown, idle)
+        return [
+            standing_of(checker, log, len(self.book.open_of(checker.settings.name)), now)
+            for checker in self.checkers
+        ]
 
     def close(self) -> None:
-        """Release everything."""
-        for checker in self.checkers:
-            checker.close()
+        """Release everything; a store that hangs is not waited for."""
+        wait([checker.close() for checker in self.checkers], CLOSE_SECONDS)
         self._topic.close()
         self.reference.close()
