@@ -203,7 +203,7 @@ def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> b
     )
 
 
-def _causes(finding: Finding, subject: str) -> list[dict[str, Any]]:
+def _causes(finding: Finding, subject: str | None) -> list[dict[str, Any]]:
     """Return the causes that a finding names: a bundle's, or its only one."""
     if "causes" in finding.evidence:
         causes: list[dict[str, Any]] = finding.evidence["causes"]

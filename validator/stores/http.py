@@ -28,7 +28,6 @@ import jsonpath
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError, UnavailableError
-from synchroscope.foreign import UNDECODABLE
 from validator.stores.http_walk import HttpWalk
 from validator.stores.json_text import decode_json
 from validator.stores.port import Key, Page, Row, key_text
