@@ -5,7 +5,8 @@ The questions go out with the validator's next checkpoint; the answers come back
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -19,11 +20,12 @@ from synchroscope.sketch import Part, number_of, pack_numbers
 from synchroscope.view import View
 from validator.bundle import Scene
 from validator.conclude import findings_of
-from validator.finding import Finding, Position, finding_id, timestamp
+from validator.contradiction import contradiction_finding
+from validator.finding import Finding
 from validator.folds import Fold
 from validator.ledger import Ledger
 from validator.left_out import admitted, doubtful, is_more_to_name
-from validator.locate import Contradiction, Located, Locator
+from validator.locate import Contradiction, Culprit, Located, Locator
 from validator.pinpoint import MAXIMUM_BUCKETS, MAXIMUM_ROUNDS, WHOLE_FACTS, Pinpoint, Wish
 from validator.reference import Reference
 from validator.unlocated import lost, unlocated
@@ -31,6 +33,8 @@ from validator.watch import Held, Investigation, PartitionWatch, ReplicaWatch, c
 
 KEPT_BUCKETS = 32
 KEPT_NUMBERS = 500
+MAXIMUM_ALTERED_AT_ONCE = 16
+"""Of so many events in a row it is learnt in one step that log and history differ."""
 MAXIMUM_PASSED_RECORDS = 32
 """Records that are nearer to each other are read together, with those between them."""
 LAST_MOMENT = 253_402_300_799.0
@@ -333,7 +337,8 @@ class Investigator:
             and bucket in investigation.named
             and numbers.issuperset(investigation.named[bucket])
         }
-        located = self._locator.locate(
+        locate = partial(
+            self._locator.locate,
             view,
             answer,
             part.settled,
@@ -344,13 +349,23 @@ class Investigator:
             named,
             numbers,
         )
+        located = locate()
+        contradicted = self._contradicted(view, note, located)
+        for _ in range(MAXIMUM_ALTERED_AT_ONCE):
+            followed = [one for one in contradicted if self._locator.follow_log(one[1])]
+            if not followed:
+                break
+            self._open_contradictions(view, note, followed, now)
+            located = locate()
+            contradicted = self._contradicted(view, note, located)
         if located.unexplained and investigation.rounds < MAXIMUM_ROUNDS:
             for bucket in located.unexplained:
                 del investigation.named[bucket]
                 investigation.tries[bucket] = investigation.tries.get(bucket, 0) + 1
             return self._pin_down(watch, part, investigation, answer, point, bad, now)
         if located.contradictions:
-            point = self._correct(view, note, point, located.contradictions, now)
+            point = self._correct(view, note, point, located.contradictions)
+            self._open_contradictions(view, note, contradicted, now)
         delta = compare(point.views[watch.model], note)
         is_seen = any(judgement.has_other_facts for judgement in located.judgements) or any(
             part.held[key].has_other_facts for key in located.unchanged
@@ -529,13 +544,26 @@ class Investigator:
         elif same[0].evidence.get("left_out", 0) < part.left_out:
             self._ledger.mark(replace(same[0], evidence={**same[0].evidence, **finding.evidence}))
 
-    def _correct(
+    def _contradicted(
+        self, view: View, note: Note, located: Located
+    ) -> list[tuple[Contradiction, Culprit | None]]:
+        """Return the contradictions, each with the record that brought it, where that is known."""
+        search = partial(self._locator.contradicting_record, view, note.partition)
+        return [(found, search(found, note.position)) for found in located.contradictions]
+
+    def _open_contradictions(
         self,
         view: View,
         note: Note,
-        point: Fold,
-        contradictions: Sequence[Contradiction],
+        contradicted: Iterable[tuple[Contradiction, Culprit | None]],
         now: float,
+    ) -> None:
+        for contradiction, culprit in contradicted:
+            found = contradiction_finding(view.model, note, contradiction, culprit, now)
+            self._ledger.open(found, self._log)
+
+    def _correct(
+        self, view: View, note: Note, point: Fold, contradictions: Iterable[Contradiction]
     ) -> Fold:
         """Rebase the reference where a record contradicts its own aggregate's history."""
         point = point.copy()
@@ -543,34 +571,4 @@ class Investigator:
             bucket = contradiction.bucket
             self._reference.rebase(note.partition, view.model, bucket, contradiction.facts, point)
             point.views[view.model].digest.replace(bucket, contradiction.facts)
-            culprit = self._locator.contradicting_record(
-                view, note.partition, contradiction, note.position
-            )
-            keys = contradiction.keys if culprit is None else [culprit.key]
-            offset = None if culprit is None else culprit.offset
-            self._ledger.open(
-                Finding(
-                    id=finding_id("log", note.partition, view.model, offset, bucket),
-                    state="open",
-                    kind="log-contradiction",
-                    replica=None,
-                    context_type=keys[0][0] if keys else None,
-                    subjects=[] if culprit is None else [culprit.key[1]],
-                    first_bad_position=None if offset is None else Position(note.partition, offset),
-                    since=None,
-                    detected_at=timestamp(now),
-                    resolved_at=None,
-                    evidence={
-                        "reason": "a record contradicts its own aggregate's history; the reference "
-                        "was corrected, replicas are not blamed",
-                        "event_id": None if culprit is None else culprit.event_id,
-                        "producer": None if culprit is None else culprit.producer,
-                        "corrected_bucket": bucket,
-                        "model": view.model,
-                    },
-                    partition=note.partition,
-                    keys=list(keys[:1]),
-                ),
-                self._log,
-            )
         return point

@@ -7,7 +7,7 @@ that stands last before the position; nothing is read of aggregates that nothing
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Protocol
@@ -39,6 +39,8 @@ from validator.watch import Held, compare
 MAXIMUM_SUSPECTS = 10_000
 """So many aggregates that were not known to deviate are judged at once."""
 PartitionOf = Callable[[str, str], int]
+MAXIMUM_ALTERED = 1_000
+"""Of so many events it is known that log and history have them otherwise."""
 Changes = list[tuple[str, Lanes | None, Lanes | None]]
 MAXIMUM_KEPT_EVENTS = 20_000
 """So many events of aggregates are kept from one step of a location to the next."""
@@ -107,12 +109,16 @@ class Contradiction(Struct, frozen=True):
 
 
 class Culprit(Struct, frozen=True):
-    """The record that contradicts its aggregate's history, and who produced it."""
+    """The record that contradicts its aggregate's history, and who produced it.
+
+    ``altered``: the history has this event, but not like that; None: it does not have it.
+    """
 
     key: AggregateKey
     offset: int
     event_id: str
     producer: str
+    altered: WireEvent | None = None
 
 
 class Located(Struct, frozen=True):
@@ -144,6 +150,8 @@ class Locator:
         self._places: dict[int, list[tuple[int, int]]] = {}
         self._histories: dict[AggregateKey, Sequence[Seen]] = {}
         self._kept_events = 0
+        #: Event ID -> the event as the log has it, where the history has it otherwise.
+        self._altered: OrderedDict[str, WireEvent] = OrderedDict()
 
     def locate(
         self,
@@ -326,7 +334,7 @@ class Locator:
             if key[0] in view.fields and self._partition_of(*key) == partition:
                 # Of buckets full of aggregates nothing is kept: each is looked up once.
                 events = self._history.history(key, point.store_position)
-                present = _present(self._seen(view, historic.event) for historic in events)
+                present = _present(self._seen_of(view, historic) for historic in events)
                 facts = present.values()
                 hashed = aggregate_hash(*key)
                 parts += [(hashed, lane) for lane, _ in facts]
@@ -393,8 +401,12 @@ class Locator:
     def contradicting_record(
         self, view: View, partition: int, contradiction: Contradiction, position: int
     ) -> Culprit | None:
-        """Name the first record that is not, or not like that, in its aggregate's history."""
+        """Name the first record that is not, or not like that, in its aggregate's history.
+
+        One that was named before only where there is no other.
+        """
         bits = contradiction.bits
+        named: Culprit | None = None
         known: dict[AggregateKey, dict[str, Changes]] = {}
         for record, event in self._reference.events(partition, 0, position):
             key = (event.context_type, event.subject)
@@ -406,9 +418,31 @@ class Locator:
                     for historic in self._history.history(key)
                 }
             # Each event of the history is taken once: a second record of it contradicts.
-            if known[key].pop(event.event_id, None) != self._seen(view, event):
-                return Culprit(key, record.offset, event.event_id, producer_of(record.value) or "?")
-        return None
+            must, seen = known[key].pop(event.event_id, None), self._seen(view, event)
+            if must == seen:
+                continue
+            altered = None if must is None else event
+            producer = producer_of(record.value) or "?"
+            culprit = Culprit(key, record.offset, event.event_id, producer, altered)
+            followed = self._altered.get(event.event_id)
+            if must is None or followed is None or self._seen(view, followed) != seen:
+                return culprit
+            named = named or culprit
+        return named
+
+    def follow_log(self, culprit: Culprit | None) -> bool:
+        """Go by the log from now on, of an event that it has otherwise; say whether that is news.
+
+        Replicas that do as the log says are not to be blamed for what somebody did to it, or to
+        the history.
+        """
+        altered = None if culprit is None else culprit.altered
+        if culprit is None or altered is None or self._altered.get(culprit.event_id) == altered:
+            return False
+        self._altered[culprit.event_id] = altered
+        if len(self._altered) > MAXIMUM_ALTERED:
+            self._altered.popitem(last=False)
+        return True
 
     def _bucket(self, key: AggregateKey, bits: int) -> int:
         return aggregate_hash(*key) >> (64 - bits)
@@ -491,7 +525,7 @@ class Locator:
     def _keep(
         self, view: View, key: AggregateKey, history: Sequence[HistoricEvent]
     ) -> Sequence[Seen]:
-        known = [(historic, self._seen(view, historic.event)) for historic in history]
+        known = [(historic, self._seen_of(view, historic)) for historic in history]
         if self._kept_events + len(known) <= MAXIMUM_KEPT_EVENTS:
             self._kept_events += len(known)
             self._histories[key] = known
@@ -529,6 +563,10 @@ class Locator:
             )
             positions.append(historic.position)
         return versions, positions
+
+    def _seen_of(self, view: View, historic: HistoricEvent) -> Changes:
+        event_id = str(historic.event.event_id) if self._altered else ""
+        return self._seen(view, self._altered.get(event_id, historic.event))
 
     def _seen(self, view: View, event: ContextEvent | WireEvent) -> Changes:
         """Return (field, previous, current) of what the view sees of an event."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from synchroscope.errors import FencedError
-from synchroscope.ports import EVENTS
+from synchroscope.event import Update
+from synchroscope.ports import EVENTS, NewRecord
 from tests.builders import event
-from tests.validation_world import REPLICA
+from tests.validation_world import REPLICA, World
 from tests.validator_faults import OTHER, only, rogue, way_to_look, world
 from validator.refused_finding import HOUR_SECONDS, MAXIMUM_AN_HOUR, MAXIMUM_OPEN
 
@@ -141,3 +144,65 @@ def test_a_reference_that_is_not_proven_neither_clears_nor_blames(is_asked: bool
 
     assert (w.verdict(), w.findings()) == ("UNKNOWN", [])
     assert len(w.requests()) <= 1
+
+
+# -- log and event store have an event otherwise ---------------------------------------------------
+
+
+def log_altered(w: World) -> None:
+    """Have the record of an event changed between relay and log."""
+    append = w.log.append
+
+    def altering(records: Sequence[NewRecord], now: float, **more: Any) -> None:
+        changed = [
+            replace(record, value=record.value.replace(b'"current":77', b'"current":78'))
+            for record in records
+        ]
+        append(changed, now, **more)
+
+    w.log.append = altering  # type: ignore[method-assign]
+    w.write("1", limit=77)
+    w.log.append = append  # type: ignore[method-assign]
+
+
+def store_rotten(w: World) -> None:
+    """Have an event changed in the event store after it was published."""
+    w.write("1", limit=77)
+    stored = w.store._events[-1]
+    delta = replace(stored.event.context_delta, updates={"limit": Update(current=78, previous=5)})
+    changed = replace(stored, event=replace(stored.event, context_delta=delta))
+    w.store._events[-1] = w.store._histories["financial", "user:1"][-1] = changed
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["", "and later events"])
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["", "validator restarts each step"])
+@pytest.mark.parametrize("differ", [log_altered, store_rotten])
+def test_replicas_that_do_as_the_log_says_are_not_blamed_where_the_store_says_otherwise(
+    differ: Callable[[World], None], is_restarted: bool, later: bool
+) -> None:
+    w = world(replicas=(REPLICA, OTHER), bits=1)
+    for user in "23456":
+        w.write(user, limit=5)
+    offset = w.log.head(EVENTS, 0)
+    differ(w)
+    w.run()
+    for user in "2345":  # Somebody has to look into the buckets.
+        w.overwrite(user, limit=500)
+    if later:
+        w.write("1", limit=9)
+        w.write("1", note="x")
+    for _ in range(20):
+        w.step()
+        if is_restarted:
+            w.restart_validator()
+        w.validator.scrub(w.now)
+    w.run()
+    of_log = [f for f in w.findings() if f.kind == "log-contradiction"]
+    places = [(f.first_bad_position and f.first_bad_position.offset, f.subjects) for f in of_log]
+    if differ is log_altered and later:  # Its successor contradicts as well: it must be seen.
+        assert places == [(offset, ["user:1"])]
+    else:  # It is seen where the whole bucket is looked into and the value still stands.
+        assert places in ([], [(offset, ["user:1"])])
+    blamed = {(f.replica, *f.subjects) for f in w.findings() if f.replica}
+    assert blamed == {(REPLICA, f"user:{user}") for user in "2345"}
+    assert [w.verdict(REPLICA), w.verdict(OTHER)] == ["DIVERGED", "CONSISTENT"]
