@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
-from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress
+from synchroscope.ports import EVENTS, STATE, Log, Progress
 from synchroscope.tally import (
     DEFAULT_WINDOW_SECONDS,
     NOTHING,
@@ -47,6 +47,7 @@ from validator.hop_verdicts import (
     verdict_of,
 )
 from validator.ledger import Ledger
+from validator.pages import paged, stored
 from validator.watch import Verdict
 
 CHECKPOINT_KEY = b"hops/checkpoint"
@@ -326,7 +327,7 @@ class HopAuditor:
         at = self._published_at
         if not outputs and at is not None and 0 <= now - at < self._checkpoint_seconds:
             return
-        outputs.append(NewRecord(STATE, 0, CHECKPOINT_KEY, self._checkpoint()))
+        outputs += paged(CHECKPOINT_KEY, self._checkpoint())
         outputs.append(hop_standing_note(self.standing(now)))
         self._log.append(outputs, now)
         self._published_at = now
@@ -341,17 +342,17 @@ class HopAuditor:
             books = books.newest(len(books.windows) // 2)
 
     def _restore(self) -> BookKeeper | None:
-        record = self._log.latest(STATE, CHECKPOINT_KEY)
-        if record is None:
+        data = stored(self._log, CHECKPOINT_KEY)
+        if data is None:
             return None
         try:
-            stored = msgspec.msgpack.decode(record.value, type=Checkpoint)
+            before = msgspec.msgpack.decode(data, type=Checkpoint)
         except msgspec.DecodeError:
             return None
-        if stored.format != FORMAT or stored.made_of != self._made_of():
+        if before.format != FORMAT or before.made_of != self._made_of():
             return None
-        self._ledger.restore(stored.open, {}, {})
-        return BookKeeper(stored.books, self._views, self._expected.window_seconds)
+        self._ledger.restore(before.open, {}, {})
+        return BookKeeper(before.books, self._views, self._expected.window_seconds)
 
 
 def _named(verdict: HopVerdict, suspects: Sequence[Suspect]) -> HopVerdict:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress, Record
+from validator.pages import paged, stored
 from validator.schemas.checking import (
     UNKNOWN_VERSION,
     Violation,
@@ -148,15 +149,15 @@ class SchemaChecker:
         self._restore()
 
     def _restore(self) -> None:
-        record = self._log.latest(STATE, CONSUMER.encode())
-        if record is None:
+        data = stored(self._log, CONSUMER.encode())
+        if data is None:
             return
         try:
-            stored = msgspec.msgpack.decode(record.value, type=Stored)
+            before = msgspec.msgpack.decode(data, type=Stored)
         except msgspec.DecodeError:
             return  # Of another release: check the log anew.
-        self._checks, self._rules = Counter(stored.checks), Counter(stored.rules)
-        self._book.restore(stored.groups, stored.opened, stored.resolved)
+        self._checks, self._rules = Counter(before.checks), Counter(before.rules)
+        self._book.restore(before.groups, before.opened, before.resolved)
         for (topic, number), position in self._log.positions(CONSUMER).items():
             if topic == EVENTS:
                 self.positions[number] = position
@@ -308,14 +309,14 @@ class SchemaChecker:
         outputs = self._book.drain(now)
         if not (outputs or self._is_due(now)):
             return
-        stored = Stored(
+        state = Stored(
             dict(self._checks),
             dict(self._rules),
             self._book.opened,
             self._book.resolved,
             self._book.groups(),
         )
-        outputs.append(NewRecord(STATE, 0, CONSUMER.encode(), msgspec.msgpack.encode(stored)))
+        outputs += paged(CONSUMER.encode(), msgspec.msgpack.encode(state))
         standing = msgspec.json.encode(self.standing(now))
         outputs.append(NewRecord(STATE, 0, STANDING_KEY, standing))
         positions = {(EVENTS, number): position for number, position in self.positions.items()}
