@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
 from synchroscope.foreign import decoded
-from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress
+from synchroscope.ports import EVENTS, STATE, Log, Progress
 from synchroscope.tally import (
     DEFAULT_WINDOW_SECONDS,
     NOTHING,
@@ -48,6 +48,7 @@ from validator.hop_verdicts import (
     verdict_of,
 )
 from validator.ledger import Ledger
+from validator.pages import paged, stored
 from validator.watch import Verdict
 
 CHECKPOINT_KEY = b"hops/checkpoint"
@@ -330,7 +331,7 @@ class HopAuditor:
         at = self._published_at
         if not outputs and at is not None and 0 <= now - at < self._checkpoint_seconds:
             return
-        outputs.append(NewRecord(STATE, 0, CHECKPOINT_KEY, self._checkpoint()))
+        outputs += paged(CHECKPOINT_KEY, self._checkpoint())
         outputs.append(hop_standing_note(self.standing(now)))
         self._log.append(outputs, now)
         self._published_at = now
@@ -345,14 +346,14 @@ class HopAuditor:
             books = books.newest(len(books.windows) // 2)
 
     def _restore(self) -> BookKeeper | None:
-        record = self._log.latest(STATE, CHECKPOINT_KEY)
-        if record is None:
+        data = stored(self._log, CHECKPOINT_KEY)
+        if data is None:
             return None
-        stored = decoded(_decode_checkpoint, record.value)
-        if stored is None or stored.format != FORMAT or stored.made_of != self._made_of():
+        before = decoded(_decode_checkpoint, data)
+        if before is None or before.format != FORMAT or before.made_of != self._made_of():
             return None
-        self._ledger.restore(stored.open, {}, {})
-        return BookKeeper(stored.books, self._views, self._expected.window_seconds)
+        self._ledger.restore(before.open, {}, {})
+        return BookKeeper(before.books, self._views, self._expected.window_seconds)
 
 
 def _named(verdict: HopVerdict, suspects: Sequence[Suspect]) -> HopVerdict:

@@ -386,7 +386,7 @@ class Investigator:
         is_late = any(judgement.late for judgement in located.judgements)
         is_lost = delta.applied > part.known.applied
         if is_lost and not (findings or is_late or located.journal_complete):
-            self._ledger.open(lost(watch, part, note, delta, now), self._log)
+            self._ledger.tell(lost(watch, part, note, delta, known_findings, now), self._log)
         is_cut = len(answer.mismatches) >= MAXIMUM_MISMATCHES
         unseen = set(bad) - whole - (named.keys() - set(located.unexplained))
 

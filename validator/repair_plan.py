@@ -108,18 +108,15 @@ def candidates(
             if bucket_of(key, bits) in shown or number_of(aggregate_hash(*key), bits) in numbers
         ]
     found: dict[AggregateKey, None] = {}
-    places = [(bucket, bits) for bucket in shown & set(differing)]
-    places += [
-        (number, bits + BELOW_BUCKET_BITS)
-        for number in numbers
-        if number >> BELOW_BUCKET_BITS in differing
-    ]
-    for place in places:
-        for key in history.aggregates(*place):
-            if key[0] in view.fields and partition_of(*key) == finding.partition:
-                found[key] = None
+    differ = set(differing)
+    singles = [number for number in numbers if number >> BELOW_BUCKET_BITS in differ]
+    places = history.aggregates_in(sorted(shown & differ), bits)
+    places += history.aggregates_in(singles, bits + BELOW_BUCKET_BITS)
+    for key in sorted(places):
+        if key[0] in view.fields and partition_of(*key) == finding.partition:
+            found[key] = None
     for stored in answer.aggregates:
-        if bucket_of((stored.context_type, stored.subject), bits) in differing:
+        if bucket_of((stored.context_type, stored.subject), bits) in differ:
             found[stored.context_type, stored.subject] = None
     return list(found)
 

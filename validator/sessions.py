@@ -16,11 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from synchroscope.foreign import decoded
-from synchroscope.ports import REPORTS, STATE, AggregateKey, Log, NewRecord, Progress
+from synchroscope.ports import REPORTS, AggregateKey, Log, Progress
 from synchroscope.session import Guarantee, Violation
 from synchroscope.session_report import SESSIONS_PREFIX, SessionReport, decode_session_report
 from validator.finding import Finding, Kind, finding_id, timestamp
 from validator.ledger import Ledger
+from validator.pages import paged, stored
 
 SESSION_VIOLATION: Kind = "session-violation"
 CHECKPOINT_KEY = b"sessions/checkpoint"
@@ -114,7 +115,7 @@ class SessionChecker:
         self._close(now)
         outputs = self._ledger.drain()
         if taken or outputs:
-            outputs.append(NewRecord(STATE, 0, CHECKPOINT_KEY, self._checkpoint()))
+            outputs += paged(CHECKPOINT_KEY, self._checkpoint())
             self._log.append(outputs, now)
         return Progress(taken)
 
@@ -171,15 +172,15 @@ class SessionChecker:
         )
 
     def _restore(self) -> None:
-        record = self._log.latest(STATE, CHECKPOINT_KEY)
-        if record is None:
+        data = stored(self._log, CHECKPOINT_KEY)
+        if data is None:
             return
-        stored = decoded(_decode_checkpoint, record.value)
-        if stored is None:
+        before = decoded(_decode_checkpoint, data)
+        if before is None:
             return
-        self._position, self._totals = stored.position, stored.totals
-        self._faults = stored.faults
-        self._ledger.restore(stored.open, {}, {})
+        self._position, self._totals = before.position, before.totals
+        self._faults = before.faults
+        self._ledger.restore(before.open, {}, {})
 
 
 def _is_own_fault(violation: Violation) -> bool:

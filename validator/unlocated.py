@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from synchroscope.report import Note
 from validator.finding import Finding, Kind, Position, Since, finding_id, timestamp
 from validator.pinpoint import MAXIMUM_BUCKETS
@@ -12,16 +14,32 @@ from validator.watch import MAXIMUM_HELD, Delta, PartitionWatch, ReplicaWatch
 
 
 def lost(
-    watch: ReplicaWatch, part: PartitionWatch, note: Note, delta: Delta, now: float
+    watch: ReplicaWatch,
+    part: PartitionWatch,
+    note: Note,
+    delta: Delta,
+    known: Sequence[Finding],
+    now: float,
 ) -> Finding:
-    """Return the finding of events that were not applied, where the replica forgot which."""
+    """Return the finding of events that were not applied, where the replica forgot which.
+
+    It closes when the whole partition agrees. One that is `known` takes in what is lost later.
+    """
     missing = delta.applied - part.known.applied
+    earlier = next((one for one in known if "missing" in one.evidence), None)
+    if earlier is not None:
+        missing += earlier.evidence["missing"]
     evidence = {
         "reason": f"{missing} events were not applied; the replica no longer knows which, "
         "location UNKNOWN",
+        "missing": missing,
         "checked_position": note.position,
         "first_reported_at": timestamp(now if part.news_at is None else part.news_at),
     }
+    if earlier is not None:
+        first = earlier.evidence["first_reported_at"]
+        more = {**evidence, "first_reported_at": first}
+        return replace(earlier, evidence={**earlier.evidence, **more})
     since = Since(note.partition, part.settled, note.position)
     return _finding(watch, note, "missed", "lost", part.settled, since, evidence, now)
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.errors import FencedError
+from synchroscope.foreign import decoded
 from synchroscope.ports import EVENTS, REPORTS, REQUESTS, STATE, Log, NewRecord, Progress
 from synchroscope.report import (
     Check,
@@ -33,12 +35,12 @@ from synchroscope.report import (
     encode_message,
 )
 from synchroscope.view import View
-from validator.checkpoint import Checkpoint, checkpoint_records, stored_checkpoint
 from validator.finding import Finding
-from validator.folds import Fold
+from validator.folds import Fold, StoredFold
 from validator.investigator import Investigator
 from validator.ledger import Ledger
 from validator.locate import History, Locator, PartitionOf
+from validator.pages import paged, stored
 from validator.pinpoint import WHOLE_FACTS
 from validator.proofs import Proofs
 from validator.reference import REPEAT_WINDOW, Reference
@@ -69,6 +71,22 @@ class ExpectedReplica(Struct, frozen=True):
 
     name: str
     model: str
+
+
+class Checkpoint(Struct, array_like=True):
+    """The validator's state: of constant size, and of what deviates within its bounds."""
+
+    reports: int
+    folds: dict[int, StoredFold]
+    watches: list[ReplicaWatch]
+    open: list[Finding]
+    opened_total: dict[str, int]
+    resolved_total: dict[str, int]
+    checks: dict[str, int]
+    requests: int
+
+
+_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 
 
 class Validator:
@@ -361,7 +379,7 @@ class Validator:
         # Whoever watches from outside has to be told even that there is no news.
         if not outputs and not ((self._dirty or self._worker) and due):
             return
-        outputs += checkpoint_records(self._checkpoint(), self._consumer)
+        outputs += paged(self._consumer.encode(), self._checkpoint())
         if self._worker:
             key = standing_key(self._consumer)
             outputs.append(NewRecord(STATE, 0, key, encode_standing(self.standing(now))))
@@ -374,31 +392,36 @@ class Validator:
         self._checkpoint_at = now
         self._dirty = self._investigator.is_dirty = False
 
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(
-            self._reports_position,
-            self.reference.store(),
-            list(self._watches.values()),
-            self._ledger.open_findings(),
-            dict(self._ledger.opened_total),
-            dict(self._ledger.resolved_total),
-            self.checks,
-            self._investigator.requests_total,
+    def _checkpoint(self) -> bytes:
+        return msgspec.msgpack.encode(
+            Checkpoint(
+                self._reports_position,
+                self.reference.store(),
+                list(self._watches.values()),
+                self._ledger.open_findings(),
+                dict(self._ledger.opened_total),
+                dict(self._ledger.resolved_total),
+                self.checks,
+                self._investigator.requests_total,
+            )
         )
 
     def _restore(self) -> None:
-        stored = stored_checkpoint(self._log, self._consumer)
-        if stored is None:
-            return  # None, or of another release: as with other views, fold the log anew.
-        self._reports_position = stored.reports
-        self._ledger.restore(stored.open, stored.opened_total, stored.resolved_total)
-        self.checks = stored.checks
-        self._investigator.requests_total = stored.requests
+        data = stored(self._log, self._consumer.encode())
+        if data is None:
+            return
+        before = decoded(_decode_checkpoint, data)
+        if before is None:
+            return  # Of another release: as with other views, fold the log anew.
+        self._reports_position = before.reports
+        self._ledger.restore(before.open, before.opened_total, before.resolved_total)
+        self.checks = before.checks
+        self._investigator.requests_total = before.requests
         try:
-            self.reference.restore(stored.folds)
+            self.reference.restore(before.folds)
         except ValueError:
             return  # Another log, views or digest: fold the log anew and compare everything.
-        for watch in stored.watches:
+        for watch in before.watches:
             if watch.name in self._watches and watch.model == self._watches[watch.name].model:
                 self._watches[watch.name] = watch
 

@@ -11,7 +11,7 @@ from synchroscope.freshness_follower import FreshnessFollower
 from synchroscope.ports import EVENTS, NewRecord
 from tests.hop_chain import START, Chain, once
 from tracing.metrics import HopMeasurements, Measurements, registry_for
-from validator import hops
+from validator import hops, pages
 from validator.hop_verdicts import LOST, RELAY_LOG
 
 
@@ -29,7 +29,11 @@ def test_a_checkpoint_that_would_be_too_large_leaves_out_the_oldest_windows(
     assert chain.wrong() == []
 
 
-def test_an_audit_that_dies_goes_on_where_it_was() -> None:
+@pytest.mark.parametrize("page_bytes", [300, 500_000])
+def test_an_audit_that_dies_goes_on_where_it_was(
+    page_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE_BYTES", page_bytes)
     chain = Chain(checkpoint_seconds=0.0)
     chain.traffic()
     chain.publishing.on_append = once(lambda records: records[1:])

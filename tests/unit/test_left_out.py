@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from synchroscope.ports import REQUESTS, NewRecord, Record
-from synchroscope.report import RepairOrder, encode_message
+from synchroscope.report import Explanation, RepairOrder, Request, encode_message
 from tests.validation_world import REPLICA, World
 from validator import locate, watch
 
@@ -131,3 +132,22 @@ def test_a_known_key_is_not_judged_anew_until_something_happens_to_it() -> None:
         lose(w, 5)
     assert len(judged) == 1
     assert len(named(w)) == 5
+
+
+def test_events_lost_by_a_replica_that_forgot_which_are_one_finding_that_counts_them() -> None:
+    w = lossy()
+    answer = w.projectors[REPLICA].replica.explain
+
+    def forgetful(request: Request, **more: bool) -> Explanation:
+        made = answer(request, **more)
+        return replace(made, journal_from=made.note.position, entries=[], mismatches=[])
+
+    w.projectors[REPLICA].replica.explain = forgetful  # type: ignore[method-assign]
+    for number in range(4):
+        w.write("1", limit=-number - 1)
+        w.run(4)
+    found = {finding.kind: finding for finding in w.validator.open_findings()}
+
+    assert set(found) == {"unexplained", "missed"} and len(w.findings()) == 2
+    assert found["missed"].evidence["missing"] == 3
+    assert found["missed"].evidence["reason"].startswith("3 events were not applied")

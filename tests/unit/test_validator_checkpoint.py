@@ -6,15 +6,15 @@ import pytest
 
 from synchroscope.ports import STATE, NewRecord
 from tests.validation_world import REPLICA, World
-from validator import checkpoint
-from validator.checkpoint import stored_checkpoint
+from validator import pages
+from validator.pages import stored
 
 PAGE_BYTES = 6_000
 
 
 def diverged(monkeypatch: pytest.MonkeyPatch) -> World:
     """Return a world whose validator's checkpoint takes several records."""
-    monkeypatch.setattr(checkpoint, "PAGE_BYTES", PAGE_BYTES)
+    monkeypatch.setattr(pages, "PAGE_BYTES", PAGE_BYTES)
     w = World()
     for number in range(40):
         w.write(str(number), limit=number)
@@ -62,18 +62,22 @@ def test_a_checkpoint_of_which_a_page_is_another_ones_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     w = diverged(monkeypatch)
-    assert stored_checkpoint(w.log, "validator") is not None
+    assert stored(w.log, b"validator") is not None
     w.log.append([NewRecord(STATE, 0, b"validator/page/1", b"other")], w.now)
 
-    assert stored_checkpoint(w.log, "validator") is None
+    assert stored(w.log, b"validator") is None
     w.restart_validator()
     w.run(20)
     assert w.verdict() == "DIVERGED" and REPLICA in {f.replica for f in w.findings()}
 
 
 @pytest.mark.parametrize("value", [b"", b"nonsense", b"\x92\xa5pages\x05"])
-def test_a_checkpoint_that_cannot_be_read_is_none(value: bytes) -> None:
+def test_a_checkpoint_that_cannot_be_read_is_passed_over(value: bytes) -> None:
     w = World()
+    w.write("1", limit=1)
+    w.run()
     w.log.append([NewRecord(STATE, 0, b"validator", value)], w.now)
+    w.restart_validator()
 
-    assert stored_checkpoint(w.log, "validator") is None
+    assert w.validator.reference.position(0) == 0
+    assert w.settle() and w.verdict() == "CONSISTENT"

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from synchroscope.foreign import UNDECODABLE, decoded
 from synchroscope.ports import EVENTS, STATE, Log, NewRecord, Progress, Record
+from validator.pages import paged, stored
 from validator.schemas.checking import (
     UNKNOWN_VERSION,
     Violation,
@@ -152,14 +153,14 @@ class SchemaChecker:
         self._restore()
 
     def _restore(self) -> None:
-        record = self._log.latest(STATE, CONSUMER.encode())
-        if record is None:
+        data = stored(self._log, CONSUMER.encode())
+        if data is None:
             return
-        stored = decoded(_decode_stored, record.value)
-        if stored is None:
+        before = decoded(_decode_stored, data)
+        if before is None:
             return  # Of another release, or garbage: check the log anew.
-        self._checks, self._rules = Counter(stored.checks), Counter(stored.rules)
-        self._book.restore(stored.groups, stored.opened, stored.resolved)
+        self._checks, self._rules = Counter(before.checks), Counter(before.rules)
+        self._book.restore(before.groups, before.opened, before.resolved)
         for (topic, number), position in self._log.positions(CONSUMER).items():
             if topic == EVENTS:
                 self.positions[number] = position
@@ -311,14 +312,14 @@ class SchemaChecker:
         outputs = self._book.drain(now)
         if not (outputs or self._is_due(now)):
             return
-        stored = Stored(
+        state = Stored(
             dict(self._checks),
             dict(self._rules),
             self._book.opened,
             self._book.resolved,
             self._book.groups(),
         )
-        outputs.append(NewRecord(STATE, 0, CONSUMER.encode(), msgspec.msgpack.encode(stored)))
+        outputs += paged(CONSUMER.encode(), msgspec.msgpack.encode(state))
         standing = msgspec.json.encode(self.standing(now))
         outputs.append(NewRecord(STATE, 0, STANDING_KEY, standing))
         positions = {(EVENTS, number): position for number, position in self.positions.items()}
