@@ -14,7 +14,7 @@ from service.cli_distributed import COMMANDS
 from service.cli_registry import registry
 from service.cli_repair import findings, repair
 from service.cli_types import Seconds
-from service.terminal import INTERRUPTED, open_console
+from service.terminal import INTERRUPTED, ending_with_its_reader, open_console
 from synchroscope import __version__
 from synchroscope.errors import ConfigurationError, SynchroscopeError
 
@@ -168,7 +168,8 @@ for command in (*COMMANDS, registry, attach, compare, findings, repair):
 def main() -> None:
     """Run the command; errors of our own end it with a sentence, not a traceback."""
     try:
-        code = cli.main(standalone_mode=False)
+        with ending_with_its_reader():
+            code = cli.main(standalone_mode=False)
     except click.Abort:
         click.echo("synchroscope: interrupted", err=True)
         sys.exit(INTERRUPTED)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from service.cli_types import Share
+
 
 @click.command()
 @click.option(
@@ -31,7 +33,7 @@ import click
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    type=Share(),
     default=0.05,
     show_default=True,
     help="Share of what is shown that may be chance.",

@@ -20,8 +20,8 @@ from synchroscope.foreign import decoded
 from synchroscope.ports import Log
 from synchroscope.view import View
 from validator.differs import Differs, PopulationRanking, what_differs
-from validator.dimensions import Dimension
-from validator.finding import Finding
+from validator.dimensions import DIMENSIONS, Dimension
+from validator.finding import KINDS, Finding
 from validator.ledger import FindingsReader
 from validator.ranking import Ranked
 
@@ -77,6 +77,8 @@ def own_dimension(text: str) -> tuple[str, Dimension]:
     name, _, path = text.partition("=")
     if not name or not path:
         raise ConfigurationError(f"--dimension {text}: give NAME=JSONPATH")
+    if name in DIMENSIONS:
+        raise ConfigurationError(f"--dimension {name}: events are compared by {name} already")
     try:
         compiled = jsonpath.compile(path)
     except jsonpath.JSONPathError as error:
@@ -112,8 +114,19 @@ def differs_of(
     )
 
 
+def _check(asked: Asked) -> None:
+    unknown = sorted(set(asked.kinds) - set(KINDS))
+    if unknown:
+        raise ConfigurationError(f"--kind {unknown[0]}: choose of {', '.join(KINDS)}")
+    names = [name for name, _ in map(own_dimension, asked.dimensions)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"--dimension {name} is given twice")
+
+
 def run_differs(asked: Asked, *, show_all: bool, as_json: bool) -> int:
     """Print the ranking; return the exit code."""
+    _check(asked)
     with open_log(asked) as (log, replicas):
         found = differs_of(log, FindingsReader(log).read(), replicas, asked)
     console = Console()

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from synchroscope.errors import ConfigurationError
 from tracing.metrics import Measurements, registry_for
+from validator.finding import KINDS, STATES
 
 STALE_SECONDS = 10.0
 _PAGES = {
@@ -80,10 +81,7 @@ def make_app(showcase: Showcase, more: Sequence[Route] = ()) -> Starlette:
             report = showcase.shown.report
             found: Any = report if name is None else report[name]
             if name == "findings":
-                for field in ("state", "replica", "kind"):
-                    wanted = request.query_params.get(field)
-                    if wanted is not None:
-                        found = [f for f in found if f[field] == wanted]
+                return _chosen(found, request.query_params)
             return JSONResponse(found)
 
         return endpoint
@@ -116,6 +114,16 @@ def make_app(showcase: Showcase, more: Sequence[Route] = ()) -> Starlette:
     }
     routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     return Starlette(routes=[*routes, *more])
+
+
+def _chosen(findings: Sequence[Mapping[str, Any]], asked: Mapping[str, str]) -> Response:
+    """Return those findings that are asked for; 400 where there can be none like that."""
+    for field, allowed in (("state", STATES), ("kind", KINDS)):
+        if asked.get(field, allowed[0]) not in allowed:
+            told = {"error": f"there is no {field} {asked[field]!r}", "allowed": allowed}
+            return JSONResponse(told, 400)
+    wanted = {field: asked[field] for field in ("state", "replica", "kind") if field in asked}
+    return JSONResponse([f for f in findings if all(f[n] == v for n, v in wanted.items())])
 
 
 class HttpServer:

@@ -20,6 +20,7 @@ from uuid import uuid4
 from msgspec.structs import replace
 
 from chaos.faults import FaultJournal, parse_fault
+from pipeline.kafka_reach import why_unreached
 from pipeline.log_kafka import KafkaLog
 from service.account import Account
 from service.board import ProcessRecord, farewell_notes
@@ -236,12 +237,15 @@ class RoleProcess:
             has_run = has_run or all(health.stepped_at is not None for health in healths)
             late = time.monotonic() - begun > self._configuration.startup_timeout_seconds
             if late and not has_run:
-                reasons = "; ".join(f"{h.role}: {h.reason}" for h in healths if h.reason)
-                raise StartError(
-                    f"not ready after {self._configuration.startup_timeout_seconds:.0f} s: "
-                    f"{reasons}"
-                )
+                raise StartError(self._why_not_ready(healths))
             self._show(showcase, healths)
+
+    def _why_not_ready(self, healths: Sequence[Health]) -> str:
+        reasons = [f"{h.role}: {h.reason}" for h in healths if h.reason]
+        if any(h.state == "starting" for h in healths):
+            reasons.append(why_unreached(self._configuration.log.kafka))
+        told = "; ".join(filter(None, reasons))
+        return f"not ready after {self._configuration.startup_timeout_seconds:g} s: {told}"
 
     def _show(self, showcase: Showcase, healths: Sequence[Health]) -> None:
         """Refresh the pages; while servers are away they show this process alone."""

@@ -72,6 +72,15 @@ def decode_compared(record: Record) -> ComparedEvent | None:
         return None
 
 
+DIMENSIONS = frozenset(
+    {
+        "producer", "instance", "schema_version", "partition", "context_type", "field", "priority",
+        "event_type", "subject_kind", "written", "hour", "retention", "replica", "model",
+    }
+)  # fmt: skip
+"""What every event is compared by."""
+
+
 def observe(
     event: ComparedEvent,
     record: Record,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +33,8 @@ Kind = Literal[
     "hop-altered",
 ]
 
+STATES: tuple[State, ...] = get_args(State)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MISSED: Kind = "missed"
 MAXIMUM_SUBJECTS = 1_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -127,6 +127,7 @@ class FindingsReader:
 
     def read(self) -> list[Finding]:
         """Return all findings in order of detection."""
+        strange: list[int] = []
         while True:
             batch = self._log.read(FINDINGS, 0, self._position, READ_RECORDS)
             for record in batch.records:
@@ -136,7 +137,18 @@ class FindingsReader:
                 elif not record.value:  # Somebody has taken it off.
                     self._found.pop(record.key.decode(errors="replace"), None)
                 else:
-                    logger.warning("%s: offset %d is no finding", FINDINGS, record.offset)
+                    strange.append(record.offset)
             if batch.position == self._position:
+                _tell(strange)
                 return sorted(self._found.values(), key=lambda f: (f.detected_at, f.id))
             self._position = batch.position
+
+
+def _tell(strange: Sequence[int]) -> None:
+    if strange:
+        logger.warning(
+            "%s: %d records are no findings and are passed over, the first at offset %d",
+            FINDINGS,
+            len(strange),
+            strange[0],
+        )

@@ -120,3 +120,25 @@ def test_a_relay_whose_server_never_answers_ends_with_code_3_and_says_which(
     assert done.returncode == 3, done.stderr
     assert "not ready after 3 s: relay:" in done.stderr
     assert away in done.stderr.lower()
+
+
+def test_a_process_that_may_not_wait_for_the_client_says_what_cannot_be_reached(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, DEAD)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("request_timeout_seconds: 2", "request_timeout_seconds: 30"))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "service.cli", "run", "projector"),
+            *("--config", str(path), "--http-port", "0", "--replica", "scorer@1"),
+        ],
+        cwd=ROOT,
+        env={"DSN": f"postgresql://nobody@{DEAD}/context", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=4 * WAIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert f"kafka: {DEAD} cannot be reached (Connection refused): check" in done.stderr

@@ -19,11 +19,12 @@ from pipeline.log_memory import MemoryLog
 from service.cli import cli
 from service.demo import DEFAULT_DATA, REPLICAS
 from service.embedded import EmbeddedPipeline
+from synchroscope.errors import ConfigurationError
 from synchroscope.ports import CONTROL_TOPICS, EVENTS, NewRecord, Record
 from synchroscope.view import View
 from tests.builders import event
 from validator.differs import Differs, PopulationRanking, what_differs
-from validator.dimensions import decode_compared, sees
+from validator.dimensions import DIMENSIONS, decode_compared, observe, sees
 from validator.finding import Finding, Kind, Position, Since, finding_id
 from validator.ranking import FALSE_DISCOVERY_RATE, Condition
 
@@ -331,3 +332,30 @@ def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
 
     assert neither.exit_code == 2 and "--config FILE, or --data-dir DIR" in neither.output
     assert "no data folder" in str(empty.exception)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--rate", "nan"], "nan is no number between 0 and 1"),
+        (["--rate", "0"], "0"),
+        (["--kind", "nope"], "--kind nope: choose of missed, doubled"),
+        (["--kind", "missed", "--kind", "nope"], "--kind nope: choose of"),
+        (["--dimension", "replica=$.a"], "events are compared by replica already"),
+        (["--dimension", "a=$.a", "--dimension", "a=$.b"], "--dimension a is given twice"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(tmp_path: Path, asked: list[str], told: str) -> None:
+    (tmp_path / "synchroscope.db").touch()
+    result = CliRunner().invoke(cli, ["differs", "--data-dir", str(tmp_path), *asked])
+    assert result.exit_code != 0
+    assert told in result.output + str(result.exception)
+    assert isinstance(result.exception, SystemExit | ConfigurationError)
+
+
+def test_the_names_of_dimensions_are_those_that_every_event_has() -> None:
+    data = event(1, {"limit": 1}) | {"timestamp": "2026-03-01T10:00:00Z", "retention": "P1D"}
+    record = Record(0, b"", json.dumps(data).encode(), (), 1.0)
+    compared = decode_compared(record)
+    assert compared is not None
+    assert observe(compared, record, 0, ("wide@1", WIDE), {}).keys() == DIMENSIONS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.log_memory import MemoryLog
 from synchroscope.ports import CONTROL_TOPICS, EVENTS, FINDINGS, NewRecord
 from tests.validation_world import World
@@ -34,6 +36,16 @@ def test_what_is_no_finding_is_passed_over_and_a_null_takes_one_off() -> None:
     assert reader.read() == found
     log.append([NewRecord(FINDINGS, 0, name, b"")], 0)
     assert [one.id for one in reader.read()] == [one.id for one in found[1:]]
+
+
+def test_what_is_no_finding_is_told_once_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    log = MemoryLog({EVENTS: 1, **dict.fromkeys(CONTROL_TOPICS, 1)})
+    log.append([NewRecord(FINDINGS, 0, b"F", value) for value in (b"{", b'"\xff"') * 20], 0)
+    reader = FindingsReader(log)
+    assert reader.read() == reader.read() == []
+    assert caplog.messages == [
+        "sync.findings: 40 records are no findings and are passed over, the first at offset 0"
+    ]
 
 
 def test_a_finding_is_opened_where_the_log_has_something_else_under_its_name() -> None:
