@@ -57,6 +57,9 @@ class HttpStore:
     transport: Another way to the server, for tests.
     """
 
+    bounds_pages = True
+    """By bytes; and pages that are counted must keep their size."""
+
     def __init__(
         self,
         uri: str,
