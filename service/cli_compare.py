@@ -20,7 +20,11 @@ from service.cli_types import Seconds
     metavar="COLUMNS",
     help="Which columns beside the key are compared. Default: all, which both must have.",
 )
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    help="Default: text on a terminal, and else json: one strict JSON object a line.",
+)
 @click.option(
     "--values", is_flag=True, help="Show what both sides have in the columns that differ."
 )
@@ -34,14 +38,20 @@ from service.cli_types import Seconds
     "a difference only if it outlives this. 0: one look counts, for stores at rest.",
 )
 def compare(
-    left: str, right: str, key: str, columns: str | None, output: str, values: bool, settle: float
+    left: str,
+    right: str,
+    key: str,
+    columns: str | None,
+    output: str | None,
+    values: bool,
+    settle: float,
 ) -> None:
     """Name the keys on which the stores LEFT and RIGHT differ.
 
     Each is a URI: postgresql://host/db?table=T, sqlite:///FILE?table=T, csv:FILE,
     redis://host/0?match=ctx:*, lmdb:///DIR, http(s)://host/path, in any mix. Nothing is written to
     either. Exit code: 0 no difference, 1 differences, 2 a wrong setting, 3 undecided, 130
-    interrupted by Ctrl-C or SIGTERM: what was printed is not all.
+    interrupted by Ctrl-C or SIGTERM, 141 nobody read what was printed: it is not all.
     """
     from service.compare_running import CompareOptions, run_compare
 
@@ -50,7 +60,7 @@ def compare(
         right=right,
         key=_names(key, "--key"),
         columns=None if columns is None else _names(columns, "--columns"),
-        as_json=output == "json",
+        as_json=not sys.stdout.isatty() if output is None else output == "json",
         show_values=values,
         settle_seconds=settle,
     )

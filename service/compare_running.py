@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, TextIO
@@ -20,6 +23,10 @@ from validator.stores.opening import open_store
 from validator.stores.port import Key
 
 SECONDS_DIGITS = 2
+GRACE_SECONDS, LAST_WORDS_SECONDS = 5.0, 1.0
+"""So long after an interrupt a server is waited for, and what was found is being printed."""
+UNREAD = 141
+"""Exit code where nobody reads what is printed: that of a process which SIGPIPE ends."""
 _REASONS: Mapping[Reason, str] = {
     "changing": "went on changing on both sides",
     "unreadable": "cannot be read",
@@ -44,6 +51,15 @@ class CompareOptions(Struct, frozen=True):
 def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
     """Compare, print, and return the exit code; what was found until an interrupt is printed."""
     out = sys.stdout if out is None else out
+    try:
+        return _printed(options, out)
+    except BrokenPipeError:
+        # Nobody reads on. What is left in the buffer goes nowhere, and not into an error at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        return UNREAD
+
+
+def _printed(options: CompareOptions, out: TextIO) -> int:
     comparison = Comparison(
         lambda: open_store(options.left, options.key, options.columns),
         lambda: open_store(options.right, options.key, options.columns),
@@ -52,9 +68,14 @@ def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
     )
     line = json_line if options.as_json else text_line
     is_watched = sys.stderr.isatty()
+
+    def told() -> None:
+        found = comparison.summary.differing
+        print(f"interrupted, so this is incomplete: {found:,} keys differ so far", file=sys.stderr)
+
     try:
         with (
-            terminable(),
+            terminable(lambda: _end(out, told)),
             watched(comparison) if is_watched else nullcontext(),
             closing(comparison.run()) as differences,
         ):
@@ -62,28 +83,50 @@ def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
                 print(line(difference, options.show_values), file=out, flush=is_watched)
     except KeyboardInterrupt:
         out.flush()
-        found = comparison.summary.differing
-        print(f"interrupted, so this is incomplete: {found:,} keys differ so far", file=sys.stderr)
+        told()
         return INTERRUPTED
+    out.flush()
     print(sentence(comparison.summary), file=sys.stderr)
     return comparison.summary.exit_code
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Have SIGTERM end it as Ctrl-C does."""
+def terminable(end: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM end it as Ctrl-C does; what hangs even so is ended after `GRACE_SECONDS`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    waiting = threading.Timer(GRACE_SECONDS, end)
+    waiting.daemon = True
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if waiting.ident is not None:
+            end()  # The second one.
+        waiting.start()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_signal)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, on_signal) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        waiting.cancel()
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _end(out: TextIO, told: Callable[[], None]) -> None:
+    """End the process though threads wait for a server, or for who reads what is printed."""
+
+    def say() -> None:
+        out.flush()
+        told()
+        sys.stderr.flush()
+
+    saying = threading.Thread(target=say, daemon=True)
+    saying.start()
+    saying.join(LAST_WORDS_SECONDS)
+    os._exit(INTERRUPTED)
 
 
 @contextmanager
@@ -122,16 +165,20 @@ def json_line(difference: Difference, show_values: bool) -> str:
 
 def text_line(difference: Difference, show_values: bool) -> str:
     """Return a line for people: sign, kind, key and columns."""
-    key = ", ".join(difference.key)
+    key = _printable(", ".join(difference.key))
     line = f"{_SIGNS[difference.kind]} {difference.kind:9} {key}"
     if not show_values:
-        return f"{line}  {', '.join(difference.columns)}".rstrip()
+        return f"{line}  {_printable(', '.join(difference.columns))}".rstrip()
     left, right = _values(difference)
     names = difference.columns or sorted({*(left or {}), *(right or {})})
     for name in names:
         pair = [_written(side.get(name)) if side is not None else "-" for side in (left, right)]
-        line += f"\n    {name}: {pair[0]} | {pair[1]}"
+        line += f"\n    {_printable(name)}: {pair[0]} | {pair[1]}"
     return line
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _values(difference: Difference) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -147,7 +194,18 @@ def _values(difference: Difference) -> tuple[dict[str, Any] | None, dict[str, An
 
 
 def _written(value: Any) -> str:
-    return msgspec.json.encode(value, enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(value, enc_hook=str).decode()
+    except UnicodeEncodeError:  # A lone surrogate, which JSON can escape, and UTF-8 has not.
+        return json.dumps(_finite(value), separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def sentence(summary: Summary) -> str:

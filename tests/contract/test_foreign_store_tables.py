@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -111,6 +112,43 @@ def test_what_is_wrong_with_a_csv_file_is_named_with_its_place(
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=problem):
         open_store(f"csv:{path}", ["id"]).scan(None, 10)
+
+
+def test_a_csv_file_is_read_twice_however_often_rows_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    text = "".join(f'{n},k{n % 7},"a\n""{n}é"\r\n' for n in range(2_000))
+    path.write_bytes(("id,kind,v\r\n" + text).encode())
+    opened = 0
+    open_path = Path.open
+
+    def counted(self: Path, *arguments: Any, **options: Any) -> Any:
+        nonlocal opened
+        opened += self == path
+        return open_path(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", counted)
+    with closing(open_store(f"csv:{path}", ["kind", "id"], ["v"])) as store:
+        rows = dict(walk(store, 100))
+        before = opened
+        for start in range(0, 2_000, 50):
+            keys = [(f"k{n % 7}", str(n)) for n in range(start, start + 50)]
+            asked = [*keys, ("no", "row"), ("\ud800", "1")]
+            assert store.fetch(asked) == {key: rows[key] for key in keys}
+        assert opened == before + 2
+        path.write_bytes(b"id,kind,v\n")
+        with pytest.raises(ConfigurationError, match="was changed"):
+            store.fetch([("k1", "1")])
+
+
+def test_two_rows_of_a_csv_key_are_an_error_wherever_they_are_fetched(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("id,a\n1,2\n2,3\n1,4\n", encoding="utf-8")
+    with closing(open_store(f"csv:{path}", ["id"])) as store:
+        assert store.fetch([("2",)]) == {("2",): {"a": "3"}}
+        with pytest.raises(ConfigurationError, match="two rows with the key 1"):
+            store.fetch([("1",)])
 
 
 def test_a_csv_file_that_changes_under_the_comparison_is_refused(tmp_path: Path) -> None:

@@ -353,8 +353,8 @@ def test_the_command_shows_values_where_asked_to(tmp_path: Path) -> None:
     right = csv_file(tmp_path, "r", {"1": {"a": 2, "b": "x"}})
     arguments = [left, right, "--key", "id", "--settle", "0", "--values"]
 
-    told = run(*arguments).stdout
-    lines = [json.loads(line) for line in run(*arguments, "--output", "json").stdout.splitlines()]
+    told = run(*arguments, "--output", "text").stdout
+    lines = [json.loads(line) for line in run(*arguments).stdout.splitlines()]
 
     assert '~ changed   1\n    a: 1 | "2"\n' in told
     assert lines[0]["left"] == {"a": 1}

@@ -19,9 +19,11 @@ from msgspec import Struct
 
 from validator.compare.looking import PRESENCE, Reason, Rows, doubt, look
 from validator.compare.narrowing import Narrowing
+from validator.compare.page_size import PageSize
 from validator.compare.row_equality import SIDES, Equality, Side
 from validator.compare.seats import (
     Seat,
+    bounds_pages,
     common_columns,
     finds_what_it_shows,
     keyless_rows,
@@ -116,6 +118,7 @@ class Comparison:
         self._progress: Progress = lambda what, done, total: None
         self._is_stopped = False
         self._proves = (True, True)
+        self._read_size = PageSize(KEYS_PER_READ)
         self._clock = clock
         self._sleep = sleep
         self.summary = Summary()
@@ -177,10 +180,13 @@ class Comparison:
         def walk(number: Side) -> None:
             cursor: str | None = None
             store, side = seats[number].store, sides[number]
+            size = PageSize(PAGE_ROWS)
             while True:
-                page = store.scan(cursor, PAGE_ROWS)
+                page = store.scan(cursor, PAGE_ROWS if bounds_pages(store) else size.rows)
+                before = equality.encoded_bytes[number]
                 for key, row in page.rows:
                     side.add(key, equality.digest(row, number))
+                size.saw(len(page.rows), equality.encoded_bytes[number] - before)
                 self._progress("reading", join.left.count + join.right.count, 0)
                 cursor = page.cursor
                 if cursor is None or self._is_stopped:
@@ -232,8 +238,11 @@ class Comparison:
         while followed:
             began = self._clock()
             keys = list(followed)
-            for start in range(0, len(keys), KEYS_PER_READ):
-                chunk = keys[start : start + KEYS_PER_READ]
+            place = 0
+            while place < len(keys):
+                chunk = keys[place : place + self._read_size.rows]
+                place += len(chunk)
+                before = sum(equality.encoded_bytes)
                 left, right = read_both(seats, chunk)
                 now = self._clock()
                 for key in chunk:
@@ -247,6 +256,7 @@ class Comparison:
                     del followed[key]
                     if (found := self._told(key, rows, *verdict, reason)) is not None:
                         yield found
+                self._read_size.saw(len(chunk), sum(equality.encoded_bytes) - before)
                 self._progress("looking again", total - len(followed), total)
             if followed:
                 spent = self._clock() - began

@@ -111,6 +111,11 @@ def finds_what_it_shows(store: ForeignStore) -> bool:
     return bool(getattr(store, "finds_what_it_shows", False))
 
 
+def bounds_pages(store: ForeignStore) -> bool:
+    """Say whether a store's pages are bounded already, so that they need not shrink."""
+    return bool(getattr(store, "bounds_pages", False))
+
+
 def narrowing_of(seats: Sequence[Seat]) -> Narrowing | None:
     """Return how to find the buckets that differ; None where the stores cannot tell."""
     if not all(hasattr(seat.store, "digests") for seat in seats):

@@ -1,8 +1,9 @@
 """Rows of a CSV file with a header line.
 
 ``csv:PATH`` or ``csv:///PATH``, ``?delimiter=;`` for another one than the comma (``tab`` for tabs).
-Every value is text; an empty one may be nothing. The file is read from its beginning to its end,
-and again for every fetch, so it is for exports, not for stores at work.
+Every value is text; an empty one may be nothing. The file is read from its beginning to its end, so
+it is for exports, not for stores at work. What is fetched a second time comes from an index
+(`csv_index`), so that many rows in portions cost no reading of the file each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from synchroscope.errors import ConfigurationError
+from validator.stores.csv_index import CsvIndex
 from validator.stores.port import Key, Page, Row
 
 LONGEST_FIELD = 16 << 20
@@ -62,6 +64,8 @@ class CsvStore:
         others = [name for name in header if name not in key_columns]
         self._columns = others if columns is None else list(columns)
         self._stamp = self._stat()
+        self._was_fetched = False
+        self._index: CsvIndex | None = None
         self._walk: tuple[int, Any] | None = None
 
     def _checked(self, header: list[str], wanted: Sequence[str] | None) -> list[str]:
@@ -101,7 +105,7 @@ class CsvStore:
 
     def _rows(self) -> Iterator[tuple[Key, Row]]:
         if self._stat() != self._stamp:
-            raise ConfigurationError(f"{self.name} was changed while it was being compared")
+            raise self._changed()
         keys = [self._header.index(name) for name in self.key_columns]
         with self._lines() as lines:
             next(lines, None)
@@ -116,6 +120,9 @@ class CsvStore:
                 named = dict(zip(self._header, values, strict=True))
                 key = tuple(values[place] for place in keys)
                 yield key, {name: named[name] for name in self._columns}
+
+    def _changed(self) -> ConfigurationError:
+        return ConfigurationError(f"{self.name} was changed while it was being compared")
 
     def _stat(self) -> tuple[int, int]:
         try:
@@ -157,16 +164,37 @@ class CsvStore:
         )
 
     def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
-        """Return the rows of these keys, by one reading of the file."""
+        """Return the rows of these keys: by one reading of the file, and then by an index."""
         wanted = set(keys)
+        if not wanted:
+            return {}
+        if self._was_fetched:
+            return self._indexed().fetch([key for key in wanted if _is_text(key)])
+        self._was_fetched = True
         found: dict[Key, Row] = {}
-        for key, row in self._rows() if wanted else ():
+        for key, row in self._rows():
             if key in wanted:
                 if key in found:
                     raise self._not_unique([key, key])
                 found[key] = row
         return found
 
+    def _indexed(self) -> CsvIndex:
+        if self._index is None:
+            self._index = CsvIndex(self.name, self._rows())
+        elif self._stat() != self._stamp:
+            raise self._changed()
+        if self._index.twice is not None:
+            raise self._not_unique([self._index.twice] * 2)
+        return self._index
+
     def close(self) -> None:
         """Release the file."""
         self._walk = None
+        if self._index is not None:
+            self._index.close()
+
+
+def _is_text(key: Key) -> bool:
+    """Say whether a key is UTF-8, as all of the file is."""
+    return not any("\ud800" <= sign <= "\udfff" for part in key for sign in part)

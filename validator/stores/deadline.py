@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 
 
@@ -18,13 +19,13 @@ class Deadline:
     Parameters
     ----------
     seconds: The span. Higher: a server that hangs is waited for longer.
-    descriptor: Returns the socket's file descriptor; -1 where there is none (yet, or any more).
+    descriptors: Returns the file descriptors of the sockets; -1 for one that is closed.
     """
 
-    def __init__(self, seconds: float, descriptor: Callable[[], int]) -> None:
+    def __init__(self, seconds: float, descriptors: Callable[[], Sequence[int]]) -> None:
         self.seconds = seconds
         self.is_over = False
-        self._descriptor = descriptor
+        self._descriptors = descriptors
         self._has_ended = False
         self._lock = threading.Lock()
         self._timer = threading.Timer(seconds, self._cut)
@@ -35,13 +36,9 @@ class Deadline:
             if self._has_ended:
                 return
             self.is_over = True
-            try:
-                number = self._descriptor()
-                if number >= 0:
-                    with socket.socket(fileno=os.dup(number)) as copy:
-                        copy.shutdown(socket.SHUT_RDWR)
-            except Exception:
-                return  # It is closed already, which ends the block as well.
+            with suppress(Exception):  # It is closed already, which ends the block as well.
+                for number in self._descriptors():
+                    _shut(number)
 
     def __enter__(self) -> Deadline:
         self._timer.start()
@@ -56,3 +53,8 @@ class Deadline:
         with self._lock:
             self._has_ended = True
         self._timer.cancel()
+
+
+def _shut(number: int) -> None:
+    with suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+        copy.shutdown(socket.SHUT_RDWR)

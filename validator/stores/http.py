@@ -19,6 +19,7 @@ Pages that lead back to one of them, or nowhere, end a walk with an error (`Http
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
@@ -28,11 +29,14 @@ import jsonpath
 from jsonpath import JSONPathError
 
 from synchroscope.errors import ConfigurationError, UnavailableError
+from validator.stores.deadline import Deadline
 from validator.stores.http_walk import HttpWalk
 from validator.stores.json_text import decode_json
 from validator.stores.port import Key, Page, Row, key_text
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS, WHOLE_ANSWER_SECONDS = 10.0, 60.0
+CONNECTIONS = 4
+"""So many connections at most are cut where an answer takes too long."""
 ANSWER_BYTES = 64 * 1024 * 1024
 _OWN = frozenset({"items", "cursor", "next", "page", "first", "limit", "lookup", "row"})
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -48,9 +52,13 @@ class HttpStore:
     uri: See the module; user and password in it are sent as basic authentication.
     key_columns: Which of a row's names are its key.
     columns: Only these; None: all.
-    answer_seconds: Without an answer for so long the server counts as away.
+    answer_seconds: Without a byte for so long the server counts as away.
+    whole_answer_seconds: Nor may an answer take longer, however it comes.
     transport: Another way to the server, for tests.
     """
+
+    bounds_pages = True
+    """By bytes; and pages that are counted must keep their size."""
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class HttpStore:
         columns: Sequence[str] | None = None,
         *,
         answer_seconds: float = ANSWER_SECONDS,
+        whole_answer_seconds: float = WHOLE_ANSWER_SECONDS,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         if not key_columns:
@@ -92,6 +101,8 @@ class HttpStore:
             )
         if not self._options.get("first", "1").removeprefix("-").isdecimal():
             raise ConfigurationError(f"{self.name}: first must be the number of the first page")
+        self._whole_answer_seconds = whole_answer_seconds
+        self._streams: deque[Any] = deque(maxlen=CONNECTIONS)
         auth = None
         if parts.username:
             auth = (unquote(parts.username), unquote(parts.password or ""))
@@ -189,8 +200,14 @@ class HttpStore:
         self, url: str, parameters: dict[str, str], *, may_be_absent: bool = False
     ) -> bytes | None:
         """Return the answer; None where what is asked for is absent, and may be."""
+        deadline = Deadline(self._whole_answer_seconds, self._descriptors)
         try:
-            with self._client.stream("GET", url, params=parameters) as answer:
+            with (
+                deadline,
+                self._client.stream(
+                    "GET", url, params=parameters, extensions={"trace": self._note}
+                ) as answer,
+            ):
                 data = bytearray()
                 for part in answer.iter_bytes():
                     data += part
@@ -202,10 +219,12 @@ class HttpStore:
         except httpx.InvalidURL as error:
             raise ConfigurationError(f"{self.name}: the URL cannot be read ({error})") from None
         except httpx.HTTPError as error:
-            text = str(error) or type(error).__name__
+            text = self._late() if deadline.is_over else str(error) or type(error).__name__
             raise UnavailableError(
                 self.name, f"cannot be reached or does not answer ({text}): check that it runs"
             ) from error
+        if deadline.is_over:  # What was cut may look whole.
+            raise UnavailableError(self.name, f"is too slow ({self._late()})")
         status = answer.status_code
         if may_be_absent and status in (404, 410):
             return None
@@ -217,6 +236,18 @@ class HttpStore:
                 "the URI"
             )
         return bytes(data)
+
+    def _late(self) -> str:
+        return f"no whole answer within {self._whole_answer_seconds:g} s"
+
+    def _note(self, event: str, facts: dict[str, Any]) -> None:
+        """Remember a connection that was made, to cut it where it is too slow."""
+        stream = facts.get("return_value")
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._streams.append(stream)
+
+    def _descriptors(self) -> list[int]:
+        return [stream.get_extra_info("socket").fileno() for stream in self._streams]
 
     def _decoded(self, data: bytes) -> Any:
         try:

@@ -88,6 +88,13 @@ class MarkingBytes(Protocol):
     """Whether rows have their bytes as `Bytes`, as comparing two such stores needs."""
 
 
+class Bounding(Protocol):
+    """A store that bounds the bytes of a page itself."""
+
+    bounds_pages: bool
+    """Whether it does, so that `scan` may be asked for as many rows as a page may ever have."""
+
+
 class Once(Protocol):
     """A store whose walk shows no row twice."""
 

@@ -45,7 +45,7 @@ def failure(name: str, error: psycopg.Error) -> SynchroscopeError:
 @contextmanager
 def answering(name: str, connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
     """Cut a connection, and raise `UnavailableError`, where what is asked takes longer."""
-    with Deadline(seconds, connection.fileno) as deadline:
+    with Deadline(seconds, lambda: [connection.fileno()]) as deadline:
         try:
             yield
         except psycopg.Error as error:
