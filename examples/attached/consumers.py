@@ -23,9 +23,11 @@ from psycopg.types.json import Jsonb
 from examples.attached.producer import TOPIC
 
 CREATE = """CREATE TABLE IF NOT EXISTS {0}
-    (user_id text PRIMARY KEY, context jsonb NOT NULL, source_offset bigint NOT NULL)"""
-UPSERT = """INSERT INTO {0} VALUES (%s, %s, %s) ON CONFLICT (user_id) DO UPDATE
-    SET context = {0}.context || EXCLUDED.context, source_offset = EXCLUDED.source_offset"""
+    (user_id text PRIMARY KEY, context jsonb NOT NULL, source_offset bigint NOT NULL,
+    seen_at timestamptz)"""
+UPSERT = """INSERT INTO {0} VALUES (%s, %s, %s, %s) ON CONFLICT (user_id) DO UPDATE
+    SET context = {0}.context || EXCLUDED.context, source_offset = EXCLUDED.source_offset,
+    seen_at = coalesce(EXCLUDED.seen_at, {0}.seen_at)"""
 DELETE = "DELETE FROM {0} WHERE user_id = %s"
 Change = tuple[str, dict[str, Any] | None, int]
 
@@ -54,7 +56,10 @@ class RedisStore:
 
 
 class PostgresqlStore:
-    """A row a user, with the offset of the last event that was applied to it."""
+    """A row a user, with the offset of the last event that was applied to it.
+
+    When the user was seen last has a column of its type.
+    """
 
     def __init__(self, url: str, table: str) -> None:
         self._connection: Any = psycopg.connect(url)
@@ -69,7 +74,9 @@ class PostgresqlStore:
                 if fields is None:
                     cursor.execute(self._delete, [user])
                 else:
-                    cursor.execute(self._upsert, [user, Jsonb(fields), offset])
+                    context = {name: value for name, value in fields.items() if name != "seen_at"}
+                    row = [user, Jsonb(context), offset, fields.get("seen_at")]
+                    cursor.execute(self._upsert, row)
 
 
 def changes_of(records: Iterable[Any], name: str) -> list[Change]:

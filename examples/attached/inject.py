@@ -85,16 +85,18 @@ class PostgresqlStore:
         self._table = table
 
     def read(self, user: str) -> Row:
-        query = f"SELECT context, source_offset FROM {self._table} WHERE user_id = %s"
+        query = f"SELECT context, source_offset, seen_at FROM {self._table} WHERE user_id = %s"
         found = self._connection.execute(query, [user]).fetchone()
-        return {} if found is None else {**found[0], "source_offset": found[1]}
+        return {} if found is None else _row(*found)
 
     def write(self, user: str, row: Row) -> None:
-        context = {name: value for name, value in row.items() if name != "source_offset"}
+        apart = ("source_offset", "seen_at")
+        context = {name: value for name, value in row.items() if name not in apart}
         self._connection.execute(
-            f"INSERT INTO {self._table} VALUES (%s, %s, %s) ON CONFLICT (user_id) DO UPDATE "
-            "SET context = EXCLUDED.context, source_offset = EXCLUDED.source_offset",
-            [user, Jsonb(context), row.get("source_offset", 0)],
+            f"INSERT INTO {self._table} VALUES (%s, %s, %s, %s) ON CONFLICT (user_id) DO UPDATE "
+            "SET context = EXCLUDED.context, source_offset = EXCLUDED.source_offset, "
+            "seen_at = EXCLUDED.seen_at",
+            [user, Jsonb(context), row.get("source_offset", 0), row.get("seen_at")],
         )
 
     def delete(self, user: str) -> None:
@@ -102,7 +104,7 @@ class PostgresqlStore:
 
     def copy(self) -> dict[str, Row]:
         rows = self._connection.execute(f"SELECT * FROM {self._table}").fetchall()
-        return {user: {**context, "source_offset": at} for user, context, at in rows}
+        return {user: _row(*values) for user, *values in rows}
 
     def restore(self, rows: dict[str, Row]) -> None:
         with self._connection.transaction():
@@ -110,6 +112,10 @@ class PostgresqlStore:
             self._connection.execute(f"DELETE FROM {self._table}")
             for user, row in rows.items():
                 self.write(user, row)
+
+
+def _row(context: Row, offset: int, seen_at: Any) -> Row:
+    return {**context, "source_offset": offset, "seen_at": seen_at}
 
 
 class Injector:
@@ -135,7 +141,7 @@ class Injector:
 
     def _all_fields(self, user: str) -> Row:
         event = change(self._rng, user)
-        while len(event["updates"]) < 4:
+        while len(event["updates"]) < 5:
             event = change(self._rng, user)
         return event
 

@@ -6,6 +6,7 @@ python -m examples.attached.producer --rate 500 --seconds 60
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import random
 import time
@@ -20,15 +21,23 @@ RISKS = ("low", "moderate", "high")
 
 
 def change(rng: random.Random, user: str) -> dict[str, Any]:
-    """Return an event that changes one to four of a user's fields."""
+    """Return an event that changes one to five of a user's fields."""
     fields = {
         "risk": rng.choice(RISKS),
         "balance": round(rng.uniform(0, 10_000), 2),
         "visits": rng.randrange(1_000_000),
         "note": f"note-{rng.getrandbits(64):016x}",
+        "seen_at": _moment(rng),
     }
     names = rng.sample(sorted(fields), rng.randint(1, len(fields)))
     return {"userId": user, "updates": {name: {"current": fields[name]} for name in names}}
+
+
+def _moment(rng: random.Random) -> str:
+    """Return a moment as the producer's local time, to the millisecond."""
+    zone = dt.timezone(dt.timedelta(hours=1))
+    seconds = rng.randrange(1_700_000_000_000, 1_800_000_000_000) / 1_000
+    return dt.datetime.fromtimestamp(seconds, zone).isoformat(timespec="milliseconds")
 
 
 def open_producer(servers: str) -> KafkaProducer:

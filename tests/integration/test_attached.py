@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 import pytest
 import redis
 
 from benchmarks.attached_pipeline import Attached, Pipeline, pipeline, wait_for
+from pipeline.kafka_client import NewTopic, open_client
+from pipeline.kafka_settings import KafkaSettings
+from synchroscope.ports import NewRecord
 from tests.servers import kafka_server, postgresql_dsn, redis_url
 
 FOUND_SECONDS = 45.0
@@ -185,3 +192,65 @@ def test_a_locked_table_is_unknown_and_neither_its_neighbour_nor_the_end_waits_f
         assert time.monotonic() - began < 25.0
         summary = once.lines[-1]["summary"]
         assert summary["stores"]["postgresql"]["verdict"] == "UNKNOWN"
+
+
+def test_typed_columns_of_postgresql_are_held_against_what_producers_write(
+    tmp_path: Path,
+) -> None:
+    kafka, dsn, mark = kafka_server(), postgresql_dsn(), uuid4().hex[:10]
+    topic, table = f"typed-{mark}", f"typed_{mark}"
+    key = str(uuid4()).upper()
+    fields = {
+        "at": ("timestamptz", "2026-01-01T10:00:00.123+01:00"),
+        "local": ("timestamp", "2026-01-01T10:00:00.000"),
+        "code": ("char(6)", "ab"),
+        "other": ("uuid", key),
+        "hour": ("time", "10:00"),
+        "term": ("interval", "1 day"),
+        "amount": ("numeric(10,2)", "5.10"),
+        "share": ("real", 0.1),
+        "is_on": ("boolean", True),
+        "count": ("bigint", 7),
+        "day": ("date", "2026-01-01"),
+        "tags": ("text[]", ["a", "b"]),
+    }
+    values = {name: value for name, (_, value) in fields.items()}
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in fields.items())
+    places = ", ".join(["%s"] * (len(fields) + 1))
+    file = tmp_path / "attached.yaml"
+    file.write_text(
+        f"log: {{kafka: {{bootstrap_servers: '{kafka}'}}, topic: {topic}}}\n"
+        "record: {subject: key, type: p}\n"
+        "stores:\n"
+        f"  - {{name: pg, uri: '{dsn}?table={table}', subject: id, settle_seconds: 1,\n"
+        "     recheck_seconds: 0.5, walk_interval_seconds: 1}\n"
+    )
+
+    def once() -> tuple[int, list[tuple[str, list[str]]]]:
+        command = [sys.executable, "-m", "service.cli", "attach", str(file), "--once"]
+        command += ["--output", "json", "--timeout", "40"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        found = [line["finding"] for line in lines if "finding" in line]
+        told = [(f["evidence"]["cause"], sorted(f["evidence"]["fields"])) for f in found]
+        return done.returncode, told
+
+    with (
+        closing(open_client(KafkaSettings(bootstrap_servers=kafka))) as client,
+        psycopg.connect(dsn, autocommit=True) as connection,
+    ):
+        connection.execute(f"CREATE TABLE {table} (id uuid PRIMARY KEY, {columns})".encode())
+        client.create_topics([NewTopic(topic, 1, 1, {})])
+        try:
+            wait_for(lambda: topic in client.partition_counts(), 20, "the topic")
+            record = NewRecord(topic, 0, key.encode(), json.dumps(values).encode())
+            with closing(client.writer()) as writer:
+                writer.send([record], int(time.time() * 1000))
+            row = [key, *values.values()]
+            connection.execute(f"INSERT INTO {table} VALUES ({places})".encode(), row)
+            assert once() == (0, [])
+            connection.execute(f"UPDATE {table} SET at = at + interval '1 hour'".encode())
+            assert once() == (1, [("written behind the pipeline's back", ["at"])])
+        finally:
+            connection.execute(f"DROP TABLE {table}".encode())
+            client.delete_topics([topic])

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from validator.attached.comparison import FieldLook, Look
 from validator.attached.history import ROW, Item, value_hash
+from validator.attached.rounding import is_rounded
 from validator.finding import Kind
 
 NOT_APPLIED = "event not applied"
@@ -21,6 +22,7 @@ BIT_FLIP = "bit flip"
 TRUNCATED = "truncated"
 DAMAGED = "cannot be read"
 CHANGED_TYPE = "changed type"
+ROUNDED = "rounded to fewer digits"
 OTHER_WRITE = "written behind the pipeline's back"
 NOT_AT_OFFSET = "not the value of the stored offset"
 UNKNOWN_VALUE = "no version that is still known"
@@ -104,9 +106,13 @@ def near_miss(right: Any, seen: Any, *, is_text: bool) -> str:
     ('truncated', 'changed type')
     >>> near_miss(8, 9, is_text=False), near_miss("low", "high", is_text=False)
     ('bit flip', '')
+    >>> near_miss(5.126, 5.13, is_text=False), near_miss("5.126", 5.12, is_text=False)
+    ('rounded to fewer digits', 'rounded to fewer digits')
     """
     if right is None or seen is None:
         return ""
+    if is_rounded(right, seen):
+        return ROUNDED
     if not is_text and type(right) is not type(seen):
         is_number = isinstance(right, int | float) and isinstance(seen, int | float)
         if not is_number or isinstance(right, bool) or isinstance(seen, bool):

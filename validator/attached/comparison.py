@@ -241,8 +241,8 @@ def _field(
         if known.known_from > 0:
             entries = [entry for entry in entries if entry.offset >= known.known_from]
     value = True if name == ROW else row.fields.get(name)
-    hashes = reader.hashes(value)
-    matching = [place for place, entry in enumerate(entries) if entry.value_hash in hashes]
+    entries, matching, is_blurred = reader.versions_of(name, history, entries, value)
+    is_cut = is_cut or is_blurred
     due = entry_at(entries, lower)
     allowed = [place for place in matching if place >= due]
     stated = None if at is None or not row.is_there else entry_at(entries, at + 1)

@@ -20,6 +20,7 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 from synchroscope.errors import ConfigurationError, StorageError
 from synchroscope.ports import Record
 from validator.attached.history import Item, decode_item, encode_item
+from validator.attached.key_forms import plain_key
 from validator.attached.record_mapping import Change
 
 FIRST_MAP_BYTES = 256 * 1024 * 1024
@@ -30,6 +31,7 @@ _ABOUT = b"fold"
 _COUNTS = b"counts"
 _WALK = b"walk"
 _NAME = b"name"
+_ALIAS = b"alias"
 _FINDINGS = b"findings"
 _STORES = "store"
 _T = TypeVar("_T")
@@ -182,6 +184,9 @@ class KeyedReference:
                     data = transaction.get(key, db=self._items)
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
+                    if data is None and plain_key(change.subject) != change.subject:
+                        alias = item_key(change.context_type, plain_key(change.subject))
+                        transaction.put(_ALIAS + alias, key, db=self._about)
                 item.is_spread = item.is_spread or item.partition != partition
                 item.apply(change, _known_from(state, partition, change.offset))
             with transaction.cursor(self._items) as cursor:
@@ -199,6 +204,16 @@ class KeyedReference:
         with self._lock, self._environment.begin(db=self._items) as transaction:
             found = ((key, transaction.get(key)) for key in keys)
             return {key: decode_item(data) for key, data in found if data is not None}
+
+    def aliases(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return of those keys that are no items' own the item that a typed column calls so."""
+        with self._lock, self._environment.begin() as transaction:
+            found = (
+                (key, transaction.get(_ALIAS + key, db=self._about))
+                for key in keys
+                if transaction.get(key, db=self._items) is None
+            )
+            return {key: bytes(item) for key, item in found if item is not None}
 
     def walk(self, after: bytes, limit: int) -> list[tuple[bytes, Item]]:
         """Return up to `limit` items in order of their keys, after a key; b"" begins."""

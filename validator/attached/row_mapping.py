@@ -8,10 +8,11 @@ from typing import Any
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError, InvalidEventError
-from validator.attached.history import Item, value_hash
+from validator.attached.history import Entry, FieldHistory, Item, value_hash
+from validator.attached.meaning import Meaning
 from validator.attached.paths import MISSING, compile_path
-from validator.stores.json_text import decode_json
 from validator.stores.port import DamagedRow, Key, Row, key_text
+from validator.stores.text_values import Kind
 
 EVERY_FIELD = "*"
 
@@ -70,6 +71,7 @@ class RowReader:
         self._mapping = mapping
         self._columns = key_columns
         self.is_text = mapping.is_text
+        self._meaning = Meaning(is_text=mapping.is_text)
         self.is_exact = bool(mapping.offset or mapping.version)
         for name in (mapping.subject, mapping.type_column):
             if name and name not in key_columns:
@@ -124,36 +126,55 @@ class RowReader:
             _whole(row.get(self._mapping.version)),
         )
 
-    def hashes(self, value: Any) -> frozenset[int]:
-        """Return the hashes of all that a stored value may mean.
+    def declare(self, knows: frozenset[Kind], columns: Mapping[str, Kind]) -> None:
+        """Take what the store can tell apart, and of which kinds its columns are."""
+        declared = dict(columns)
+        if isinstance(self._mapping.fields, dict):
+            named = self._mapping.fields.items()
+            declared = {field: columns[source] for field, source in named if source in columns}
+        self._meaning.declare(knows, declared)
+
+    def hashes(self, value: Any, field: str = "") -> frozenset[int]:
+        """Return the hashes of all that a stored value may mean, as far as they can be listed.
 
         >>> reader = RowReader(RowMapping(subject="s", is_text=True), ("s",))
         >>> value_hash(5) in reader.hashes("5"), value_hash(True) in reader.hashes("True")
         (True, True)
         """
-        meanings = [value]
-        if self._mapping.is_text and isinstance(value, str):
-            meanings += _meanings(value)
         found = set()
-        for meaning in meanings:
+        for meaning in self._meaning.readings(field, value):
             try:
                 found.add(value_hash(meaning))
             except InvalidEventError:  # What no log can hold, such as a lone surrogate.
                 continue
         return frozenset(found)
 
+    def means(self, field: str, logged: Any, stored: Any) -> bool:
+        """Say whether a stored value is one of the log's that the store writes otherwise."""
+        return self._meaning.same(field, logged, stored)
 
-def _meanings(text: str) -> list[Any]:
-    if text in ("True", "False"):
-        return [text == "True"]
-    if text in ("None", ""):
-        return [None]
-    if text in ("nan", "inf", "-inf"):
-        return [float(text)]
-    try:
-        return [decode_json(text.encode())]
-    except ValueError:
-        return []
+    def versions_of(
+        self, field: str, history: FieldHistory | None, entries: list[Entry], value: Any
+    ) -> tuple[list[Entry], list[int], bool]:
+        """Return the entries, where among them a stored value is, and whether others are left out.
+
+        Those are left out of which nobody can say whether they are it.
+        """
+        hashes = self.hashes(value, field)
+        recent = [] if history is None or value is None else history.recent
+        # What is written alike means the same, in versions too of which only the hash is known.
+        hashes |= {value_hash(v.value) for v in recent if self._meaning.same(field, v.value, value)}
+        matching = [at for at, entry in enumerate(entries) if entry.value_hash in hashes]
+        is_cut = (
+            not matching
+            and history is not None
+            and history.older != b""
+            and self._meaning.is_blurred(field, [v.value for v in recent], value)
+        )
+        if is_cut:
+            known = {version.offset for version in recent}
+            entries = [entry for entry in entries if entry.offset in known]
+        return entries, matching, is_cut
 
 
 def _getter(source: str) -> Callable[[Row], Any]:

@@ -7,17 +7,20 @@ store itself is asked in between, by `answer`, in whatever thread is the store's
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from msgspec import Struct
 
 from validator.attached.comparison import NOTHING_SEEN
+from validator.attached.key_forms import plain_key
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
 from validator.attached.walk import Walk
+from validator.compare.row_equality import TEXT, TYPED, Kinds
 from validator.stores.digesting import Keyless
 from validator.stores.port import ForeignStore, Key, Page, Row, SeveralReadings
+from validator.stores.text_values import Declaring, Knowing
 
 FIRST_KEYS = 16
 """So many rows are read by their keys at first, then twice as many each time."""
@@ -50,6 +53,7 @@ class Answer(Struct):
     asked: int
     page: Page | None
     keyless: int | None
+    kinds: Kinds
 
 
 class RowSource:
@@ -78,11 +82,16 @@ class RowSource:
         self._reader = reader
         self._reference = reference
         self._clock = clock
+        self._is_casting: bool | None = None
+        """Whether it answers to a key that its column writes otherwise; None: not known yet."""
+        self._aside: dict[bytes, bytes] = {}
+        """Rows until that is known: their own key -> that of the item that they may be."""
 
     # -- the question ----------------------------------------------------------------------------
 
     def question(self, keys: Sequence[bytes], walk: Walk | None, limit: int) -> Question:
         """Return what reads these items, and up to `limit` of what the walk comes to next."""
+        keys = [*(self._aside if self._is_casting is False else self._aside.values()), *keys]
         if walk is None:
             return Question(self._places(keys))
         if walk.phase == "rows":
@@ -123,7 +132,16 @@ class RowSource:
             asked, size = asked + size, 2 * size
         page = None if question.page is None else self._store.scan(*question.page)
         keyless = self._keyless() if question.wants_keyless else None
-        return Answer(rows, min(asked, len(places)), page, keyless)
+        return Answer(rows, min(asked, len(places)), page, keyless, self._kinds())
+
+    def _kinds(self) -> Kinds:
+        """Return what the store can tell apart."""
+        knows = (TYPED if self._store.is_typed else TEXT).knows
+        if hasattr(self._store, "knows"):
+            knows = cast(Knowing, self._store).knows
+        if not hasattr(self._store, "kinds"):
+            return Kinds(knows)
+        return Kinds(knows, cast(Declaring, self._store).kinds())
 
     def _keyless(self) -> int:
         """Return how many rows cannot be met, because a column of their key is NULL."""
@@ -135,17 +153,33 @@ class RowSource:
 
     def fetched(self, question: Question, answer: Answer) -> dict[bytes, SeenRow]:
         """Return what the store has of the items that were asked for, as far as it came."""
+        self._reader.declare(answer.kinds.knows, answer.kinds.declared)
         asked = set(list(dict.fromkeys(question.places.values()))[: answer.asked])
         places = {key: place for key, place in question.places.items() if place in asked}
         items = self._reference.items(places)
         owned = self._owned([place for key, place in places.items() if key not in items])
+        others = {_plain(key): row for key, row in answer.rows.items() if key not in asked}
+        self._note_casting(places, is_casting=bool(others))
         self.rows_read += len(places)
+
+        def row_of(place: Key) -> Row | None:
+            found = answer.rows.get(place)
+            return others.get(_plain(place)) if found is None and others else found
+
         return {
-            key: self._reader.read(
-                answer.rows.get(place) if owned.get(place, [key]) == [key] else None
-            )
+            key: self._reader.read(row_of(place) if owned.get(place, [key]) == [key] else None)
             for key, place in places.items()
         }
+
+    def _note_casting(self, fetched: Mapping[bytes, Key], *, is_casting: bool) -> None:
+        """Learn whether an item's row was there under a key that its column writes otherwise."""
+        if is_casting:
+            self._is_casting = True
+        elif self._is_casting is None and any(item in fetched for item in self._aside.values()):
+            self._is_casting = False  # It has the row, and does not call it so.
+            return
+        looked = {own for own, item in self._aside.items() if own in fetched or item in fetched}
+        self._aside = {own: item for own, item in self._aside.items() if own not in looked}
 
     def _owned(self, places: Sequence[Key]) -> dict[Key, list[bytes]]:
         """Return the items whose rows these are, where a row's key can be read in several ways."""
@@ -182,11 +216,18 @@ class RowSource:
             name = self._reader.name_of(key)
             place = item_key(*name)
             names[place], places[key] = name, place
+        aliases = self._reference.aliases(names) if self._is_casting is not False else {}
+        if self._is_casting is None:
+            self._aside |= aliases
+            places = {key: place for key, place in places.items() if place not in aliases}
+        else:
+            places = {key: aliases.get(place, place) for key, place in places.items()}
         self._reference.keep_names(names)
         owned = self._owned(list(places))
         rows = {
             place: self._reader.read(row)
             for key, row in page.rows
+            if key in places
             for place in owned.get(key, [places[key]])
         }
         self.rows_read += len(page.rows)
@@ -199,3 +240,7 @@ class RowSource:
     def close(self) -> None:
         """Close the store."""
         self._store.close()
+
+
+def _plain(key: Key) -> Key:
+    return tuple(map(plain_key, key))
