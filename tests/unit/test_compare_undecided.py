@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import lmdb
+import msgspec
 import pytest
 import redis
 from click.testing import CliRunner, Result
@@ -122,6 +123,18 @@ def test_bytes_in_sqlite_are_no_text_of_their_digits(tmp_path: Path) -> None:
 
     assert lines(run(left, right, "--values")) == [("1", "changed", None)]
     assert run(left, f"csv:{exported}").exit_code == 0
+
+
+def test_bytes_in_messagepack_are_no_text_of_their_digits(tmp_path: Path) -> None:
+    pack, how = msgspec.msgpack.encode, "?value=msgpack"
+    left = lmdb_store(tmp_path / "l", {b"1": pack({"v": b"ab"}), b"2": pack({"v": b"ab"})}, how)
+    right = lmdb_store(tmp_path / "r", {b"1": pack({"v": "6162"}), b"2": pack({"v": b"ab"})}, how)
+    json_rows = {b"1": b'{"v": "6162"}', b"2": b'{"v": "6162"}'}
+
+    assert lines(run(left, right)) == [("1", "changed", None)]
+    assert run(left, lmdb_store(tmp_path / "j", json_rows)).exit_code == 0
+    table = sqlite(tmp_path / "t.db", [("1", "6162"), ("2", b"ab")])
+    assert lines(run(left, table, "--values")) == [("1", "changed", None)]
 
 
 @pytest.mark.parametrize("settle", ["0", "0.2"])
