@@ -151,6 +151,8 @@ def test_rows_that_cannot_be_read_are_undecided(settle: str, tmp_path: Path) -> 
         ("5", "extra", None),
     ]
     assert "2 are undecided (2 cannot be read)" in result.stderr
+    told = run(left, right, "--settle", settle, "--output", "text").stdout
+    assert told.splitlines()[0] == "? undecided 1 (cannot be read)"
     only = lmdb_store(tmp_path / "n", {b"1": b"{}"})
     damaged = lmdb_store(tmp_path / "d", {b"1": b"{"})
     assert run(only, damaged).exit_code == 3
