@@ -167,6 +167,8 @@ def text_line(difference: Difference, show_values: bool) -> str:
     """Return a line for people: sign, kind, key and columns."""
     key = _printable(", ".join(difference.key))
     line = f"{_SIGNS[difference.kind]} {difference.kind:9} {key}"
+    if difference.reason is not None:
+        line += f" ({_REASONS[difference.reason]})"
     if not show_values:
         return f"{line}  {_printable(', '.join(difference.columns))}".rstrip()
     left, right = _values(difference)

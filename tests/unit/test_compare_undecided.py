@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import lmdb
+import msgspec
 import pytest
 import redis
 from click.testing import CliRunner, Result
@@ -124,6 +125,18 @@ def test_bytes_in_sqlite_are_no_text_of_their_digits(tmp_path: Path) -> None:
     assert run(left, f"csv:{exported}").exit_code == 0
 
 
+def test_bytes_in_messagepack_are_no_text_of_their_digits(tmp_path: Path) -> None:
+    pack, how = msgspec.msgpack.encode, "?value=msgpack"
+    left = lmdb_store(tmp_path / "l", {b"1": pack({"v": b"ab"}), b"2": pack({"v": b"ab"})}, how)
+    right = lmdb_store(tmp_path / "r", {b"1": pack({"v": "6162"}), b"2": pack({"v": b"ab"})}, how)
+    json_rows = {b"1": b'{"v": "6162"}', b"2": b'{"v": "6162"}'}
+
+    assert lines(run(left, right)) == [("1", "changed", None)]
+    assert run(left, lmdb_store(tmp_path / "j", json_rows)).exit_code == 0
+    table = sqlite(tmp_path / "t.db", [("1", "6162"), ("2", b"ab")])
+    assert lines(run(left, table, "--values")) == [("1", "changed", None)]
+
+
 @pytest.mark.parametrize("settle", ["0", "0.2"])
 def test_rows_that_cannot_be_read_are_undecided(settle: str, tmp_path: Path) -> None:
     good = b'{"v": 1}'
@@ -138,6 +151,8 @@ def test_rows_that_cannot_be_read_are_undecided(settle: str, tmp_path: Path) -> 
         ("5", "extra", None),
     ]
     assert "2 are undecided (2 cannot be read)" in result.stderr
+    told = run(left, right, "--settle", settle, "--output", "text").stdout
+    assert told.splitlines()[0] == "? undecided 1 (cannot be read)"
     only = lmdb_store(tmp_path / "n", {b"1": b"{}"})
     damaged = lmdb_store(tmp_path / "d", {b"1": b"{"})
     assert run(only, damaged).exit_code == 3

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from validator.compare.key_meaning import AS_TEXT
 from validator.compare.looking import PRESENCE, Reason, Rows, doubt, look
 from validator.compare.narrowing import Narrowing
 from validator.compare.page_size import PageSize
@@ -28,6 +29,7 @@ from validator.compare.seats import (
     finds_what_it_shows,
     keyless_rows,
     kinds_of,
+    meaning_of,
     narrowing_of,
     read_both,
 )
@@ -118,6 +120,7 @@ class Comparison:
         self._progress: Progress = lambda what, done, total: None
         self._is_stopped = False
         self._proves = (True, True)
+        self._meaning = AS_TEXT
         self._read_size = PageSize(KEYS_PER_READ)
         self._clock = clock
         self._sleep = sleep
@@ -161,6 +164,7 @@ class Comparison:
         unique = [is_narrow or getattr(s, "shows_rows_once", False) for s in (left, right)]
         join = kept.enter_context(HashJoin(left.name, right.name, unique=unique))
         if narrowing is None:
+            self._meaning = meaning_of(seats)
             self._read_all(seats, equality, join)
         else:
             self._read_differing(seats, narrowing, join)
@@ -185,7 +189,9 @@ class Comparison:
                 page = store.scan(cursor, PAGE_ROWS if bounds_pages(store) else size.rows)
                 before = equality.encoded_bytes[number]
                 for key, row in page.rows:
-                    side.add(key, equality.digest(row, number))
+                    form = self._meaning.form(key, number)
+                    written = None if form == key else key
+                    side.add(form, equality.digest(row, number), written)
                 size.saw(len(page.rows), equality.encoded_bytes[number] - before)
                 self._progress("reading", join.left.count + join.right.count, 0)
                 cursor = page.cursor
@@ -243,7 +249,7 @@ class Comparison:
                 chunk = keys[place : place + self._read_size.rows]
                 place += len(chunk)
                 before = sum(equality.encoded_bytes)
-                left, right = read_both(seats, chunk)
+                left, right = read_both(seats, self._meaning, [shown[key] for key in chunk])
                 now = self._clock()
                 for key in chunk:
                     rows = left.get(key), right.get(key)
@@ -254,7 +260,8 @@ class Comparison:
                     ):
                         continue
                     del followed[key]
-                    if (found := self._told(key, rows, *verdict, reason)) is not None:
+                    name = shown[key].shown_key
+                    if (found := self._told(name, rows, *verdict, reason)) is not None:
                         yield found
                 self._read_size.saw(len(chunk), sum(equality.encoded_bytes) - before)
                 self._progress("looking again", total - len(followed), total)

@@ -130,14 +130,14 @@ class Equality:
             return "" if form is None and self._is_blind else form
         if self._is_blind:
             return _as_text(value)
-        is_bit = isinstance(value, bool) and _has_bits(self._sides[1 - side].knows)
+        is_bit = isinstance(value, bool) and has_bits(self._sides[1 - side].knows)
         return int(value) if is_bit else value
 
 
 def _means(written: Any, value: Any, knows: frozenset[Kind], *, is_read: bool) -> bool:
     """Say whether a store that knows less may write a value so; `is_read`: it was read already."""
     if isinstance(value, bool) and isinstance(written, int) and not isinstance(written, bool):
-        return _has_bits(knows) and written == value
+        return has_bits(knows) and written == value
     if is_read or not isinstance(written, str) or isinstance(value, str):
         return False
     if value is None:
@@ -149,7 +149,7 @@ def _means(written: Any, value: Any, knows: frozenset[Kind], *, is_read: bool) -
     return "json" not in knows and _encoded(read_as("json", written)) == _encoded(value)
 
 
-def _has_bits(knows: frozenset[Kind]) -> bool:
+def has_bits(knows: frozenset[Kind]) -> bool:
     """Say whether a store has 0 and 1 for want of booleans."""
     return "number" in knows and "boolean" not in knows
 
@@ -169,7 +169,7 @@ def _read(kind: Kind, value: Any, knows: frozenset[Kind]) -> Any:
     if isinstance(value, str):
         basis = "json" if kind.endswith("[]") else kind
         return read_as(kind, value) if kind in EVERYWHERE or basis not in knows else value
-    if kind == "boolean" and _has_bits(knows) and value in (0, 1):
+    if kind == "boolean" and has_bits(knows) and value in (0, 1):
         return bool(value)
     if kind.endswith("[]") and isinstance(value, list):
         return [_read(kind if isinstance(v, list) else kind[:-2], v, knows) for v in value]

@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar, cast
 
 from synchroscope.errors import ConfigurationError
+from validator.compare.key_meaning import KeyMeaning
 from validator.compare.narrowing import Narrowing
-from validator.compare.row_equality import TEXT, TYPED, Kinds
+from validator.compare.row_equality import SIDES, TEXT, TYPED, Kinds, Side
+from validator.compare.spill import Pair
 from validator.stores.digesting import BucketDigests, Digesting, Interruptible, Keyless
 from validator.stores.port import ForeignStore, Key, MarkingBytes, Row
-from validator.stores.text_values import Declaring, Knowing
+from validator.stores.text_values import Declaring, DeclaringKeys, Kind, Knowing
 
 _Answer = TypeVar("_Answer")
 
@@ -53,9 +55,35 @@ def _opened(open_it: Callable[[], ForeignStore]) -> ForeignStore:
     return store
 
 
-def read_both(seats: Sequence[Seat], keys: Sequence[Key]) -> tuple[dict[Key, Row], dict[Key, Row]]:
-    """Return the rows of these keys, left and right."""
-    asked = [seat.worker.submit(seat.store.fetch, keys) for seat in seats]
+def meaning_of(seats: Sequence[Seat]) -> KeyMeaning:
+    """Return when two keys are the same."""
+    left, right = ((_key_kinds(seat), kinds_of(seat).knows) for seat in seats)
+    return KeyMeaning((left[0], right[0]), (left[1], right[1]))
+
+
+def _key_kinds(seat: Seat) -> Sequence[Kind] | None:
+    if not hasattr(seat.store, "key_kinds"):
+        return None
+    return seat.do(lambda store: cast(DeclaringKeys, store).key_kinds())
+
+
+def read_both(
+    seats: Sequence[Seat], meaning: KeyMeaning, pairs: Sequence[Pair]
+) -> tuple[dict[Key, Row], dict[Key, Row]]:
+    """Return the rows of these keys by the forms of their keys, left and right."""
+
+    def read(side: Side) -> dict[Key, Row]:
+        if meaning.is_plain:
+            return seats[side].store.fetch([pair.key for pair in pairs])
+        keys = []
+        for pair in pairs:
+            is_shown = (pair.left, pair.right)[side] is not None
+            unlike = pair.key if is_shown else meaning.asked(pair.key, side)
+            keys.append(pair.written[side] or unlike)
+        found = seats[side].store.fetch(keys)
+        return {meaning.form(key, side): row for key, row in found.items()}
+
+    asked = [seats[side].worker.submit(read, side) for side in SIDES]
     left, right = (one.result() for one in asked)
     return left, right
 

@@ -31,6 +31,14 @@ class Pair(Struct, frozen=True):
     key: Key
     left: bytes | None
     right: bytes | None
+    written: tuple[Key | None, Key | None] = (None, None)
+    """How the sides write the key, where it is not alike."""
+
+    @property
+    def shown_key(self) -> Key:
+        """The key as the left side writes it, or else the right one."""
+        left, right = self.written
+        return left or (self.key if self.left is not None else right or self.key)
 
 
 class _Side:
@@ -42,9 +50,9 @@ class _Side:
         self._buffered_bytes = 0
         self.count = 0
 
-    def add(self, key: Key, digest: bytes) -> None:
-        """Take a row."""
-        data = msgspec.msgpack.encode((key, digest))
+    def add(self, key: Key, digest: bytes, written: Key | None = None) -> None:
+        """Take a row; ``written``: its key as the store has it, where that is another."""
+        data = msgspec.msgpack.encode((key, digest, written))
         buffer = self._buffers[
             xxh3_64_intdigest("\x1f".join(key).encode("utf-8", "surrogatepass")) % PARTS
         ]
@@ -67,7 +75,7 @@ class _Side:
             ) from error
         self._buffered_bytes = 0
 
-    def part(self, number: int) -> Iterator[tuple[Key, bytes]]:
+    def part(self, number: int) -> Iterator[tuple[Key, bytes, Key | None]]:
         """Return one part's rows, in the order in which they were taken."""
         path = self._folder / str(number)
         for data in (path.read_bytes() if path.exists() else b"", bytes(self._buffers[number])):
@@ -75,12 +83,11 @@ class _Side:
             while place < len(data):
                 size = int.from_bytes(data[place : place + _LENGTH_BYTES], "little")
                 place += _LENGTH_BYTES
-                key, digest = _DECODER.decode(data[place : place + size])
+                yield _DECODER.decode(data[place : place + size])
                 place += size
-                yield key, digest
 
 
-_DECODER = msgspec.msgpack.Decoder(tuple[tuple[str, ...], bytes])
+_DECODER = msgspec.msgpack.Decoder(tuple[tuple[str, ...], bytes, tuple[str, ...] | None])
 
 
 class HashJoin:
@@ -107,26 +114,30 @@ class HashJoin:
     def differing(self) -> Iterator[Pair]:
         """Return the keys whose digests differ, or that only one side has."""
         for number in range(PARTS):
-            left = self._keyed(0, number)
-            right = self._keyed(1, number)
+            left, mine = self._keyed(0, number)
+            right, other = self._keyed(1, number)
             for key, digest in left.items():
-                other = right.pop(key, None)
-                if other != digest:
-                    yield Pair(key, digest, other)
+                found = right.pop(key, None)
+                if found != digest:
+                    yield Pair(key, digest, found, (mine.get(key), other.get(key)))
             for key, digest in right.items():
-                yield Pair(key, None, digest)
+                yield Pair(key, None, digest, (None, other.get(key)))
 
-    def _keyed(self, side: int, number: int) -> dict[Key, bytes]:
+    def _keyed(self, side: int, number: int) -> tuple[dict[Key, bytes], dict[Key, Key]]:
+        """Return digests by key, and keys that are written otherwise."""
         keyed: dict[Key, bytes] = {}
-        for key, digest in self._sides[side].part(number):
-            if self._unique[side] and key in keyed:
+        written: dict[Key, Key] = {}
+        for key, digest, form in self._sides[side].part(number):
+            if key in keyed and (self._unique[side] or written.get(key) != form):
                 raise ConfigurationError(
                     f"{self._names[side]} has two rows with the key {', '.join(key)}: "
                     "name more key columns"
                 )
+            if form is not None:
+                written[key] = form
             if keyed.setdefault(key, digest) != digest:
                 keyed[key] = TWICE + bytes([side])
-        return keyed
+        return keyed, written
 
     def __enter__(self) -> HashJoin:
         return self

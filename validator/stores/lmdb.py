@@ -21,7 +21,8 @@ from synchroscope.foreign import UNDECODABLE
 from validator.stores.file_identity import FileIdentity
 from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
-from validator.stores.port import DamagedRow, Key, Page, Row
+from validator.stores.port import Bytes, DamagedRow, Key, Page, Row
+from validator.stores.text_values import JSON_KINDS
 
 _DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": decode_json,
@@ -40,6 +41,7 @@ class LmdbStore:
     """
 
     finds_what_it_shows = True
+    marks_bytes = False
 
     def __init__(
         self, uri: str, key_columns: Sequence[str] = (), columns: Sequence[str] | None = None
@@ -57,6 +59,7 @@ class LmdbStore:
         if options.get("value", "json") not in _DECODERS:
             raise ConfigurationError("the LMDB URI's value must be json or msgpack")
         self._decode = _DECODERS[options.get("value", "json")]
+        self.knows = JSON_KINDS | ({"bytes"} if options.get("value") == "msgpack" else set())
         if "key" not in options and len(key_columns) != 1:
             raise ConfigurationError("say what the keys' parts are: lmdb:///PATH?key={a}:{b}")
         self._template = KeyTemplate(options.get("key") or "{" + key_columns[0] + "}")
@@ -192,10 +195,14 @@ class LmdbStore:
             return DamagedRow()
         if not isinstance(row, dict):
             return DamagedRow()
-        plain = {str(name): _plain(value) for name, value in row.items()}
+        plain = {str(name): self._marked(value) for name, value in row.items()}
         if self._wanted is None:
             return plain
         return {name: plain[name] for name in self._wanted if name in plain}
+
+    def _marked(self, value: Any) -> Any:
+        is_marked = self.marks_bytes and isinstance(value, bytes)
+        return Bytes(value.hex()) if is_marked else _plain(value)
 
     def _grow(self, error: lmdb.Error) -> UnavailableError:
         """The writer has made the map larger: take its size, and let the caller ask again."""

@@ -24,8 +24,8 @@ from validator.stores.port import Key, Page, Row, key_text
 from validator.stores.postgresql_digests import PostgresqlDigests
 from validator.stores.postgresql_errors import answering, check_parameters, failure
 from validator.stores.postgresql_keys import KeyColumns, arrays_of
-from validator.stores.postgresql_values import KNOWS, kind_of, plain, prepare
-from validator.stores.text_values import Kind
+from validator.stores.postgresql_values import KNOWS, is_padded, kind_of, plain, prepare
+from validator.stores.text_values import PADDED, Kind
 from validator.stores.uri import check_uri, name_parts
 
 CONNECT_SECONDS = 5
@@ -197,6 +197,12 @@ class PostgresqlStore:
         """Return what the columns beside the key were declared as."""
         self._do(lambda connection: None)
         return {name: kind_of(self._types[name]) for name in self._columns}
+
+    def key_kinds(self) -> Sequence[Kind]:
+        """Return what the key's columns were declared as."""
+        self._do(lambda connection: None)
+        types = [self._types[name] for name in self.key_columns]
+        return [PADDED if is_padded(declared) else kind_of(declared) for declared in types]
 
     # -- reading ---------------------------------------------------------------------------------
 

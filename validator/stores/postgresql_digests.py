@@ -113,6 +113,7 @@ def _hashed(name: str, kind: str, seed: sql.Composable) -> sql.Composed:
 
 
 _KEY_TEXTS = {
+    "inet": "concat({})",  # As it is exported; the cast adds /32.
     "numeric": "trim_scale({})::text",
     "real": "({} + 0::real)::text",  # -0 is 0.
     "double precision": "({} + 0::float8)::text",
@@ -121,7 +122,7 @@ _KEY_TEXTS = {
 
 def key_as_text(name: str, declared: str) -> sql.Composed:
     """Return a key's column as text: the same for keys that are equal, whatever their scale."""
-    form = _KEY_TEXTS.get(_kind(declared), "{}::text")
+    form = _KEY_TEXTS.get(declared) or _KEY_TEXTS.get(_kind(declared), "{}::text")
     return sql.SQL(cast(Any, form)).format(sql.Identifier("t", name))
 
 

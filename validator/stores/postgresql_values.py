@@ -86,6 +86,15 @@ def kind_of(declared: str) -> Kind:
     return "interval" if base.startswith("interval") else _KINDS.get(base, "text")
 
 
+def is_padded(declared: str) -> bool:
+    """Say whether a type fills its values up with spaces.
+
+    >>> is_padded("character(5)"), is_padded("character varying(5)"), is_padded("bpchar")
+    (True, False, True)
+    """
+    return declared.partition("(")[0] in ("character", "bpchar")
+
+
 def prepare(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
     """Have values written and read alike on every server."""
     for name, value in _SETTINGS:

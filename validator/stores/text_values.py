@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -35,6 +35,8 @@ EVERYWHERE = frozenset({"moment", "time", "bytes", "interval"})
 """Kinds that JSON has not: every store writes them as text."""
 JSON_KINDS = frozenset({"boolean", "number", "json"})
 """Kinds that a store of JSON tells from text."""
+PADDED = "padded"
+"""Kind of a key that is filled up with spaces, which do not count."""
 LONGEST_EXPONENT = 400
 """A number of more places is left as it is written."""
 _MICROSECOND_DIGITS = 6
@@ -59,6 +61,14 @@ class Declaring(Protocol):
 
     def kinds(self) -> Mapping[str, Kind]:
         """Return the kinds of the columns that have one; text is one."""
+        ...
+
+
+class DeclaringKeys(Protocol):
+    """A store whose key columns have types."""
+
+    def key_kinds(self) -> Sequence[Kind]:
+        """Return the kinds of the key's columns, in order; text is one, and so is `PADDED`."""
         ...
 
 
