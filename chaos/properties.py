@@ -107,7 +107,10 @@ def check_findings(world: World) -> tuple[int, int]:
         else:
             raise Broken(f"not found: {fault}")
     for finding in findings:
-        if not any(_explains(finding, fault, strictly=True) for _, fault in faults):
+        if not any(
+            _explains(finding, fault, strictly=True) or _made_late(world, finding, fault)
+            for _, fault in faults
+        ):
             raise Broken(f"found without cause: {finding}")
     return found, masked
 
@@ -173,11 +176,26 @@ def _overwrites(later: Injected, fault: Injected) -> bool:
     ) == (fault.replica, fault.context_type, fault.subject)
 
 
+def _made_late(world: World, finding: Finding, fault: Injected) -> bool:
+    """Say whether what was dropped came late with a repeat of it, and that was found."""
+    return (
+        finding.kind == "reordered"
+        and _concerns(finding, fault)
+        and _is_delivered_again(world, fault)
+    )
+
+
+def _concerns(finding: Finding, fault: Injected) -> bool:
+    return (
+        (finding.replica, finding.context_type) == (fault.replica, fault.context_type)
+        and fault.subject in finding.subjects
+        and finding.partition == fault.position["partition"]
+    )
+
+
 def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> bool:
     """Say whether a fault is the cause of a finding; `strictly`: it lies within its interval."""
-    if finding.replica != fault.replica or finding.context_type != fault.context_type:
-        return False
-    if fault.subject not in finding.subjects or finding.partition != fault.position["partition"]:
+    if fault.subject is None or not _concerns(finding, fault):
         return False
     return any(
         cause["subject"] == fault.subject and _is_cause(finding.kind, cause, fault, strictly)
