@@ -195,7 +195,7 @@ def _concerns(finding: Finding, fault: Injected) -> bool:
 
 def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> bool:
     """Say whether a fault is the cause of a finding; `strictly`: it lies within its interval."""
-    if not _concerns(finding, fault):
+    if fault.subject is None or not _concerns(finding, fault):
         return False
     return any(
         cause["subject"] == fault.subject and _is_cause(finding.kind, cause, fault, strictly)
@@ -203,7 +203,7 @@ def _explains(finding: Finding, fault: Injected, *, strictly: bool = False) -> b
     )
 
 
-def _causes(finding: Finding, subject: str | None) -> list[dict[str, Any]]:
+def _causes(finding: Finding, subject: str) -> list[dict[str, Any]]:
     """Return the causes that a finding names: a bundle's, or its only one."""
     if "causes" in finding.evidence:
         causes: list[dict[str, Any]] = finding.evidence["causes"]
