@@ -332,6 +332,22 @@ def test_a_topic_that_was_made_anew_is_refused_and_the_folder_named(
         world.run(1.0, traffic=False)
 
 
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_topic_that_is_made_anew_while_it_is_read_ends_that_before_anything_is_found(
+    world: AttachedWorld, tells: bool
+) -> None:
+    world.topic.make_anew()
+    if tells:  # Its end may be beyond the old one when that is looked at next.
+        for _ in range(200):
+            world.topic.append(0, b"user-0", b'{"a": 9}', world.now)
+    else:
+        world.topic.called = "first"
+    problem = "its ID is another one" if tells else "ends at 0, earlier than before"
+    with pytest.raises(StorageError, match=f"{problem}.*name another --data-dir"):
+        world.run(10.0, traffic=False)
+    assert world.news == []
+
+
 # -- compacted topics ------------------------------------------------------------------------------
 
 
