@@ -12,6 +12,7 @@ from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
 from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
+from validator.finding import timestamp
 from validator.stores.port import DamagedRow
 
 
@@ -67,6 +68,31 @@ def test_what_is_wrong_in_a_row_that_nothing_changes_is_met_by_a_walk(
         ("foreign", "row that the log does not have", "ghost"),
         ("foreign", "deleted behind the pipeline's back", "user-7"),
     }
+
+
+def test_a_row_that_the_log_does_not_have_came_after_the_last_walk_without_it(
+    world: AttachedWorld,
+) -> None:
+    world.run(12.0)
+    began, earlier = world.checker.walk.finished_at, dict(world.validator.log.positions)
+    assert began is not None
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.since is not None
+    assert finding.since.after_offset is not None
+    assert finding.since.after_offset <= earlier[0] <= finding.since.by_offset
+    positions = finding.evidence["positions"]
+    assert all(positions[str(p)]["from"] <= earlier[p] <= positions[str(p)]["to"] for p in (0, 1))
+    assert finding.evidence["absent_at"] >= timestamp(began)
+
+
+def test_a_row_that_was_there_from_the_start_has_no_such_moment(tmp_path: Path) -> None:
+    world = AttachedWorld(tmp_path / "data")
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.since is None
 
 
 def test_values_are_hashes_unless_the_field_is_public(tmp_path: Path) -> None:

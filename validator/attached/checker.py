@@ -18,7 +18,7 @@ from synchroscope.errors import InvalidEventError, SynchroscopeError, Unavailabl
 from validator.attached.asking import Asking, AtOnce
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
-from validator.attached.confirmed import Confirmed
+from validator.attached.confirmed import Arrival, Confirmed
 from validator.attached.doubt import doubted
 from validator.attached.history import Item, value_hash
 from validator.attached.log_view import Clock, LogView, Positions
@@ -169,7 +169,7 @@ class StoreChecker:
         suspects = self.suspects.take(now, limit)
         due = self.schedule.take(now, max((limit - len(suspects)) * 3 // 4, 1))
         keys = list(dict.fromkeys([*suspects, *(one.key for one in due)]))
-        walk = self.walk if self._is_walking(now) else None
+        walk = self.walk if self._is_walking(log, now) else None
         question = self._source.question(keys, walk, max(limit - len(keys), 1))
         is_at_end = walk is not None and walk.phase == "items" and not question.met
         if walk is not None and is_at_end:
@@ -235,13 +235,13 @@ class StoreChecker:
                 return positions
         return {}
 
-    def _is_walking(self, now: float) -> bool:
+    def _is_walking(self, log: LogView, now: float) -> bool:
         """Say whether the walk goes on now; one that is due begins."""
         walk = self.walk
         if walk.phase == "resting":
             if now < walk.started_at + self.settings.walk_seconds:
                 return False
-            walk.begin(now, self._reference.next_walk(self._number))
+            walk.begin(now, self._reference.next_walk(self._number), log.positions)
         # What is judged first need not be read twice, and belongs to the walk.
         is_first_judged = walk.phase == "settling" or (walk.phase == "items" and not walk.after)
         return not (self._pending and is_first_judged)
@@ -375,6 +375,7 @@ class StoreChecker:
         if suspect.wrong_since is None or suspect.mark != mark:
             suspect.wrong_since, suspect.mark = pending.read_at, mark
             suspect.by_offset = pending.heads.get(partition, max(pending.heads.values(), default=0))
+            suspect.arrival = self._arrival(item, before, pending)
         if pending.asked.at - suspect.wrong_since < self.settings.recheck_seconds:
             pause = self.settings.recheck_seconds
             self.suspects.again(suspect, now, pause_seconds=pause)
@@ -382,11 +383,19 @@ class StoreChecker:
         name = (
             (item.context_type, item.subject) if item is not None else self._reference.name_of(key)
         )
-        self._reporter.confirmed(
-            Confirmed(key, name, item, row, found, before.agreed, suspect.by_offset, now), now
+        confirmed = Confirmed(
+            key, name, item, row, found, before.agreed, suspect.by_offset, now, suspect.arrival
         )
+        self._reporter.confirmed(confirmed, now)
         # Looked at on and on, so that its end is seen.
         self.suspects.again(suspect, now)
+
+    def _arrival(self, item: Item | None, before: Seen, pending: Pending) -> Arrival | None:
+        """Return between what a row came that is no item's, if a whole walk did not meet it."""
+        walk = self.walk
+        if item is not None or walk.finished_at is None or before.walk >= walk.whole_number:
+            return None
+        return Arrival(walk.whole_positions, walk.finished_at, pending.heads)
 
     # -- how it stands ---------------------------------------------------------------------------
 

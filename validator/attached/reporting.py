@@ -17,7 +17,7 @@ from validator.attached.classification import (
     causes,
 )
 from validator.attached.comparison import NEVER_ENDS, FieldLook
-from validator.attached.confirmed import Confirmed
+from validator.attached.confirmed import Arrival, Confirmed
 from validator.attached.history import ROW, Item, Version, value_hash
 from validator.attached.restores import (
     BULK_ITEMS,
@@ -218,7 +218,8 @@ class Reporter:
 
     def _since(self, found: Confirmed, cause: Cause) -> Since | None:
         if found.item is None:
-            return None
+            came = found.arrival
+            return None if came is None else Since(0, came.after.get(0), came.by.get(0, 0))
         partition = found.item.partition
         if cause.kind == "missed" and cause.first_bad is not None:
             matched = [f.matched for f in cause.fields if f.matched is not None and f.matched >= 0]
@@ -239,6 +240,7 @@ class Reporter:
             "cause": cause.text,
             "row_is_there": found.row.is_there,
             **({"was_seen_there": found.agreed >= 0} if is_deleted else {}),
+            **({} if found.arrival is None else _came(found.arrival)),
             "fields": {field.name: self._shown(field) for field in cause.fields},
         }
 
@@ -252,6 +254,17 @@ class Reporter:
         if field.matched is not None and field.matched >= 0:
             shown["seen_is_of"] = field.matched
         return shown
+
+
+def _came(arrival: Arrival) -> dict[str, Any]:
+    """Return between what a row came, for every partition: nobody knows whose it is."""
+    return {
+        "absent_at": timestamp(arrival.absent_at),
+        "positions": {
+            str(partition): {"from": arrival.after.get(partition), "to": end}
+            for partition, end in sorted(arrival.by.items())
+        },
+    }
 
 
 def _recent(item: Item, name: str) -> Sequence[Version]:
