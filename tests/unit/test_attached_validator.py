@@ -95,6 +95,30 @@ def test_a_row_that_was_there_from_the_start_has_no_such_moment(tmp_path: Path) 
     assert finding.since is None
 
 
+def test_where_rows_expire_their_absence_is_nothing_and_wrong_values_are_found(
+    tmp_path: Path,
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, expires=True)
+    world = AttachedWorld(tmp_path / "data", settings)
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number})
+    world.run(12.0)
+    world.store.rows["user-4"]["a"] = "by hand"
+    world.run(12.0)
+    assert only(world) == ("foreign", "written behind the pipeline's back", ["user-4"])
+    for number in range(3, 8):
+        del world.store.rows[f"user-{number}"]
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict()[0] == "CONSISTENT"
+    skipped = world.checker.schedule.counts[0].skipped
+    world.is_consuming = False
+    world.send("user-5", {"a": 77})  # Gone before anybody could look.
+    world.run(5.0, traffic=False)
+    assert world.checker.schedule.counts[0].skipped == skipped + 1
+    assert world.news[-1].state == "resolved"
+
+
 def test_values_are_hashes_unless_the_field_is_public(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(SETTINGS, public=frozenset({"a"}))
     world = AttachedWorld(tmp_path / "data", settings)

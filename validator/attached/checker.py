@@ -287,6 +287,8 @@ class StoreChecker:
                 is_all_passed=pending.is_all_committed,
                 lost_delete=log.lost_deletes.get(partition, -1),
             )
+            if self.settings.expires and not row.is_there:
+                found = Look([], False)  # It may have gone by itself.
             looks[key] = found = doubted(found, item, before, log, passed)
             is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
             if not self.unchecked.note(key, "" if is_accepted else found.unchecked, pending.walk):
@@ -306,7 +308,7 @@ class StoreChecker:
         if agreed and (self._book.open or self._reporter.is_holding):
             self._reporter.agree(agreed, now)
         for due in pending.asked.due:
-            if due.key in looks and looks[due.key].unchecked:
+            if due.key in looks and self._is_unseen(looks[due.key]):
                 self.schedule.drop([due])
             elif due.key in looks:
                 is_there = looks[due.key].has_applied(due.offset)
@@ -314,6 +316,10 @@ class StoreChecker:
                     self._recent.append(due.key)
                 self.schedule.judged(due, is_consistent=is_there)
         return len(pending.rows)
+
+    def _is_unseen(self, found: Look) -> bool:
+        """Say whether a look does not tell if a write was there."""
+        return bool(found.unchecked) or (self.settings.expires and not found.is_there)
 
     def _passed(self, pending: Pending, partition: int) -> Passed:
         reached, recorded_at = pending.asked.frontier.get(partition, (-1, 0.0))
