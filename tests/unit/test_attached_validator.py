@@ -240,6 +240,31 @@ def test_a_restored_copy_is_one_finding_with_the_position_it_is_of(world: Attach
     assert world.verdict()[0] == "CONSISTENT"
 
 
+def test_what_was_told_by_itself_joins_the_finding_of_many_that_it_is_part_of(
+    world: AttachedWorld,
+) -> None:
+    copy = {user: dict(row) for user, row in world.store.rows.items()}
+    for number in range(25):
+        world.send(f"user-{number}", {"a": number + 1_000, "b": "later"})
+    world.run(8.0)
+    world.store.rows["user-30"] = {"a": 1}
+    world.store.rows["user-3"] = dict(copy["user-3"])
+    world.run(15.0)
+    assert {finding.kind for finding in world.open_findings()} == {"reordered", "foreign"}
+    for number in range(4, 25):  # The machine is slow: the rest is met only now.
+        world.store.rows[f"user-{number}"] = dict(copy[f"user-{number}"])
+    world.run(15.0)
+    bulk, other = sorted(world.open_findings(), key=lambda finding: finding.kind)
+    assert (bulk.kind, bulk.evidence["items"]) == ("bulk", 22)
+    assert other.subjects == ["user-30"]
+    (early,) = [f for f in world.news if f.kind == "reordered" and f.state == "resolved"]
+    assert early.evidence["part_of"] == bulk.id
+    for number in range(3, 25):
+        world.send(f"user-{number}", {"a": number, "b": "z"})
+    world.run(40.0)
+    assert [finding.subjects for finding in world.open_findings()] == [["user-30"]]
+
+
 def test_an_event_applied_to_the_wrong_subject_is_told_with_where_it_belongs(
     world: AttachedWorld,
 ) -> None:
