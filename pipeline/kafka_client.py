@@ -136,6 +136,10 @@ class Client(Protocol):
         """Return how many partitions each topic has."""
         ...
 
+    def topic_id(self, name: str) -> str | None:
+        """Return what tells a topic from others of its name; empty: not told; None: no topic."""
+        ...
+
     def create_topics(self, topics: Sequence[NewTopic]) -> None:
         """Create the topics; one that exists by now is no error."""
         ...

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException
+from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka import admin as typed_admin
 
@@ -49,6 +49,14 @@ class ConfluentClient:
             self._admin.poll(0)  # Serves the complaint that says why.
             raise self._connection.translated(error, "asking for the topics") from error
         return topics
+
+    def topic_id(self, name: str) -> str | None:
+        """Return what tells a topic from others of its name."""
+        asked = self._admin.describe_topics(
+            TopicCollection([name]), request_timeout=self._timeout_seconds
+        )
+        found = self._result(asked[name], f"describing topic {name}", UNKNOWN_TOPIC)
+        return None if found is None else str(found.topic_id or "")
 
     def topics(self, names: Sequence[str]) -> dict[str, TopicState]:
         """Return the state of those topics that exist."""

@@ -38,6 +38,12 @@ class PythonClient:
         topics = self._ask(self._admin.describe_topics, "asking for the topics")
         return {topic["name"]: len(topic["partitions"]) for topic in topics}
 
+    def topic_id(self, name: str) -> str | None:
+        """Return what tells a topic from others of its name."""
+        topics = self._ask(self._admin.describe_topics, "asking for the topics")
+        found = [topic for topic in topics if topic["name"] == name]
+        return str(found[0].get("topic_id") or "") if found else None
+
     def topics(self, names: Sequence[str]) -> dict[str, TopicState]:
         """Return the state of those topics that exist."""
         described = self._ask(self._admin.describe_topics, "asking for the topics")

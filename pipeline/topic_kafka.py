@@ -11,7 +11,7 @@ from warnings import catch_warnings, simplefilter
 from pipeline.kafka_client import OnWait, open_client
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower
-from synchroscope.errors import ConfigurationError, SynchroscopeError
+from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
 from synchroscope.ports import Batch, Record
 
 FOLLOW_WAIT_MILLISECONDS = 100
@@ -37,6 +37,7 @@ class KafkaTopic:
         self._on_wait = on_wait
         self._admin: Any = None
         self._follower: Follower | None = None
+        self._identity, self._identified_at = "", float("-inf")
         self._client = open_client(settings, on_wait)
         try:
             counts = self._client.partition_counts()
@@ -52,6 +53,18 @@ class KafkaTopic:
         except SynchroscopeError:
             self.close()
             raise
+
+    def identity(self) -> str:
+        """Return the topic's ID; that of a moment ago is good enough."""
+        now = time.monotonic()
+        if now - self._identified_at >= COUNT_SECONDS:
+            found = self._client.topic_id(self.name)
+            if found is None:
+                raise UnavailableError(
+                    self._settings.server, f"has no topic {self.name!r} any more"
+                )
+            self._identity, self._identified_at = found, now
+        return self._identity
 
     def partitions(self) -> int:
         """Return how many partitions the topic has by now: a topic may grow while it is read."""

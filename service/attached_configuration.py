@@ -69,6 +69,7 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     walk_interval_seconds: Seconds = 60.0
     walk_limit_seconds: Seconds = 3_600.0
     answer_seconds: Seconds = 10.0
+    expires: bool = False
 
     def __repr__(self) -> str:
         return f"StoreSection(name={self.name!r}, uri={masked(self.uri)!r}, …)"
@@ -116,6 +117,7 @@ class StoreSection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             walk_seconds=self.walk_interval_seconds,
             walk_limit_seconds=self.walk_limit_seconds,
             answer_seconds=self.answer_seconds,
+            expires=self.expires,
             group=self.group,
             public=frozenset(self.public),
         )

@@ -449,6 +449,22 @@ def test_topics_are_created_once_even_by_several_at_once(client: str, to_close: 
         assert log.partitions(EVENTS) == 2
 
 
+def test_a_topic_that_is_made_anew_has_another_id(client: str, to_close: ExitStack) -> None:
+    settings = kafka_settings(client)
+    to_close.callback(delete_topics, settings)
+    ensure_topics(settings)
+    with closing(open_client(settings)) as kafka:
+        name = f"{settings.topic_prefix}{EVENTS}"
+        first = kafka.topic_id(name)
+        assert first
+        assert kafka.topic_id(name) == first
+        kafka.delete_topics([name])
+        until(lambda: kafka.topic_id(name) is None, "the topic is gone", WAIT_SECONDS)
+        ensure_topics(settings)
+        until(lambda: kafka.topic_id(name) is not None, "it is there again", WAIT_SECONDS)
+        assert kafka.topic_id(name) != first
+
+
 def test_topics_that_deviate_are_named_with_what_to_do(
     kafka: KafkaSettings, open_log: OpenLog
 ) -> None:

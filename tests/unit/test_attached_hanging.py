@@ -236,7 +236,7 @@ def test_a_store_of_a_request_for_each_row_is_asked_for_few_at_a_time(
     reader = RowReader(RowMapping(subject="id", type="t"), slow.key_columns)
     source = RowSource(slow, 0, reader, world.validator.reference, clock=lambda: slow.now)
     walk = Walk()
-    walk.begin(0.0, 1_000)
+    walk.begin(0.0, 1_000, {})
     walk.phase = "items"
     met = 0
     while (question := source.question([], walk, 100)).met:

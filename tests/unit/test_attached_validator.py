@@ -12,6 +12,7 @@ from tests.attached_world import SETTINGS, AttachedWorld
 from validator.attached.port import MemoryTopic
 from validator.attached.record_mapping import RecordMapping
 from validator.attached.reference import KeyedReference
+from validator.finding import timestamp
 from validator.stores.port import DamagedRow
 
 
@@ -67,6 +68,55 @@ def test_what_is_wrong_in_a_row_that_nothing_changes_is_met_by_a_walk(
         ("foreign", "row that the log does not have", "ghost"),
         ("foreign", "deleted behind the pipeline's back", "user-7"),
     }
+
+
+def test_a_row_that_the_log_does_not_have_came_after_the_last_walk_without_it(
+    world: AttachedWorld,
+) -> None:
+    world.run(12.0)
+    began, earlier = world.checker.walk.finished_at, dict(world.validator.log.positions)
+    assert began is not None
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.since is not None
+    assert finding.since.after_offset is not None
+    assert finding.since.after_offset <= earlier[0] <= finding.since.by_offset
+    positions = finding.evidence["positions"]
+    assert all(positions[str(p)]["from"] <= earlier[p] <= positions[str(p)]["to"] for p in (0, 1))
+    assert finding.evidence["absent_at"] >= timestamp(began)
+
+
+def test_a_row_that_was_there_from_the_start_has_no_such_moment(tmp_path: Path) -> None:
+    world = AttachedWorld(tmp_path / "data")
+    world.store.rows["ghost"] = {"a": 1}
+    world.run(15.0)
+    (finding,) = world.open_findings()
+    assert finding.since is None
+
+
+def test_where_rows_expire_their_absence_is_nothing_and_wrong_values_are_found(
+    tmp_path: Path,
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, expires=True)
+    world = AttachedWorld(tmp_path / "data", settings)
+    for number in range(10):
+        world.send(f"user-{number}", {"a": number})
+    world.run(12.0)
+    world.store.rows["user-4"]["a"] = "by hand"
+    world.run(12.0)
+    assert only(world) == ("foreign", "written behind the pipeline's back", ["user-4"])
+    for number in range(3, 8):
+        del world.store.rows[f"user-{number}"]
+    world.run(20.0)
+    assert world.open_findings() == []
+    assert world.verdict()[0] == "CONSISTENT"
+    skipped = world.checker.schedule.counts[0].skipped
+    world.is_consuming = False
+    world.send("user-5", {"a": 77})  # Gone before anybody could look.
+    world.run(5.0, traffic=False)
+    assert world.checker.schedule.counts[0].skipped == skipped + 1
+    assert world.news[-1].state == "resolved"
 
 
 def test_values_are_hashes_unless_the_field_is_public(tmp_path: Path) -> None:
@@ -129,6 +179,17 @@ def test_a_store_that_is_away_is_unknown_and_nothing_is_found(world: AttachedWor
     assert world.verdict()[0] == "CONSISTENT"
 
 
+def test_keys_of_the_store_that_cannot_be_read_leave_it_unknown(world: AttachedWorld) -> None:
+    world.store.unreadable_keys = 2  # type: ignore[attr-defined]
+    world.store.unreadable_key = "ctx:?"  # type: ignore[attr-defined]
+    world.run(15.0)
+    text = "2 keys of the store cannot be read, such as 'ctx:?'"
+    assert world.verdict() == ("UNKNOWN", text)
+    world.store.unreadable_keys = 0  # type: ignore[attr-defined]
+    world.run(15.0)
+    assert world.verdict()[0] == "CONSISTENT"
+
+
 @pytest.mark.parametrize("error", [StorageError("broken"), ConfigurationError("no such table")])
 def test_a_store_that_breaks_later_is_unknown_and_one_that_never_worked_is_an_error(
     world: AttachedWorld, tmp_path: Path, error: SynchroscopeError
@@ -177,6 +238,31 @@ def test_a_restored_copy_is_one_finding_with_the_position_it_is_of(world: Attach
     world.run(40.0)
     assert world.open_findings() == []
     assert world.verdict()[0] == "CONSISTENT"
+
+
+def test_what_was_told_by_itself_joins_the_finding_of_many_that_it_is_part_of(
+    world: AttachedWorld,
+) -> None:
+    copy = {user: dict(row) for user, row in world.store.rows.items()}
+    for number in range(25):
+        world.send(f"user-{number}", {"a": number + 1_000, "b": "later"})
+    world.run(8.0)
+    world.store.rows["user-30"] = {"a": 1}
+    world.store.rows["user-3"] = dict(copy["user-3"])
+    world.run(15.0)
+    assert {finding.kind for finding in world.open_findings()} == {"reordered", "foreign"}
+    for number in range(4, 25):  # The machine is slow: the rest is met only now.
+        world.store.rows[f"user-{number}"] = dict(copy[f"user-{number}"])
+    world.run(15.0)
+    bulk, other = sorted(world.open_findings(), key=lambda finding: finding.kind)
+    assert (bulk.kind, bulk.evidence["items"]) == ("bulk", 22)
+    assert other.subjects == ["user-30"]
+    (early,) = [f for f in world.news if f.kind == "reordered" and f.state == "resolved"]
+    assert early.evidence["part_of"] == bulk.id
+    for number in range(3, 25):
+        world.send(f"user-{number}", {"a": number, "b": "z"})
+    world.run(40.0)
+    assert [finding.subjects for finding in world.open_findings()] == [["user-30"]]
 
 
 def test_an_event_applied_to_the_wrong_subject_is_told_with_where_it_belongs(
@@ -330,6 +416,22 @@ def test_a_topic_that_was_made_anew_is_refused_and_the_folder_named(
     world.open()
     with pytest.raises(ConfigurationError, match=f"{tmp_path}/data: another record is at"):
         world.run(1.0, traffic=False)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_topic_that_is_made_anew_while_it_is_read_ends_that_before_anything_is_found(
+    world: AttachedWorld, tells: bool
+) -> None:
+    world.topic.make_anew()
+    if tells:  # Its end may be beyond the old one when that is looked at next.
+        for _ in range(200):
+            world.topic.append(0, b"user-0", b'{"a": 9}', world.now)
+    else:
+        world.topic.called = "first"
+    problem = "its ID is another one" if tells else "ends at 0, earlier than before"
+    with pytest.raises(StorageError, match=f"{problem}.*name another --data-dir"):
+        world.run(10.0, traffic=False)
+    assert world.news == []
 
 
 # -- compacted topics ------------------------------------------------------------------------------

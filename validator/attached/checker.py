@@ -18,7 +18,7 @@ from synchroscope.errors import InvalidEventError, SynchroscopeError, Unavailabl
 from validator.attached.asking import Asking, AtOnce
 from validator.attached.book import Book
 from validator.attached.comparison import NOTHING_SEEN, Look, Passed, look
-from validator.attached.confirmed import Confirmed
+from validator.attached.confirmed import Arrival, Confirmed
 from validator.attached.doubt import doubted
 from validator.attached.history import Item, value_hash
 from validator.attached.log_view import Clock, LogView, Positions
@@ -31,6 +31,7 @@ from validator.attached.schedule import Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
 from validator.attached.unchecked import COMPACTED, NOT_READ, UNREADABLE, Unchecked
+from validator.attached.unreadable_keys import UnreadableKeys
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -75,6 +76,8 @@ class StoreChecker:
         self.unavailable = ""
         self.keyless = 0
         """Rows of the store that no key tells, when the last walk ended."""
+        self.unreadable_keys = UnreadableKeys()
+        """Keys of the store that the last walk could not read."""
         self.answered_at: float | None = None
         """When the store answered last."""
         self._number = number
@@ -166,7 +169,7 @@ class StoreChecker:
         suspects = self.suspects.take(now, limit)
         due = self.schedule.take(now, max((limit - len(suspects)) * 3 // 4, 1))
         keys = list(dict.fromkeys([*suspects, *(one.key for one in due)]))
-        walk = self.walk if self._is_walking(now) else None
+        walk = self.walk if self._is_walking(log, now) else None
         question = self._source.question(keys, walk, max(limit - len(keys), 1))
         is_at_end = walk is not None and walk.phase == "items" and not question.met
         if walk is not None and is_at_end:
@@ -202,6 +205,7 @@ class StoreChecker:
             self.schedule.drop([due for due in asked.due if due.key not in rows])
         self._tokens -= len(rows) + len(walked)
         if answer.keyless is not None:
+            self.unreadable_keys = answer.unreadable
             self._end_walk(answer.keyless, now)
         if not rows and not walked:
             return 0
@@ -231,13 +235,13 @@ class StoreChecker:
                 return positions
         return {}
 
-    def _is_walking(self, now: float) -> bool:
+    def _is_walking(self, log: LogView, now: float) -> bool:
         """Say whether the walk goes on now; one that is due begins."""
         walk = self.walk
         if walk.phase == "resting":
             if now < walk.started_at + self.settings.walk_seconds:
                 return False
-            walk.begin(now, self._reference.next_walk(self._number))
+            walk.begin(now, self._reference.next_walk(self._number), log.positions)
         # What is judged first need not be read twice, and belongs to the walk.
         is_first_judged = walk.phase == "settling" or (walk.phase == "items" and not walk.after)
         return not (self._pending and is_first_judged)
@@ -283,6 +287,8 @@ class StoreChecker:
                 is_all_passed=pending.is_all_committed,
                 lost_delete=log.lost_deletes.get(partition, -1),
             )
+            if self.settings.expires and not row.is_there:
+                found = Look([], False)  # It may have gone by itself.
             looks[key] = found = doubted(found, item, before, log, passed)
             is_accepted = log.accepts_unreadable and found.unchecked == UNREADABLE
             if not self.unchecked.note(key, "" if is_accepted else found.unchecked, pending.walk):
@@ -302,7 +308,7 @@ class StoreChecker:
         if agreed and (self._book.open or self._reporter.is_holding):
             self._reporter.agree(agreed, now)
         for due in pending.asked.due:
-            if due.key in looks and looks[due.key].unchecked:
+            if due.key in looks and self._is_unseen(looks[due.key]):
                 self.schedule.drop([due])
             elif due.key in looks:
                 is_there = looks[due.key].has_applied(due.offset)
@@ -310,6 +316,10 @@ class StoreChecker:
                     self._recent.append(due.key)
                 self.schedule.judged(due, is_consistent=is_there)
         return len(pending.rows)
+
+    def _is_unseen(self, found: Look) -> bool:
+        """Say whether a look does not tell if a write was there."""
+        return bool(found.unchecked) or (self.settings.expires and not found.is_there)
 
     def _passed(self, pending: Pending, partition: int) -> Passed:
         reached, recorded_at = pending.asked.frontier.get(partition, (-1, 0.0))
@@ -371,6 +381,7 @@ class StoreChecker:
         if suspect.wrong_since is None or suspect.mark != mark:
             suspect.wrong_since, suspect.mark = pending.read_at, mark
             suspect.by_offset = pending.heads.get(partition, max(pending.heads.values(), default=0))
+            suspect.arrival = self._arrival(item, before, pending)
         if pending.asked.at - suspect.wrong_since < self.settings.recheck_seconds:
             pause = self.settings.recheck_seconds
             self.suspects.again(suspect, now, pause_seconds=pause)
@@ -378,11 +389,19 @@ class StoreChecker:
         name = (
             (item.context_type, item.subject) if item is not None else self._reference.name_of(key)
         )
-        self._reporter.confirmed(
-            Confirmed(key, name, item, row, found, before.agreed, suspect.by_offset, now), now
+        confirmed = Confirmed(
+            key, name, item, row, found, before.agreed, suspect.by_offset, now, suspect.arrival
         )
+        self._reporter.confirmed(confirmed, now)
         # Looked at on and on, so that its end is seen.
         self.suspects.again(suspect, now)
+
+    def _arrival(self, item: Item | None, before: Seen, pending: Pending) -> Arrival | None:
+        """Return between what a row came that is no item's, if a whole walk did not meet it."""
+        walk = self.walk
+        if item is not None or walk.finished_at is None or before.walk >= walk.whole_number:
+            return None
+        return Arrival(walk.whole_positions, walk.finished_at, pending.heads)
 
     # -- how it stands ---------------------------------------------------------------------------
 

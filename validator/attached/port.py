@@ -17,6 +17,13 @@ class Topic(Protocol):
 
     name: str
 
+    def identity(self) -> str:
+        """Return what tells the topic from others of its name; empty where the server does not.
+
+        Raises `UnavailableError` while there is none of that name.
+        """
+        ...
+
     def partitions(self) -> int:
         """Return how many partitions the topic has by now; it may grow."""
         ...
@@ -67,6 +74,7 @@ class MemoryTopic:
         self.name = name
         self._records: list[list[Record]] = [[] for _ in range(partitions)]
         self._firsts, self._ends = [0] * partitions, [0] * partitions
+        self.called = "first"
         self.groups: dict[str, dict[int, int]] = {}
         self.compacted: bool | None = False
 
@@ -95,6 +103,16 @@ class MemoryTopic:
         newest = {record.key: record.offset for record in self._records[partition]}
         kept = [r for r in self._records[partition] if newest[r.key] == r.offset]
         self._records[partition] = kept
+
+    def make_anew(self) -> None:
+        """Delete the topic and make it again."""
+        count = len(self._records)
+        self._records, self.called = [[] for _ in range(count)], f"after {self.called}"
+        self._firsts, self._ends = [0] * count, [0] * count
+
+    def identity(self) -> str:
+        """Return which one it is."""
+        return self.called
 
     def partitions(self) -> int:
         """Return how many partitions there are."""

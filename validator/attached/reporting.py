@@ -17,7 +17,7 @@ from validator.attached.classification import (
     causes,
 )
 from validator.attached.comparison import NEVER_ENDS, FieldLook
-from validator.attached.confirmed import Confirmed
+from validator.attached.confirmed import Arrival, Confirmed
 from validator.attached.history import ROW, Item, Version, value_hash
 from validator.attached.restores import (
     BULK_ITEMS,
@@ -28,9 +28,10 @@ from validator.attached.restores import (
 from validator.attached.row_mapping import RowReader
 from validator.attached.store_settings import StoreSettings
 from validator.attached.strays import Strays
+from validator.attached.told_early import ToldEarly
 from validator.attached.unchecked import DOUBTS
 from validator.attached.walk import Walk
-from validator.finding import Since, timestamp
+from validator.finding import Finding, Since, timestamp
 from validator.value_form import shown
 
 FEW_REVERSALS = 3
@@ -51,6 +52,7 @@ class Reporter:
         self.wants_sample = False
         """Whether a look at other keys would help to tell one reversal from many."""
         self._strays = Strays(reader, book)
+        self._early = ToldEarly(settings.name, book)
 
     @property
     def is_holding(self) -> bool:
@@ -117,6 +119,9 @@ class Reporter:
         for key, found_causes in order:
             if key not in together:
                 self._report(self._held[key], found_causes, now)
+        for row in reversals:
+            if row.key not in together:
+                self._early.note(row, now)
         self._held.clear()
 
     def _reversals(self, explained: Mapping[bytes, list[Cause]]) -> list[Reversal]:
@@ -138,7 +143,7 @@ class Reporter:
                 continue  # By now all of them were met: what goes back today does so by itself.
             more = [row.key for row in reversals if fits(members.positions, row)]
             if more:
-                self._book.add_members(finding, more)
+                self._add_members(finding, members, more, now)
                 absorbed.update(more)
         left = [row for row in reversals if row.key not in absorbed]
         if sum(row.is_seen for row in left) < BULK_ITEMS:
@@ -178,7 +183,16 @@ class Reporter:
         self._book.open_finding(
             finding, Members(keys, positions, len(chosen) > len(keys), walk.number)
         )
+        self._add_members(finding, self._book.members[finding.id], [], now)
         return absorbed | {row.key for row in chosen}
+
+    def _add_members(
+        self, finding: Finding, members: Members, more: list[bytes], now: float
+    ) -> None:
+        """Count more items to a finding of many, those too that were told by themselves before."""
+        more = more + self._early.join(finding.id, members.positions, now)
+        if more:
+            self._book.add_members(finding, more)
 
     def _bulk_cause(self, chosen: list[Reversal]) -> str:
         if all(not self._held[row.key].row.is_there for row in chosen):
@@ -218,7 +232,8 @@ class Reporter:
 
     def _since(self, found: Confirmed, cause: Cause) -> Since | None:
         if found.item is None:
-            return None
+            came = found.arrival
+            return None if came is None else Since(0, came.after.get(0), came.by.get(0, 0))
         partition = found.item.partition
         if cause.kind == "missed" and cause.first_bad is not None:
             matched = [f.matched for f in cause.fields if f.matched is not None and f.matched >= 0]
@@ -239,6 +254,7 @@ class Reporter:
             "cause": cause.text,
             "row_is_there": found.row.is_there,
             **({"was_seen_there": found.agreed >= 0} if is_deleted else {}),
+            **({} if found.arrival is None else _came(found.arrival)),
             "fields": {field.name: self._shown(field) for field in cause.fields},
         }
 
@@ -252,6 +268,17 @@ class Reporter:
         if field.matched is not None and field.matched >= 0:
             shown["seen_is_of"] = field.matched
         return shown
+
+
+def _came(arrival: Arrival) -> dict[str, Any]:
+    """Return between what a row came, for every partition: nobody knows whose it is."""
+    return {
+        "absent_at": timestamp(arrival.absent_at),
+        "positions": {
+            str(partition): {"from": arrival.after.get(partition), "to": end}
+            for partition, end in sorted(arrival.by.items())
+        },
+    }
 
 
 def _recent(item: Item, name: str) -> Sequence[Version]:

@@ -16,6 +16,7 @@ from validator.attached.comparison import NOTHING_SEEN
 from validator.attached.key_forms import plain_key
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.unreadable_keys import UnreadableKeys, unreadable_keys
 from validator.attached.walk import Walk
 from validator.compare.row_equality import TEXT, TYPED, Kinds
 from validator.stores.digesting import Keyless
@@ -54,6 +55,7 @@ class Answer(Struct):
     page: Page | None
     keyless: int | None
     kinds: Kinds
+    unreadable: UnreadableKeys
 
 
 class RowSource:
@@ -132,7 +134,14 @@ class RowSource:
             asked, size = asked + size, 2 * size
         page = None if question.page is None else self._store.scan(*question.page)
         keyless = self._keyless() if question.wants_keyless else None
-        return Answer(rows, min(asked, len(places)), page, keyless, self._kinds())
+        return Answer(
+            rows,
+            min(asked, len(places)),
+            page,
+            keyless,
+            self._kinds(),
+            unreadable_keys(self._store),
+        )
 
     def _kinds(self) -> Kinds:
         """Return what the store can tell apart."""

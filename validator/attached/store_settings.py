@@ -18,6 +18,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     walk_seconds: A walk begins so long after the last one began, or when that has ended.
     walk_limit_seconds: CONSISTENT needs a whole walk that began no longer ago than this.
     answer_seconds: An answer that takes longer, or cannot be judged for longer, leaves it UNKNOWN.
+    expires: Rows go by themselves, as in a cache: the absence of one is nothing to tell.
     group: The consumer group that fills the store; its commits tell lag from loss at once.
     public: Fields whose values may be shown; of the others, findings carry hashes.
     """
@@ -30,5 +31,6 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     walk_seconds: float = 60.0
     walk_limit_seconds: float = 3_600.0
     answer_seconds: float = 10.0
+    expires: bool = False
     group: str = ""
     public: frozenset[str] = frozenset()

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from validator.attached.confirmed import Arrival
+
 MAXIMUM_SUSPECTS = 20_000
 LONGEST_PAUSE_SECONDS = 30.0
 
@@ -15,7 +17,8 @@ class Suspect(Struct):
     """One item under suspicion.
 
     ``wrong_since``: when a look first showed the wrong values that ``mark`` stands for; None: the
-    last look showed lag or nothing sure. ``by_offset``: the log's end at that look.
+    last look showed lag or nothing sure. ``by_offset``: the log's end at that look. ``arrival``:
+    of a row that the log does not have, between what it came.
     """
 
     key: bytes
@@ -25,6 +28,7 @@ class Suspect(Struct):
     pause_seconds: float
     wrong_since: float | None = None
     by_offset: int = 0
+    arrival: Arrival | None = None
     mark: int = 0
     waits_for: int | None = None
     recorded_at: float = 0.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from typing import Literal
 
-from synchroscope.errors import ConfigurationError, UnavailableError
+from synchroscope.errors import UnavailableError
 from synchroscope.ports import Progress, Record
 from validator.attached.book import Book
 from validator.attached.checker import StoreChecker
@@ -20,8 +20,9 @@ from validator.attached.record_mapping import (
     RecordReader,
     Unreadable,
 )
-from validator.attached.reference import FoldState, KeyedReference, Mark, mark_of
+from validator.attached.reference import KeyedReference, Mark, mark_of
 from validator.attached.standing import LogStanding, StoreStanding, standing_of
+from validator.attached.topic_identity import TopicIdentity
 
 FOLD_RECORDS = 2_000
 CLOSE_SECONDS = 1.0
@@ -63,6 +64,7 @@ class AttachedValidator:
         self._topic = topic
         self._reader = reader
         self._begin = begin
+        self._identity = TopicIdentity(topic, reference.path)
         self._target: Mapping[int, int] | None = None
         self._positions: dict[int, int] = {}
         self._is_complete = False
@@ -74,7 +76,9 @@ class AttachedValidator:
         self.log.accepts_unreadable = reader.accepts_unreadable
 
     def _ask_heads(self) -> dict[int, int]:
-        return {p: self._topic.range(p)[1] for p in range(self._topic.partitions())}
+        heads = {p: self._topic.range(p)[1] for p in range(self._topic.partitions())}
+        self._identity.note_ends(self._positions, heads)
+        return heads
 
     # -- one step --------------------------------------------------------------------------------
 
@@ -107,6 +111,7 @@ class AttachedValidator:
         state = self.reference.state()
         count = self._topic.partitions()
         heads = self._ask_heads()
+        self._identity.start(state, heads)
         if state is None:
             starts = {p: self._first(p) for p in range(count)}
             is_complete = self._begin == "earliest" and all(
@@ -115,33 +120,12 @@ class AttachedValidator:
             self._positions, self._is_complete = starts, is_complete
             self.reference.fold([], starts, is_complete, self.counts)
         else:
-            self._check_topic(state, heads)
             self._positions, self._is_complete = dict(state.positions), state.is_complete
             self._known_from, self._marks = dict(state.known_from), dict(state.marks)
             self.log.lost_deletes = dict(state.lost_deletes)
             self.log.unread = dict(state.unread)
         self._compacted = self._topic.is_compacted()
         self._target = self.log.heads = heads
-
-    def _check_topic(self, state: FoldState, heads: Mapping[int, int]) -> None:
-        """Refuse a topic of the same name that was made anew."""
-        problem = ""
-        if len(state.positions) > len(heads):
-            problem = f"it has {len(heads)} partitions, not {len(state.positions)}"
-        else:
-            early = [p for p, position in sorted(state.positions.items()) if position > heads[p]]
-            if early:
-                problem = f"partition {early[0]} ends at {heads[early[0]]}, earlier than before"
-            offsets = {p: mark.offset for p, mark in state.marks.items()}
-            for partition, record in {} if problem else self._topic.records_at(offsets).items():
-                if mark_of(record) != state.marks[partition]:
-                    problem = f"another record is at {record.offset} of partition {partition}"
-        if problem:
-            raise ConfigurationError(
-                f"topic {self._topic.name} is not the one that was folded into "
-                f"{self.reference.path}: {problem}. If it was made anew, name another --data-dir, "
-                "or delete this one and the topic is folded from its beginning"
-            )
 
     def _first(self, partition: int) -> int:
         if self._begin == "earliest":
@@ -153,6 +137,7 @@ class AttachedValidator:
     def _fold(self, clock: Clock) -> int:
         if self._target is None:
             self._start()
+        self._identity.check()
         for partition in range(len(self._positions), self._topic.partitions()):
             # The topic has grown: what the new partition has lost already is not known.
             first = self._topic.range(partition)[0]

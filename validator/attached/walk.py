@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from validator.attached.log_view import Positions
+
 Phase = Literal["resting", "rows", "items", "settling"]
 
 
@@ -14,6 +16,7 @@ class Walk(Struct):
 
     ``is_whole``: nothing of the current one had to be left out so far. ``finished_at``: when the
     last whole one that left nothing out began (so everything is at least that fresh).
+    ``positions``, ``whole_positions``: where the fold was when this one and that one began.
     """
 
     number: int = 0
@@ -29,10 +32,12 @@ class Walk(Struct):
     finished_at: float | None = None
     last_rows: int = 0
     last_items: int = 0
+    positions: Positions = {}
+    whole_positions: Positions = {}
 
-    def begin(self, now: float, number: int) -> None:
+    def begin(self, now: float, number: int, positions: Positions) -> None:
         """Start one under a number that no other walk of the store ever had."""
-        self.number = number
+        self.number, self.positions = number, positions
         self.phase, self.cursor, self.after = "rows", None, b""
         self.started_at, self.is_whole = now, True
         self.rows = self.items = 0
@@ -45,3 +50,4 @@ class Walk(Struct):
             self.whole_number = self.number
             self.finished_at = self.started_at
             self.last_rows, self.last_items = self.rows, self.items
+            self.whole_positions = self.positions
