@@ -91,7 +91,6 @@ def _store_report(
         "rows_read": checker.rows_read,
         "answered_at": checker.answered_at,
         "rows_without_key": checker.keyless,
-        "unreadable_keys": checker.unreadable_keys.count,
         "unchecked_keys": checker.unchecked.by_reason(),
         "walks": walk.whole,
         "walk_rows": walk.last_rows,

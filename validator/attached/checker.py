@@ -31,7 +31,6 @@ from validator.attached.schedule import Schedule
 from validator.attached.store_settings import StoreSettings
 from validator.attached.suspects import Suspect, Suspects
 from validator.attached.unchecked import COMPACTED, NOT_READ, UNREADABLE, Unchecked
-from validator.attached.unreadable_keys import UnreadableKeys
 from validator.attached.walk import Walk
 from validator.stores.port import ForeignStore
 
@@ -76,8 +75,6 @@ class StoreChecker:
         self.unavailable = ""
         self.keyless = 0
         """Rows of the store that no key tells, when the last walk ended."""
-        self.unreadable_keys = UnreadableKeys()
-        """Keys of the store that the last walk could not read."""
         self.answered_at: float | None = None
         """When the store answered last."""
         self._number = number
@@ -205,7 +202,6 @@ class StoreChecker:
             self.schedule.drop([due for due in asked.due if due.key not in rows])
         self._tokens -= len(rows) + len(walked)
         if answer.keyless is not None:
-            self.unreadable_keys = answer.unreadable
             self._end_walk(answer.keyless, now)
         if not rows and not walked:
             return 0

@@ -16,7 +16,6 @@ from validator.attached.comparison import NOTHING_SEEN
 from validator.attached.key_forms import plain_key
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.unreadable_keys import UnreadableKeys, unreadable_keys
 from validator.attached.walk import Walk
 from validator.compare.row_equality import TEXT, TYPED, Kinds
 from validator.stores.digesting import Keyless
@@ -55,7 +54,6 @@ class Answer(Struct):
     page: Page | None
     keyless: int | None
     kinds: Kinds
-    unreadable: UnreadableKeys
 
 
 class RowSource:
@@ -140,7 +138,6 @@ class RowSource:
             page,
             keyless,
             self._kinds(),
-            unreadable_keys(self._store),
         )
 
     def _kinds(self) -> Kinds:

@@ -89,9 +89,7 @@ def standing_of(checker: StoreChecker, log: LogStanding, opened: int, now: float
     if unknown:
         return standing("UNKNOWN", "; ".join(unknown))
     if checker.keyless:
-        return standing("UNKNOWN", f"{checker.keyless:,} rows have no key (NULL)")
-    if checker.unreadable_keys.count:
-        return standing("UNKNOWN", checker.unreadable_keys.sentence())
+        return standing("UNKNOWN", f"{checker.keyless:,} rows have no key, or none that is known")
     return standing("CONSISTENT", f"all of it was looked at within {age:.0f} s")
 
 
