@@ -92,10 +92,10 @@ class Relay:
         self._letters = positions.get(STORE_DEAD_LETTERS, 0)
         self._certain: dict[TopicPartition, int] = {}
         self._noted_at: float | None = None
-        self._published = [
-            self._last_event(number, positions.get((PUBLISHED, number), 0))
-            for number in range(self._partitions)
-        ]
+        self._certainly = {
+            number: positions.get((PUBLISHED, number), 0) for number in range(self._partitions)
+        }
+        self._published = [self._last_event(number) for number in range(self._partitions)]
         self._last_published_letter = self._last_letter()
         self._heads: dict[int, int] = {}
         #: The newest event that was read from the store, and at which position.
@@ -217,14 +217,14 @@ class Relay:
 
     # -- what is published already -----------------------------------------------------------
 
-    def _last_event(self, partition: int, certain: int) -> int:
+    def _last_event(self, partition: int) -> int:
         """Return the store position of the partition's newest event that is the store's own.
 
         Raises `ConfigurationError` where the log holds in its place, up to the one that certainly
         was published, what the store does not have.
         """
         denied: Record | None = None
-        found = 0
+        found, certain = 0, self._certainly[partition]
         for record, position in self._ends(EVENTS, partition):
             stored = self._store.read(position - 1, 1)
             # A position that somebody made up would make the relay pass over what is not there.

@@ -94,6 +94,8 @@ COMPATIBLE = [
 INCOMPATIBLE = [
     ("TYPE_CHANGED", TEXT, NUMBER),
     ("TYPE_CHANGED", {}, False),
+    ("TYPE_NARROWED", {"allOf": [{"anyOf": [True]}]}, TEXT),
+    ("TYPE_NARROWED", {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{}]}}}, TEXT),
     ("TYPE_NARROWED", NUMBER, WHOLE),
     ("TYPE_NARROWED", {"type": ["string", "null"]}, TEXT),
     ("MIN_LENGTH_INCREASED", TEXT | {"minLength": 3}, TEXT | {"minLength": 4}),

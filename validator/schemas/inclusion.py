@@ -145,6 +145,8 @@ class Comparison:
         return []
 
     def _strip(self, schema: Conjunct, keyword: str) -> Conjunct:
+        if keyword not in schema:
+            return schema
         key = id(schema), keyword
         if key not in self._without:
             self._without[key] = {k: v for k, v in schema.items() if k != keyword}
@@ -262,8 +264,10 @@ class Comparison:
                 if self._ignores_siblings[side]:
                     continue
             waiting += schema.get("allOf", ())
-            if all(one is not schema for one in found):
-                found.append(schema)
+            # What was followed and spread is not to come again when a part of it was taken out.
+            rest = self._strip(self._strip(schema, "$ref"), "allOf")
+            if all(one is not rest for one in found):
+                found.append(rest)
         return found
 
 
