@@ -19,9 +19,9 @@ DEFAULT_ANSWER_BUCKETS = 128
 ANSWER_SECONDS = 0.1
 """After so long, what is being answered goes on in the next step."""
 SLICE_BUCKETS = 8
+"""How many buckets are summed between two looks at the clock."""
 SLICE_KEYS = 500
 """How many keys are looked at between two looks at the clock; they count as a bucket."""
-"""How many buckets are summed between two looks at the clock."""
 MAXIMUM_WAITING = 100
 MAXIMUM_SKETCHES = 256
 """So many sketches a question may ask for."""

@@ -92,6 +92,7 @@ class Relay:
         self._letters = positions.get(STORE_DEAD_LETTERS, 0)
         self._certain: dict[TopicPartition, int] = {}
         self._noted_at: float | None = None
+        self._is_unnoted = False
         self._certainly = {
             number: positions.get((PUBLISHED, number), 0) for number in range(self._partitions)
         }
@@ -103,6 +104,7 @@ class Relay:
         self._corrections: dict[TopicPartition, int] = {}
         self._counted_before_loss = 0
         self._republish_what_is_lost(positions)
+        self._check_position()
         # What all partitions have is skipped at once, not read from the store again.
         self._events = max(self._events, min(self._published))
         self._tally: RelayTally | None = None
@@ -142,6 +144,33 @@ class Relay:
                 self._letters + 1,
             )
         self._heads = dict(enumerate(heads))
+
+    def _check_position(self) -> None:
+        """Go on no further than the log proves, whatever is noted.
+
+        Raises `ConfigurationError` where the store does not come so far.
+        """
+        count = self._store.count()
+        if self._events > count:
+            raise store_is_older(self._events, f"at position {self._events}")
+        heads = self._heads
+        if any(heads[number] and not last for number, last in enumerate(self._published)):
+            return  # Retention took records, or nobody's own are there: what is noted is all.
+        proven = max(self._published)
+        if self._events > proven:
+            logger.warning(
+                "the log has events up to position %d of the event store, not %d as is noted: "
+                "publishing what follows",
+                proven,
+                self._events,
+            )
+            self._events = proven
+
+    def note(self, now: float) -> None:
+        """Store the position, if something was published since it was stored last."""
+        if self._is_unnoted:
+            self._log.append([], now, consumer=self._name, positions=self._certain)
+            self._is_unnoted = False
 
     def look_at_heads(self) -> None:
         """Raise `ConfigurationError` where log or store was lost while both were being used.
@@ -194,6 +223,8 @@ class Relay:
         if records or notes:
             places = self._certain if self._is_position_due(now) else {}
             self._log.append([*records, *notes], now, consumer=self._name, positions=places)
+        if events or letters:
+            self._is_unnoted = True
         if events:
             self._newest = events[-1].position, events[-1].event.event_id
             self._events = self._certain[STORE_EVENTS] = events[-1].position

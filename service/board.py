@@ -348,7 +348,7 @@ class Board:
         return [
             record
             for record in self.processes.values()
-            if now - record.at <= PROCESS_LIMIT_SECONDS and role in (None, record.role)
+            if abs(now - record.at) <= PROCESS_LIMIT_SECONDS and role in (None, record.role)
         ]
 
     def dead(self, now: float) -> list[ProcessRecord]:

@@ -146,10 +146,13 @@ def scrub_measurements(
     )
 
 
-def replica_lag_seconds(records: Sequence[ProcessRecord]) -> dict[str, float]:
-    """Return how old the oldest unread record of each replica is, over all that work on it.
+def replica_lag_seconds(
+    records: Sequence[ProcessRecord], heads: Mapping[int, int], now: float
+) -> dict[str, float]:
+    """Return how old the oldest unread record of each replica is at most, over all that work on it.
 
-    A replica of which any partition's lag is not known is left out.
+    What was told gets older; what came since it was told is no older than that. A replica of which
+    any partition's lag is not known is left out.
     """
     found: dict[str, float] = {}
     unknown: set[str] = set()
@@ -157,7 +160,10 @@ def replica_lag_seconds(records: Sequence[ProcessRecord]) -> dict[str, float]:
         for name, work in record.replicas.items():
             if work.waiting or work.lag_seconds.keys() != work.positions.keys():
                 unknown.add(name)
-            for seconds in work.lag_seconds.values():
+            for partition, seconds in work.lag_seconds.items():
+                is_behind = work.positions.get(partition, 0) < heads.get(partition, 0)
+                if seconds > 0 or is_behind:
+                    seconds += max(now - record.at, 0.001)
                 found[name] = max(found.get(name, 0.0), seconds)
     return {name: seconds for name, seconds in found.items() if name not in unknown}
 

@@ -311,7 +311,7 @@ class Overview:
                     gatherer = Gatherer(self._configuration)
                 account = gatherer.account(now)
                 board = gatherer.board
-                lags = replica_lag_seconds(board.running(now))
+                lags = replica_lag_seconds(board.running(now), account.heads, now)
                 self._seen = account, board.validated_at(), lags
             except Exception as error:  # Without this thread no page would be fresh again.
                 is_unexpected = not isinstance(error, SynchroscopeError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from service.board import ProcessRecord, RelayWork
 from service.configuration import Configuration
 from service.hosts import Held, Identity, Teller
 from service.stores import open_database
+from synchroscope.errors import SynchroscopeError
 from synchroscope.ports import STATE
 
 STANDBY_PROBE_SECONDS = 2.0
@@ -72,6 +73,7 @@ class RelayHost(Held):
             self._idle_seconds = SHORTEST_IDLE_SECONDS
         if self._teller.is_due(now):
             self._relay.look_at_heads()
+            self._relay.note(now)
             work = RelayWork(self._relay.position, self._store.count())
             self._teller.tell(self._log, now, [0], relay=work)
         return consumed
@@ -104,6 +106,13 @@ class RelayHost(Held):
     def _retire(self) -> None:
         self._relay = self._log = None
         self._active.close()
+
+    def close(self) -> None:
+        """Store how far everything is published, and release the connections."""
+        if self._relay is not None:
+            with suppress(SynchroscopeError):
+                self._relay.note(time.time())
+        super().close()
 
     def wait(self, seconds: float) -> None:
         """Wait a little, and the longer the more often there was nothing in the event store."""

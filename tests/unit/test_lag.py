@@ -54,7 +54,13 @@ def test_the_lag_of_a_group_is_absent_where_that_of_one_replica_is_not_known() -
     settings = KafkaSettings(bootstrap_servers="localhost:1")
     made = process_measurements(None, [], [record], settings, {}, NOW, is_reporter=False)
     assert [(lag.partition, lag.events, lag.seconds) for lag in made.group_lags] == [(1, 1, 2.0)]
-    assert replica_lag_seconds([record]) == {"scorer@2": 2.0}
+    heads = {0: 3, 1: 4}
+    assert replica_lag_seconds([record], heads, NOW + 5.0) == {"scorer@2": 7.0}
+    only = ReplicaWork(nothing, {0: 9, 1: 4}, {0: 0, 1: 0}, {0: 0.0, 1: 0.0})
+    caught_up = ProcessRecord("p", "projector", "c", NOW, NOW, [0, 1], {"scorer@1": only})
+    assert replica_lag_seconds([caught_up], {0: 9, 1: 4}, NOW + 5.0) == {"scorer@1": 0.0}
+    # What came since it was told waits no longer than since then.
+    assert replica_lag_seconds([caught_up], {0: 9, 1: 154}, NOW + 5.0) == {"scorer@1": 5.0}
 
 
 def test_the_lag_of_the_validators_group_is_told_by_partition() -> None:
@@ -68,4 +74,4 @@ def test_the_lag_of_the_validators_group_is_told_by_partition() -> None:
         ("shop.validator", "a.context.events", 0, 3, 2.5),
         ("shop.validator", "a.context.events", 1, 0, 0.0),
     ]
-    assert replica_lag_seconds([record]) == {}
+    assert replica_lag_seconds([record], {0: 12, 1: 4}, NOW) == {}

@@ -12,7 +12,7 @@ from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
 from pipeline.relay import POSITION_SECONDS, STORE_POSITION, Relay
 from synchroscope.errors import ConfigurationError, UnavailableError
-from synchroscope.ports import DEAD_LETTERS, EVENTS, Batch, NewRecord, TopicPartition
+from synchroscope.ports import DEAD_LETTERS, EVENTS, STATE, Batch, NewRecord, TopicPartition
 from tests.builders import event
 
 PARTITIONS = 3
@@ -263,3 +263,43 @@ def test_a_record_that_somebody_altered_is_no_older_copy() -> None:
     changed = NewRecord(EVENTS, 1, newest.key, newest.value + b" ", newest.headers)
     log.append([changed], NOW)
     drain(Relay(store, log, batch_records=7))
+
+
+# -- how far is noted, and what others note --------------------------------------------------------
+
+
+def noted(log: MemoryLog, position: int) -> None:
+    log.append([], NOW, consumer="relay", positions={("store.events", 0): position})
+
+
+def test_the_newest_batch_is_noted_while_there_is_nothing_to_do() -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    relay = Relay(store, log, batch_records=7)
+    drain(relay)
+    assert log.positions("relay")["store.events", 0] < 60
+    relay.note(NOW)
+    assert log.positions("relay")["store.events", 0] == 60
+    head = log.head(STATE, 0)
+    relay.note(NOW)
+    assert log.head(STATE, 0) == head
+    older = filled(58)
+    submit(older, 1_000, 50)  # Only its last two events are others.
+    with pytest.raises(ConfigurationError, match="put back to an older copy"):
+        Relay(older, log, batch_records=7)
+
+
+def test_a_position_beyond_what_the_log_has_makes_no_relay_pass_over_an_event() -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    drain(Relay(store, log, batch_records=7))
+    submit(store, 1_000, 30)
+    noted(log, 85)
+    drain(Relay(store, log, batch_records=7))
+    assert_whole(log, store)
+
+
+def test_a_position_beyond_what_the_store_has_is_refused() -> None:
+    store, log = filled(60), MemoryLog({EVENTS: PARTITIONS})
+    drain(Relay(store, log, batch_records=7))
+    noted(log, 999_999_999)
+    with pytest.raises(ConfigurationError, match="position 999999999"):
+        Relay(store, log, batch_records=7)
