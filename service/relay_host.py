@@ -41,6 +41,7 @@ class RelayHost(Held):
         self._configuration = configuration
         self._settings = configuration.log.kafka
         self._teller = Teller(identity, "relay", self._settings)
+        self._relay: Relay | None = None
         with self._opening() as stack:
             database = stack.enter_context(closing(open_database(configuration)))
             self._store = PostgresqlEventStore(database)
@@ -53,7 +54,6 @@ class RelayHost(Held):
         self._term: int | None = None
         self._active = ExitStack()
         self._stack.push(self._active)
-        self._relay: Relay | None = None
         self._log: KafkaLog | None = None
         self._idle_seconds = SHORTEST_IDLE_SECONDS
 

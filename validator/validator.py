@@ -233,14 +233,14 @@ class Validator:
         """Have every replica sum its storage for those who asked, however lately it did so."""
         parts = [part for watch in self._watches.values() for part in watch.partitions.values()]
         is_summed = all(part.scrubbed_position != NEVER_SCRUBBED for part in parts)
-        if self._proofs.is_wanted and self._is_at_head():
-            if not self._proofs.is_running or is_summed:
-                self._proofs.begin()
-                for part in parts:
-                    part.scrubbed_position = NEVER_SCRUBBED
-        elif self._proofs.is_running and is_summed and self.is_settled():
+        if self._proofs.is_running and is_summed and self.is_settled():
             self._proofs.end()
             self._dirty = True
+        may_begin = not self._proofs.is_running or is_summed
+        if self._proofs.is_wanted and may_begin and self._is_at_head():
+            self._proofs.begin()
+            for part in parts:
+                part.scrubbed_position = NEVER_SCRUBBED
         if self._proofs.is_running:
             self._sum_storage(NEVER_SCRUBBED + 1, now)
 

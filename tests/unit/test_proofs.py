@@ -66,3 +66,12 @@ def test_a_question_is_answered_when_replicas_have_come_to_the_head() -> None:
     w.links[OTHER].hold_at = None
     w.run(20)
     assert standing(w).proven == ["first", "second"]
+
+
+def test_who_asks_gets_a_proof_however_often_others_ask_meanwhile() -> None:
+    w = proven_world()
+    for number in range(60):
+        asked(w, f"question {number}")
+        w.step()
+    assert "question 0" in standing(w).proven
+    assert len(standing(w).proven) > 20
