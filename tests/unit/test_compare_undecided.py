@@ -51,7 +51,10 @@ def lmdb_store(path: Path, entries: Mapping[bytes, bytes], template: str = "") -
     return f"lmdb://{path}{template}"
 
 
-ODD_KEYS: list[Any] = [1.5, -0.5, 1e20, float("inf"), float("-inf"), b"ab", b"", "5.0", 5, "inf2"]
+ODD_KEYS: list[Any] = [
+    *(-(1 << 63), (1 << 63) - 1, 1.5, -0.5, 1e20, float("inf"), float("-inf")),
+    *(b"ab", b"", "5.0", 5, "inf2"),
+]
 
 
 @pytest.mark.parametrize(
@@ -261,3 +264,14 @@ def test_python_s_own_json_is_read_over_http_too() -> None:
         ((key, row),) = store.scan(None, 10).rows
     assert key == ("1",)
     assert row["v"] != row["v"]
+
+
+@pytest.mark.parametrize("settle_seconds", [0.0, 0.2])
+def test_a_lookup_that_answers_another_row_has_not_found_the_row(settle_seconds: float) -> None:
+    one, two = {"id": 1, "v": 1}, {"id": 2, "v": 1}
+    left, right = http([[one, two]], {"1": one, "2": one}), http([[one]], {"1": one, "2": one})
+
+    found, comparison = compared(left, right, settle_seconds)
+
+    assert [(d.key, d.kind, d.reason) for d in found] == [(("2",), "undecided", "unfound")]
+    assert comparison.summary.exit_code == 3
