@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from types import FrameType
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from service.terminal import INTERRUPTED
+from synchroscope.errors import SynchroscopeError
 from validator.compare.comparing import Comparison, Difference, Summary
 from validator.compare.looking import Reason
 from validator.stores.opening import open_store
@@ -57,6 +59,16 @@ def run_compare(options: CompareOptions, out: TextIO | None = None) -> int:
         # Nobody reads on. What is left in the buffer goes nowhere, and not into an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
         return UNREAD
+    except (SynchroscopeError, OSError):
+        raise
+    except Exception:  # 1 would say that keys differ.
+        out.flush()
+        print(traceback.format_exc(), file=sys.stderr)
+        print(
+            "synchroscope: the comparison ended before it was complete, by an unexpected error",
+            file=sys.stderr,
+        )
+        return 3
 
 
 def _printed(options: CompareOptions, out: TextIO) -> int:

@@ -661,3 +661,56 @@ def test_a_missing_and_an_extra_row_of_a_zero_do_not_cancel(declared: str, schem
         )
     found, _ = compare(schema)
     assert {one.key for one in found} == {(str(i),) for i in (*range(1, 101), *range(5_001, 5_101))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "other", "text"),
+    [
+        ("bytea", "'ab'", "text", "'6162'"),
+        ("bytea", "'ab'", "text", r"'\x6162'"),
+        ("bytea", "'ab'", "jsonb", "'\"6162\"'"),
+        ("bytea[]", "ARRAY['ab'::bytea]", "text[]", "ARRAY['6162']"),
+        ("timestamptz", "'2026-01-01 00:00+00'", "text", "'2026-01-01T01:00:00+01:00'"),
+        ("timestamptz", "'2026-01-01 00:00+00'", "text", "'2026-01-01T00:00:00+00:00'"),
+        ("interval", "'1 day'", "text", "'P1D'"),
+    ],
+)
+def test_a_text_is_taken_for_no_kind_that_its_database_knows(
+    kind: str, value: str, other: str, text: str, schema: str
+) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, v {kind})")
+    execute(f"INSERT INTO {schema}.a VALUES (1, {value}), (2, NULL)")
+    execute(f"CREATE TABLE {schema}.b (id int PRIMARY KEY, v {other})")
+    execute(f"INSERT INTO {schema}.b VALUES (1, {text}), (2, NULL)")
+
+    for left, right in ("ab", "ba"):
+        comparison = Comparison(
+            lambda left=left: open_store(uri(schema, left), ["id"]),  # type: ignore[misc]
+            lambda right=right: open_store(uri(schema, right), ["id"]),  # type: ignore[misc]
+        )
+        assert [(d.key, d.columns) for d in comparison.run()] == [(("1",), ["v"])]
+
+
+def test_moments_of_two_types_are_the_same(schema: str) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, v timestamptz)")
+    execute(f"CREATE TABLE {schema}.b (id int PRIMARY KEY, v timestamp)")
+    for name in "ab":
+        execute(f"INSERT INTO {schema}.{name} VALUES (1, '2026-01-01 00:00:00+00')")
+    comparison = Comparison(
+        lambda: open_store(uri(schema, "a"), ["id"]), lambda: open_store(uri(schema, "b"), ["id"])
+    )
+    assert list(comparison.run()) == []
+
+
+def test_bytes_are_the_same_in_sqlite_and_no_text_there(schema: str, tmp_path: Path) -> None:
+    execute(f"CREATE TABLE {schema}.a (id int PRIMARY KEY, v bytea)")
+    execute(f"INSERT INTO {schema}.a VALUES (1, 'ab'), (2, 'ab')")
+    path = tmp_path / "b.db"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, v)")
+        connection.executemany("INSERT INTO b VALUES (?, ?)", [(1, b"ab"), (2, "6162")])
+    comparison = Comparison(
+        lambda: open_store(uri(schema, "a"), ["id"]),
+        lambda: open_store(f"sqlite://{path}?table=b", ["id"]),
+    )
+    assert [(d.key, d.columns) for d in comparison.run()] == [(("2",), ["v"])]

@@ -223,3 +223,13 @@ def test_a_server_that_falls_silent_is_away_once_the_time_is_over(
             assert time.monotonic() - began < 10
             proxy.speak()
             assert store.fetch([("1",)]) == {("1",): {"v": 2}}
+
+
+@pytest.mark.parametrize("declared", ["int[]", "list"])
+def test_an_array_is_refused_as_a_key_at_once(declared: str, schema: str) -> None:
+    execute(f"CREATE DOMAIN {schema}.list AS int[]")
+    kind = f"{schema}.list" if declared == "list" else declared
+    for name in "ab":
+        execute(f"CREATE TABLE {schema}.{name} (id {kind} PRIMARY KEY, v int)")
+    with pytest.raises(ConfigurationError, match="'id' is an array"):
+        compare(uri(schema, "a"), uri(schema, "b"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from tests.servers import redis_url
 from validator.compare.comparing import Comparison, Difference
 from validator.stores.http import HttpStore
 from validator.stores.opening import open_store
-from validator.stores.port import ForeignStore
+from validator.stores.port import ForeignStore, Key, Row
+from validator.stores.sqlite import SqliteStore
 
 
 def run(left: str, right: str, *more: str) -> Result:
@@ -51,7 +52,10 @@ def lmdb_store(path: Path, entries: Mapping[bytes, bytes], template: str = "") -
     return f"lmdb://{path}{template}"
 
 
-ODD_KEYS: list[Any] = [1.5, -0.5, 1e20, float("inf"), float("-inf"), b"ab", b"", "5.0", 5, "inf2"]
+ODD_KEYS: list[Any] = [
+    *(-(1 << 63), (1 << 63) - 1, 1.5, -0.5, 1e20, float("inf"), float("-inf")),
+    *(b"ab", b"", "5.0", 5, "inf2"),
+]
 
 
 @pytest.mark.parametrize(
@@ -261,3 +265,107 @@ def test_python_s_own_json_is_read_over_http_too() -> None:
         ((key, row),) = store.scan(None, 10).rows
     assert key == ("1",)
     assert row["v"] != row["v"]
+
+
+@pytest.mark.parametrize("settle_seconds", [0.0, 0.2])
+def test_a_lookup_that_answers_another_row_has_not_found_the_row(settle_seconds: float) -> None:
+    one, two = {"id": 1, "v": 1}, {"id": 2, "v": 1}
+    left, right = http([[one, two]], {"1": one, "2": one}), http([[one]], {"1": one, "2": one})
+
+    found, comparison = compared(left, right, settle_seconds)
+
+    assert [(d.key, d.kind, d.reason) for d in found] == [(("2",), "undecided", "unfound")]
+    assert comparison.summary.exit_code == 3
+
+
+def test_a_row_that_was_shown_and_that_no_side_finds_is_undecided(tmp_path: Path) -> None:
+    class Blind(SqliteStore):
+        def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+            return {}
+
+    uri = sqlite(tmp_path / "l.db", [(1, "x")])
+    none = sqlite(tmp_path / "r.db", [])
+
+    found, comparison = compared(lambda: Blind(uri, ["id"]), lambda: open_store(none, ["id"]), 0.0)
+
+    assert [(d.key, d.kind, d.reason) for d in found] == [(("1",), "undecided", "unfound")]
+    assert comparison.summary.exit_code == 3
+
+
+def test_an_http_key_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=b'[{"id": "\\ud800", "v": 1}]')
+
+    def open_it() -> ForeignStore:
+        uri = "http://api/list?lookup=/one/{id}"
+        return HttpStore(uri, ["id"], transport=httpx.MockTransport(answer))
+
+    uri = sqlite(tmp_path / "r.db", [])
+    with pytest.raises(ConfigurationError, match=r"http://api/list.*'\\ud800'.*no Unicode"):
+        compared(open_it, lambda: open_store(uri, ["id"]), 0.0)
+
+
+def test_an_unexpected_error_says_nothing_of_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("of nobody's")
+
+    uri = sqlite(tmp_path / "l.db", [(1, "x")])
+    monkeypatch.setattr(SqliteStore, "scan", fail)
+
+    result = run(uri, uri)
+
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "RuntimeError: of nobody's" in result.stderr
+    assert "the comparison ended before it was complete" in result.stderr
+
+
+NAMED_TWICE: Mapping[str, bytes] = {
+    "outside": b"\x82\x01\xa1a\xa11\xa1b",
+    "within": b"\x81\xa1v\x91\x82\x01\xa1a\xa11\xa1b",
+}
+
+
+@pytest.mark.parametrize("data", NAMED_TWICE.values(), ids=NAMED_TWICE)
+def test_messagepack_names_that_fall_together_are_unreadable(data: bytes, tmp_path: Path) -> None:
+    left = lmdb_store(tmp_path / "l", {b"1": data}, "?value=msgpack")
+    right = lmdb_store(tmp_path / "r", {b"1": data}, "?value=msgpack")
+    result = run(left, right)
+    assert lines(result) == [("1", "undecided", "unreadable")]
+    assert result.exit_code == 3
+
+
+def test_bytes_within_a_list_or_object_are_no_text_of_their_digits(tmp_path: Path) -> None:
+    pack, how = msgspec.msgpack.encode, "?value=msgpack"
+    as_bytes = {b"1": pack({"v": [b"ab"]}), b"2": pack({"v": {"a": b"ab"}})}
+    as_text = {b"1": pack({"v": ["6162"]}), b"2": pack({"v": {"a": "6162"}})}
+    left = lmdb_store(tmp_path / "l", as_bytes, how)
+    right = lmdb_store(tmp_path / "r", as_text, how)
+    as_json = {b"1": b'{"v": ["6162"]}', b"2": b'{"v": {"a": "6162"}}'}
+
+    assert lines(run(left, right, "--values")) == [("1", "changed", None), ("2", "changed", None)]
+    assert run(left, lmdb_store(tmp_path / "s", as_bytes, how)).exit_code == 0
+    assert run(left, lmdb_store(tmp_path / "j", as_json)).exit_code == 0
+
+
+def test_bytes_in_redis_that_are_no_utf_8_are_no_text_of_their_digits(tmp_path: Path) -> None:
+    with redis_prefix() as prefix, closing(redis.Redis.from_url(redis_url())) as client:
+        for side, value in (("l", b"\xff"), ("r", b"ff"), ("s", b"\xff")):
+            client.hset(f"{{{prefix}}}{side}:1", mapping={"v": value})
+        client.hset(f"{{{prefix}}}d:1", mapping={b"\xff": 1, b"ff": 2})
+        left, right, same, twice = (
+            f"{redis_url()}?match=%7B{prefix}%7D{side}:*" for side in "lrsd"
+        )
+        as_text = sqlite(tmp_path / "t.db", [("1", "ff")])
+        as_bytes = sqlite(tmp_path / "b.db", [("1", b"\xff")])
+        exported = tmp_path / "r.csv"
+        exported.write_text("id,v\n1,ff\n", encoding="utf-8")
+
+        assert lines(run(left, right, "--values")) == [("1", "changed", None)]
+        assert lines(run(left, as_text)) == [("1", "changed", None)]
+        for other in (same, as_bytes, f"csv:{exported}"):
+            assert run(left, other).exit_code == 0
+        assert run(right, as_bytes).exit_code == 0
+        assert lines(run(twice, twice)) == [("1", "undecided", "unreadable")]

@@ -254,7 +254,7 @@ class Comparison:
                 for key in chunk:
                     rows = left.get(key), right.get(key)
                     verdict = look(rows, equality, followed[key], now, self._settle_seconds)
-                    reason = doubt(rows, shown[key], self._proves, verdict[0])
+                    reason = doubt(rows, shown[key], self._proves, verdict[0], self._settle_seconds)
                     if verdict[0] == "waiting" or (
                         reason == "unreadable" and now < started + self._settle_seconds
                     ):

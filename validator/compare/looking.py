@@ -55,7 +55,13 @@ def look(
     return verdict, candidate.columns(now, verdict)
 
 
-def doubt(rows: Rows, shown: Pair, proves: tuple[bool, bool], verdict: Verdict) -> Reason | None:
+def doubt(
+    rows: Rows,
+    shown: Pair,
+    proves: tuple[bool, bool],
+    verdict: Verdict,
+    settle_seconds: float,
+) -> Reason | None:
     """Return why nothing can be said of a key, whatever the verdict; None: it can.
 
     Parameters
@@ -65,7 +71,10 @@ def doubt(rows: Rows, shown: Pair, proves: tuple[bool, bool], verdict: Verdict) 
     proves: Whether a side finds every row that its walk shows, so that what it does not find is
         not there.
     verdict: Of `look`.
+    settle_seconds: 0: the stores are at rest, so a row that was shown is still there.
     """
+    if not settle_seconds and rows == (None, None):
+        return "unfound"
     for side, walked in zip(SIDES, (shown.left, shown.right), strict=True):
         if walked is None or proves[side]:
             continue

@@ -28,7 +28,7 @@ Side = Literal[0, 1]
 """0: left, 1: right."""
 SIDES: Sequence[Side] = (0, 1)
 _UNREADABLE = b"unreadable left", b"unreadable right"
-_BYTES = "\0bytes"
+_MARK = "\0"
 _TRUE, _FALSE = frozenset({"true", "t"}), frozenset({"false", "f"})
 
 
@@ -39,10 +39,17 @@ class Kinds(Struct, frozen=True):
     ----------
     knows: Kinds whose values are no text there; none: everything is text.
     declared: Column -> kind, where columns have one.
+    marks_bytes: Whether bytes are `Bytes` there, though it may know text only.
     """
 
     knows: frozenset[Kind] = JSON_KINDS
     declared: Mapping[str, Kind] = {}
+    marks_bytes: bool = False
+
+    @property
+    def tells_bytes(self) -> bool:
+        """Whether bytes that are no text are told from one."""
+        return "bytes" in self.knows or (self.marks_bytes and not self.knows)
 
 
 TYPED, TEXT = Kinds(), Kinds(frozenset())
@@ -65,7 +72,9 @@ class Equality:
         self.encoded_bytes = [0, 0]
         """So much of each side was encoded so far, about as much as was read."""
         self._is_blind = not (left.knows and right.knows)
-        self._are_bytes_known = "bytes" in left.knows and "bytes" in right.knows
+        self._marks_bytes = (_marks_bytes(left, right), _marks_bytes(right, left))
+        self._own = (_told_apart(left, right), _told_apart(right, left))
+        """Columns whose values are of a kind that no text of the other side is taken for."""
         kinds = dict(left.declared)
         for name, kind in right.declared.items():
             if kinds.get(name, "text") == "text":
@@ -104,7 +113,9 @@ class Equality:
         mine, other = _encoded(self._form(column, left, 0)), _encoded(self._form(column, right, 1))
         self.encoded_bytes[0] += len(mine)
         self.encoded_bytes[1] += len(other)
-        if mine == other:
+        if mine == other or (
+            isinstance(left, Bytes) and left == right and type(left) is type(right)
+        ):
             return True
         if self._is_blind and isinstance(left, str) and isinstance(right, str):
             return _same_moment(left, right)
@@ -120,11 +131,15 @@ class Equality:
         """Return a value as it goes into the digest."""
         if self._is_nothing(value):
             return "" if self._is_blind else None
+        own, other = self._own[side], self._own[1 - side]
+        if column in own:
+            return _marked(own[column], _read(own[column], value, self._sides[side].knows))
         kind = self._kinds.get(column)
-        if isinstance(value, Bytes):
-            if self._are_bytes_known and kind != "bytes":
-                return [_BYTES, str(value)]
-            value = str(value)
+        if isinstance(value, Bytes | list | dict):
+            is_marked = self._marks_bytes[side] and (kind != "bytes" or column in other)
+            value = _told(value, is_marked=is_marked)
+        if column in other:
+            return value
         if kind is not None:
             form = _read(kind, value, self._sides[side].knows)
             return "" if form is None and self._is_blind else form
@@ -174,6 +189,38 @@ def _read(kind: Kind, value: Any, knows: frozenset[Kind]) -> Any:
     if kind.endswith("[]") and isinstance(value, list):
         return [_read(kind if isinstance(v, list) else kind[:-2], v, knows) for v in value]
     return value
+
+
+def _marks_bytes(side: Kinds, other: Kinds) -> bool:
+    """Say whether bytes of a side are no text of the other one's."""
+    return other.tells_bytes and ("bytes" in other.knows or not side.knows)
+
+
+def _told_apart(side: Kinds, other: Kinds) -> dict[str, Kind]:
+    """Return the columns that a side declared as a kind which JSON has not, and both know."""
+    found = {}
+    for name, kind in side.declared.items():
+        base = kind.removesuffix("[]")
+        is_list = base != kind
+        if base in EVERYWHERE & other.knows and (not is_list or "json" in other.knows):
+            found[name] = kind
+    return found
+
+
+def _marked(kind: Kind, value: Any) -> Any:
+    """Return a value of a kind as no text is."""
+    if isinstance(value, list):
+        return [_marked(kind, one) for one in value]
+    return value if value is None else [_MARK + kind.removesuffix("[]"), value]
+
+
+def _told(value: Any, *, is_marked: bool) -> Any:
+    """Return a value in which bytes are marked, or else texts."""
+    if isinstance(value, Bytes):
+        return [_MARK + "bytes", str(value)] if is_marked else str(value)
+    if isinstance(value, dict):
+        return {name: _told(one, is_marked=is_marked) for name, one in value.items()}
+    return [_told(one, is_marked=is_marked) for one in value] if isinstance(value, list) else value
 
 
 def _is_number(text: str, value: float) -> bool:

@@ -122,9 +122,10 @@ def kinds_of(seat: Seat) -> Kinds:
     knows = (TYPED if store.is_typed else TEXT).knows
     if hasattr(store, "knows"):
         knows = cast(Knowing, store).knows
+    marks_bytes = hasattr(store, "marks_bytes")
     if not hasattr(store, "kinds"):
-        return Kinds(knows)
-    return Kinds(knows, seat.do(lambda one: cast(Declaring, one).kinds()))
+        return Kinds(knows, marks_bytes=marks_bytes)
+    return Kinds(knows, seat.do(lambda one: cast(Declaring, one).kinds()), marks_bytes)
 
 
 def keyless_rows(seat: Seat) -> int:

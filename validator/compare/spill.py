@@ -44,18 +44,23 @@ class Pair(Struct, frozen=True):
 class _Side:
     """What one store has: (key, digest), written to files once there is much of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
+        self._name = name
         self._buffers = [bytearray() for _ in range(PARTS)]
         self._buffered_bytes = 0
         self.count = 0
 
     def add(self, key: Key, digest: bytes, written: Key | None = None) -> None:
         """Take a row; ``written``: its key as the store has it, where that is another."""
-        data = msgspec.msgpack.encode((key, digest, written))
-        buffer = self._buffers[
-            xxh3_64_intdigest("\x1f".join(key).encode("utf-8", "surrogatepass")) % PARTS
-        ]
+        try:
+            data = msgspec.msgpack.encode((key, digest, written))
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"{self._name} has the key {', '.join(map(ascii, key))}, which is no Unicode: "
+                "correct the row, or name other key columns"
+            ) from None
+        buffer = self._buffers[xxh3_64_intdigest("\x1f".join(key).encode()) % PARTS]
         buffer += len(data).to_bytes(_LENGTH_BYTES, "little") + data
         self._buffered_bytes += len(data) + _LENGTH_BYTES
         self.count += 1
@@ -105,10 +110,10 @@ class HashJoin:
         self._names = (left_name, right_name)
         self._unique = unique
         self._sides = []
-        for name in ("left", "right"):
-            folder = Path(self._temporary.name) / name
+        for side, name in (("left", left_name), ("right", right_name)):
+            folder = Path(self._temporary.name) / side
             folder.mkdir()
-            self._sides.append(_Side(folder))
+            self._sides.append(_Side(folder, name))
         self.left, self.right = self._sides
 
     def differing(self) -> Iterator[Pair]:

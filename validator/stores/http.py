@@ -170,7 +170,9 @@ class HttpStore:
             data = self._ask(urljoin(self._url, path), self._sent, may_be_absent=True)
             match = None if data is None else self._row_path.match(self._decoded(data))
             if match is not None and isinstance(match.obj, dict):
-                rows[key] = self._pair(match.obj)[1]
+                found, row = self._pair(match.obj)
+                if found == key:  # Another row says nothing about this one.
+                    rows[key] = row
         return rows
 
     def _lookup_of(self, key: Key) -> str | None:

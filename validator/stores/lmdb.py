@@ -195,14 +195,13 @@ class LmdbStore:
             return DamagedRow()
         if not isinstance(row, dict):
             return DamagedRow()
-        plain = {str(name): self._marked(value) for name, value in row.items()}
+        try:
+            plain = _plain_object(row, Bytes if self.marks_bytes else str)
+        except ValueError:
+            return DamagedRow()
         if self._wanted is None:
             return plain
         return {name: plain[name] for name in self._wanted if name in plain}
-
-    def _marked(self, value: Any) -> Any:
-        is_marked = self.marks_bytes and isinstance(value, bytes)
-        return Bytes(value.hex()) if is_marked else _plain(value)
 
     def _grow(self, error: lmdb.Error) -> UnavailableError:
         """The writer has made the map larger: take its size, and let the caller ask again."""
@@ -220,14 +219,22 @@ class LmdbStore:
         self._environment.close()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, bytes_form: type[str]) -> Any:
     """Return what JSON could say as well: bytes in hexadecimal, moments as ISO 8601."""
     if isinstance(value, bytes):
-        return value.hex()
+        return bytes_form(value.hex())
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return _plain_object(value, bytes_form)
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, bytes_form) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _plain_object(value: dict[Any, Any], bytes_form: type[str]) -> dict[str, Any]:
+    """Return an object with its names as texts; raises `ValueError` where two become one."""
+    plain = {str(name): _plain(item, bytes_form) for name, item in value.items()}
+    if len(plain) < len(value):
+        raise ValueError("two names are one as text")
+    return plain

@@ -175,20 +175,27 @@ class PostgresqlStore:
         place = self._table.as_string(connection)
         rows = connection.execute(
             "SELECT attname, format_type(atttypid, atttypmod), attnotnull, "
-            "coalesce((to_jsonb(c) ->> 'collisdeterministic')::bool, true) "
+            "coalesce((to_jsonb(c) ->> 'collisdeterministic')::bool, true), typcategory = 'A' "
             "FROM pg_attribute LEFT JOIN pg_collation AS c ON c.oid = attcollation "
+            "JOIN pg_type ON pg_type.oid = atttypid "
             "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             (place,),
         ).fetchall()
-        types = self._types = {str(name): str(kind) for name, kind, _, _ in rows}
+        types = self._types = {str(name): str(kind) for name, kind, *_ in rows}
         for name in (*self.key_columns, *(self._wanted or ())):
             if name not in types:
                 near = get_close_matches(name, types, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(types)}"
                 raise ConfigurationError(f"{self.name} has no column {name!r}: {hint}")
-        loose = frozenset(str(name) for name, _, _, is_exact in rows if not is_exact)
+        for name, kind, _, _, is_array in rows:
+            if is_array and name in self.key_columns:
+                raise ConfigurationError(
+                    f"{self.name}: {name!r} is an array ({kind}), which is no key: name other key "
+                    "columns, or a view's with array_to_string"
+                )
+        loose = frozenset(str(name) for name, _, _, is_exact, _ in rows if not is_exact)
         self._keys = KeyColumns(self.key_columns, types, loose)
-        filled = {str(name) for name, _, is_filled, _ in rows if is_filled}
+        filled = {str(name) for name, _, is_filled, *_ in rows if is_filled}
         self._is_key_complete = filled.issuperset(self.key_columns)
         others = [name for name in types if name not in self.key_columns]
         self._columns = others if self._wanted is None else self._wanted

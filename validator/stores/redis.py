@@ -22,7 +22,7 @@ from redis.retry import Retry
 from synchroscope.errors import ConfigurationError, UnavailableError
 from validator.stores.json_text import decode_json
 from validator.stores.key_template import KeyTemplate
-from validator.stores.port import DamagedRow, Key, Page, Row
+from validator.stores.port import Bytes, DamagedRow, Key, Page, Row
 
 ANSWER_SECONDS = 5.0
 _FORM = "write redis://host:port/0?match=ctx:*&key=ctx:{user_id}&value=hash"
@@ -43,6 +43,7 @@ class RedisStore:
     """
 
     finds_what_it_shows = True
+    marks_bytes = False
 
     def __init__(
         self,
@@ -161,7 +162,9 @@ class RedisStore:
 
     def _row(self, answer: Any) -> Row:
         if self._is_hash:
-            row = {_text(name): _text(value) for name, value in answer.items()}
+            row = {_text(name): self._value(value) for name, value in answer.items()}
+            if len(row) < len(answer):  # A name is the hexadecimal form of another one.
+                return DamagedRow()
         else:
             try:
                 row = decode_json(answer)
@@ -172,6 +175,10 @@ class RedisStore:
         if self._wanted is None:
             return row
         return {name: row[name] for name in self._wanted if name in row}
+
+    def _value(self, data: bytes) -> str:
+        text = _text(data)
+        return Bytes(text) if self.marks_bytes and text.encode() != data else text
 
     def close(self) -> None:
         """Close all connections."""

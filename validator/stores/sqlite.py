@@ -26,6 +26,7 @@ KEYS_PER_QUERY = 200
 BYTES_SIGN = "\\x"
 """Stands before a key's bytes, as in PostgreSQL, so that they are no text of digits."""
 _LONGEST_INTEGER = 20
+_SMALLEST, _END = -(1 << 63), 1 << 63
 _FORM = "write sqlite:///path/to/file?table=T"
 
 
@@ -199,7 +200,7 @@ def _key_part(value: Any) -> str:
     """
     if isinstance(value, bytes):
         return BYTES_SIGN + value.hex()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 63:
+    if isinstance(value, float) and value.is_integer() and _SMALLEST <= value < _END:
         return str(int(value))
     return key_text(value)
 
@@ -213,7 +214,7 @@ def _values(text: str) -> list[Any]:
     values: list[Any] = [text]
     try:
         if text.isascii() and text.removeprefix("-").isdigit() and len(text) <= _LONGEST_INTEGER:
-            values += [int(text)] if abs(int(text)) < 1 << 63 else []
+            values += [int(text)] if _SMALLEST <= int(text) < _END else []
         elif text.startswith(BYTES_SIGN):
             values.append(bytes.fromhex(text.removeprefix(BYTES_SIGN)))
         else:
