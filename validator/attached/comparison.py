@@ -17,7 +17,13 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, ROW, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
+from validator.attached.unchecked import (
+    COMPACTED,
+    LOST_DELETE,
+    SPREAD,
+    UNREAD_TEXT,
+    UNREADABLE,
+)
 
 State = Literal["agrees", "behind", "strange", "unclear", "doubted", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -281,6 +287,11 @@ def _field(
     def newest_is_passed() -> bool:
         return is_past(entries[-1].offset)
 
+    if value is not None and name != ROW and (is_of_another or not allowed):
+        possible = {entry.offset for entry in entries[max(due, 0) :]}
+        possible |= {entries[stated].offset} if stated is not None and stated >= 0 else set()
+        if reader.is_unread(name, history, possible, value):
+            return found("doubted", reason=UNREAD_TEXT)
     if not entries:
         if value is None and expected is None:
             return found("agrees")
