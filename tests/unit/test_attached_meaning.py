@@ -11,10 +11,10 @@ import pytest
 from tests.attached_world import AttachedWorld, MemoryStore
 from validator.attached.comparison import NOTHING_SEEN, Look, look
 from validator.attached.history import FieldHistory, Item, Version, value_hash
-from validator.attached.key_forms import plain_key
+from validator.attached.key_forms import key_form, plain_key
 from validator.attached.record_mapping import Change
 from validator.attached.row_mapping import RowMapping, RowReader, SeenRow
-from validator.attached.unchecked import UNREAD_TEXT
+from validator.attached.unchecked import KEY_FORM, SHARED_KEY, UNREAD_TEXT
 from validator.stores.port import Key, Row
 from validator.stores.postgresql_values import KNOWS
 from validator.stores.text_values import JSON_KINDS, Kind
@@ -288,3 +288,74 @@ def test_where_keys_are_text_they_are_what_they_are(tmp_path: Path) -> None:
     world = started(tmp_path, MemoryStore(), rows)
     found = {(f.evidence["cause"], f.subjects[0]) for f in world.open_findings()}
     assert found == {("row that the log does not have", key) for key in ("7", UUID)}
+
+
+class KeyedStore(MemoryStore):
+    """Has a key column of a kind, and finds a row by whatever the column reads as its key."""
+
+    kind: Kind = "number"
+
+    def key_kinds(self) -> list[Kind]:
+        return [self.kind]
+
+    def fetch(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        forms = {key_form(self.kind, own): own for own in self.rows}
+        wanted = {forms.get(key_form(self.kind, key), key) for (key,) in keys}
+        return super().fetch([(key,) for key in wanted])
+
+
+def keyed(folder: Path, kind: Kind, subjects: list[str], rows: dict[str, Any]) -> AttachedWorld:
+    world = AttachedWorld(folder)
+    world.validator.close()
+    world.store = KeyedStore()
+    world.store.kind = kind
+    world.open()
+    world.is_consuming = False
+    world.store.rows = {key: {"v": value} for key, value in rows.items()}
+    for number, subject in enumerate(subjects):
+        world.send(subject, {"v": number})
+    world.run(25.0, traffic=False)
+    return world
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "key"),
+    [
+        ("number", "1.50", "1.5"),
+        ("number", "1.5", "1.50"),
+        ("number", "5.0", "5"),
+        ("number", "1e3", "1000"),
+        ("boolean", "t", "true"),
+        ("moment", "2026-01-01T01:00:00+01:00", "2026-01-01 00:00:00+00"),
+    ],
+)
+def test_a_key_is_what_its_column_makes_of_the_subject(
+    tmp_path: Path, kind: Kind, subject: str, key: str
+) -> None:
+    world = keyed(tmp_path, kind, [subject], {key: 0})
+    assert world.news == []
+    assert world.verdict()[0] == "CONSISTENT"
+    world.store.rows[key]["v"] = 500
+    world.run(20.0, traffic=False)
+    assert [f.subjects for f in world.open_findings()] == [[subject]]
+
+
+def test_a_key_that_its_column_may_write_otherwise_is_unknown(tmp_path: Path) -> None:
+    world = keyed(tmp_path, "moment", ["2026-01-01"], {"2025-12-31 23:00:00+00": 0})
+    assert world.news == []
+    assert world.verdict()[0] == "UNKNOWN"
+    assert f"2 {KEY_FORM}" in world.verdict()[1]
+
+
+@pytest.mark.parametrize("subjects", [["7", "007"], ["007", "7"], ["07", "007"]])
+def test_subjects_that_are_one_key_are_unknown_and_others_are_checked(
+    tmp_path: Path, subjects: list[str]
+) -> None:
+    world = keyed(tmp_path, "number", [*subjects, "8"], {"7": 1, "8": 2})
+    assert world.news == []
+    assert world.verdict()[0] == "UNKNOWN"
+    assert f"2 {SHARED_KEY}" in world.verdict()[1]
+    world.store.rows["8"]["v"] = 500
+    world.store.rows["9"] = {"v": 1}
+    world.run(20.0, traffic=False)
+    assert sorted(f.subjects[0] for f in world.open_findings()) == ["8", "9"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -101,6 +101,10 @@ class RowReader:
         """Return (context type, subject) of a row's key."""
         context_type = self._mapping.type if self._type < 0 else key[self._type]
         return context_type, key[self._subject]
+
+    def subject_kind(self, kinds: Sequence[Kind]) -> Kind:
+        """Return of the kinds of the key's columns that of the subject's."""
+        return kinds[self._subject]
 
     def fields_of(self, item: Item | None, seen: SeenRow) -> list[str]:
         """Return the fields to compare: those of the log that the store has, and what it has."""
