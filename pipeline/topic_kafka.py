@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
@@ -66,6 +66,21 @@ class KafkaTopic:
             self._identity, self._identified_at = found, now
         return self._identity
 
+    @contextmanager
+    def _telling_deletion(self) -> Iterator[None]:
+        """Translate what is raised for a topic that is gone: it was there, so no setting is wrong.
+
+        Anything else that is refused stays what it is.
+        """
+        try:
+            yield
+        except ConfigurationError as error:
+            if self._client.topic_id(self.name) is not None:
+                raise
+            raise UnavailableError(
+                self._settings.server, f"has no topic {self.name!r} any more"
+            ) from error
+
     def partitions(self) -> int:
         """Return how many partitions the topic has by now: a topic may grow while it is read."""
         now = time.monotonic()
@@ -76,26 +91,29 @@ class KafkaTopic:
 
     def range(self, partition: int) -> tuple[int, int]:
         """Return the first kept offset and the end of what is committed."""
-        return self._client.range((self.name, partition))
+        with self._telling_deletion():
+            return self._client.range((self.name, partition))
 
     def read(self, partition: int, position: int, limit: int) -> Batch:
         """Return what has been fetched from a position on, without waiting for more."""
         assert self._follower is not None
         place = self.name, partition
-        for _ in range(2):
-            window = self._follower.windows.get(place)
-            if window is None or not window.covers(position):
-                first, end = self.range(partition)
-                self._follower.start(place, position, first, max(end, position))
-            batch = self._follower.read(place, position, limit, 0)
-            if batch is not None:
-                return batch
+        with self._telling_deletion():
+            for _ in range(2):
+                window = self._follower.windows.get(place)
+                if window is None or not window.covers(position):
+                    first, end = self.range(partition)
+                    self._follower.start(place, position, first, max(end, position))
+                batch = self._follower.read(place, position, limit, 0)
+                if batch is not None:
+                    return batch
         return Batch([], position)
 
     def wait(self, seconds: float) -> None:
         """Return when something new has come, or the time is over."""
         assert self._follower is not None
-        self._follower.poll(seconds)
+        with self._telling_deletion():
+            self._follower.poll(seconds)
 
     def position_at(self, partition: int, timestamp: float) -> int:
         """Return the first position whose record is not older than a moment: a binary search."""

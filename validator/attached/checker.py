@@ -261,6 +261,7 @@ class StoreChecker:
         keys = list(pending.rows)
         items = self._reference.items(keys)
         memory = self._reference.seen(self._number, keys)
+        key_doubts = self._source.key_doubts(pending.rows, items)
         remembered: dict[bytes, Seen] = {}
         looks: dict[bytes, Look] = {}
         agreed: list[bytes] = []
@@ -282,6 +283,7 @@ class StoreChecker:
                 is_compacted=log.is_compacted,
                 is_all_passed=pending.is_all_committed,
                 lost_delete=log.lost_deletes.get(partition, -1),
+                key_doubt=key_doubts.get(key, ""),
             )
             if self.settings.expires and not row.is_there:
                 found = Look([], False)  # It may have gone by itself.

@@ -17,7 +17,13 @@ from msgspec import Struct
 from validator.attached.history import ABSENT_HASH, ROW, Entry, Item, entry_at
 from validator.attached.reference import Seen
 from validator.attached.row_mapping import RowReader, SeenRow
-from validator.attached.unchecked import COMPACTED, LOST_DELETE, SPREAD, UNREADABLE
+from validator.attached.unchecked import (
+    COMPACTED,
+    LOST_DELETE,
+    SPREAD,
+    UNREAD_TEXT,
+    UNREADABLE,
+)
 
 State = Literal["agrees", "behind", "strange", "unclear", "doubted", "unknown"]
 Result = Literal["agrees", "wrong", "lagging", "unclear", "unknown"]
@@ -145,6 +151,7 @@ def look(
     is_compacted: bool = False,
     is_all_passed: bool = False,
     lost_delete: int = -1,
+    key_doubt: str = "",
 ) -> Look:
     """Compare a row with the log.
 
@@ -162,7 +169,10 @@ def look(
     is_compacted: Any version but the newest may be gone from the log.
     is_all_passed: The store has gone past all that was due, in every partition.
     lost_delete: Offset of the last record that deleted nobody knows whom.
+    key_doubt: Why it is not known whether the row is the item's.
     """
+    if key_doubt:
+        return Look(_all_unknown(item, row, reader, key_doubt), row.is_there)
     if item is not None and item.is_spread:
         return Look(_all_unknown(item, row, reader, SPREAD), row.is_there)
     if item is not None and row.is_damaged and item.is_present:
@@ -185,10 +195,12 @@ def look(
     return Look(fields, row.is_there)
 
 
-def _all_unknown(item: Item, row: SeenRow, reader: RowReader, reason: str) -> list[FieldLook]:
+def _all_unknown(
+    item: Item | None, row: SeenRow, reader: RowReader, reason: str
+) -> list[FieldLook]:
     return [
         FieldLook(name, "unknown", row.fields.get(name), None, -1, reason=reason)
-        for name in reader.fields_of(item, row)
+        for name in reader.fields_of(item, row) or [ROW]
     ]
 
 
@@ -281,6 +293,11 @@ def _field(
     def newest_is_passed() -> bool:
         return is_past(entries[-1].offset)
 
+    if value is not None and name != ROW and (is_of_another or not allowed):
+        possible = {entry.offset for entry in entries[max(due, 0) :]}
+        possible |= {entries[stated].offset} if stated is not None and stated >= 0 else set()
+        if reader.is_unread(name, history, possible, value):
+            return found("doubted", reason=UNREAD_TEXT)
     if not entries:
         if value is None and expected is None:
             return found("agrees")

@@ -14,12 +14,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from validator.attached.cast_texts import is_readable, is_same_cast
 from validator.compare.row_equality import TEXT, Equality, Kinds
 from validator.stores.json_text import decode_json
 from validator.stores.text_values import Kind, moment_of, read_as
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _TRUE, _FALSE = ("t", "true"), ("f", "false")
+_CAST_TRUE = ("t", "tr", "tru", "true", "y", "ye", "yes", "on")
+_CAST_FALSE = ("f", "fa", "fal", "fals", "false", "n", "no", "of", "off")
+"""As PostgreSQL reads them."""
 _LISTED = frozenset({"text", "boolean"})
 """Kinds of which all ways to be written are known."""
 
@@ -58,12 +62,15 @@ class Meaning:
                 found.append(read_as("json", value))
             if _UUID.fullmatch(value):
                 plain = value.replace("-", "")
-                found += [value.upper(), plain, plain.upper()]
+                forms = [value, value.upper(), plain, plain.upper()]
+                found += [*forms[1:], *(f"{{{form}}}" for form in forms if kind == "text")]
             if kind == "text" and value.endswith(" "):
                 found.append(value.rstrip(" "))  # As char(n) pads it.
         elif isinstance(value, bool):
             if kind == "boolean":
-                found += [form for text in (_TRUE if value else _FALSE) for form in _cases(text)]
+                found += [
+                    form for text in (_CAST_TRUE if value else _CAST_FALSE) for form in _cases(text)
+                ]
                 found += ["1" if value else "0"]
         elif isinstance(value, int) and value in (0, 1) and "boolean" not in knows:
             found.append(bool(value))
@@ -71,12 +78,16 @@ class Meaning:
 
     def same(self, field: str, logged: Any, stored: Any) -> bool:
         """Say whether a value of the log is the stored one, which none of its readings is."""
-        if logged is None or stored is None or not isinstance(logged, str | list):
+        if logged is None or stored is None:
+            return False
+        kind = self._kinds.declared.get(field)
+        if not self._is_text and kind is not None and is_same_cast(kind, logged, stored):
+            return True
+        if not isinstance(logged, str | list):
             return False
         if self._is_text:
             moment = moment_of(stored) if isinstance(stored, str) else None
             return moment is not None and isinstance(logged, str) and moment_of(logged) == moment
-        kind = self._kinds.declared.get(field)
         if kind is None or kind in _LISTED:
             return False
         if self._equality.same(field, logged, stored):
@@ -94,6 +105,13 @@ class Meaning:
         if kind is None or kind in _LISTED:
             return False
         return any(isinstance(v, str | list) and _read(kind, v) != v for v in logged)
+
+    def is_unread(self, field: str, logged: Any, stored: Any) -> bool:
+        """Say whether nobody can say if a column of the store makes this of a value of the log."""
+        kind = self._kinds.declared.get(field)
+        if self._is_text or kind is None or logged is None or stored is None:
+            return False
+        return not is_readable(kind, logged, stored)
 
 
 def _read(kind: Kind, value: Any) -> Any:

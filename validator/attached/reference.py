@@ -20,8 +20,9 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 from synchroscope.errors import ConfigurationError, StorageError
 from synchroscope.ports import Record
 from validator.attached.history import Item, decode_item, encode_item
-from validator.attached.key_forms import plain_key
+from validator.attached.key_forms import KNOWN, PLAIN, other_forms
 from validator.attached.record_mapping import Change
+from validator.stores.text_values import Kind
 
 FIRST_MAP_BYTES = 256 * 1024 * 1024
 MAXIMUM_MAP_BYTES = 1024 * 1024 * 1024 * 1024
@@ -32,8 +33,10 @@ _COUNTS = b"counts"
 _WALK = b"walk"
 _NAME = b"name"
 _ALIAS = b"alias"
+_SHARED = b"shared"
 _FINDINGS = b"findings"
 _STORES = "store"
+KEY_KINDS = (PLAIN, *KNOWN)
 _T = TypeVar("_T")
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -44,6 +47,14 @@ def item_key(context_type: str, subject: str) -> bytes:
     if len(name) <= MAXIMUM_NAME_BYTES:
         return name
     return name[: MAXIMUM_NAME_BYTES - 17] + b"\0" + xxh3_128_digest(name)
+
+
+def _alias(kind: Kind) -> bytes:
+    return _ALIAS if kind == PLAIN else b"form" + kind.encode() + b"\0"
+
+
+def _shared(kind: Kind, key: bytes) -> bytes:
+    return _SHARED + kind.encode() + b"\0" + key
 
 
 def is_cut(key: bytes) -> bool:
@@ -184,9 +195,8 @@ class KeyedReference:
                     data = transaction.get(key, db=self._items)
                     item = _new_item(partition, change) if data is None else decode_item(data)
                     items[key] = item
-                    if data is None and plain_key(change.subject) != change.subject:
-                        alias = item_key(change.context_type, plain_key(change.subject))
-                        transaction.put(_ALIAS + alias, key, db=self._about)
+                    if data is None:
+                        self._note_forms(transaction, key, change, items)
                 item.is_spread = item.is_spread or item.partition != partition
                 item.apply(change, _known_from(state, partition, change.offset))
             with transaction.cursor(self._items) as cursor:
@@ -197,6 +207,25 @@ class KeyedReference:
 
         return self._write(write)
 
+    def _note_forms(
+        self, transaction: Any, key: bytes, change: Change, items: Mapping[bytes, Item]
+    ) -> None:
+        """Note what columns of a type call a new item, and whether another one is called so."""
+        forms = dict(other_forms(change.subject))
+        for kind in KEY_KINDS:
+            form = key
+            if kind in forms:
+                form = item_key(change.context_type, forms[kind])
+            alias = _alias(kind) + form
+            other = transaction.get(alias, db=self._about)
+            if other is None and form != key:
+                is_item = form in items or transaction.get(form, db=self._items) is not None
+                other = form if is_item else None
+                transaction.put(alias, key, db=self._about)
+            if other is not None and other != key:
+                for one in (key, bytes(other)):
+                    transaction.put(_shared(kind, one), b"", db=self._about)
+
     # -- items -----------------------------------------------------------------------------------
 
     def items(self, keys: Iterable[bytes]) -> dict[bytes, Item]:
@@ -205,15 +234,29 @@ class KeyedReference:
             found = ((key, transaction.get(key)) for key in keys)
             return {key: decode_item(data) for key, data in found if data is not None}
 
-    def aliases(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return of those keys that are no items' own the item that a typed column calls so."""
+    def aliases(self, keys: Mapping[bytes, bytes], kind: Kind = PLAIN) -> dict[bytes, bytes]:
+        """Return of keys that are no items' own the item that a column of a kind calls so.
+
+        `keys`: the key of a row -> that of its form.
+        """
+        prefixes = dict.fromkeys((_alias(kind), _ALIAS))
         with self._lock, self._environment.begin() as transaction:
-            found = (
-                (key, transaction.get(_ALIAS + key, db=self._about))
-                for key in keys
-                if transaction.get(key, db=self._items) is None
-            )
-            return {key: bytes(item) for key, item in found if item is not None}
+            found = {}
+            for key, form in keys.items():
+                if transaction.get(key, db=self._items) is not None:
+                    continue
+                known = (transaction.get(prefix + form, db=self._about) for prefix in prefixes)
+                item = next((bytes(one) for one in known if one is not None), None)
+                if item is None and form != key and transaction.get(form, db=self._items):
+                    item = form
+                if item is not None:
+                    found[key] = item
+            return found
+
+    def shared(self, keys: Iterable[bytes], kind: Kind) -> set[bytes]:
+        """Return those items that are one with another one in a column of a kind."""
+        with self._lock, self._environment.begin(db=self._about) as transaction:
+            return {key for key in keys if transaction.get(_shared(kind, key)) is not None}
 
     def walk(self, after: bytes, limit: int) -> list[tuple[bytes, Item]]:
         """Return up to `limit` items in order of their keys, after a key; b"" begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -102,6 +102,10 @@ class RowReader:
         context_type = self._mapping.type if self._type < 0 else key[self._type]
         return context_type, key[self._subject]
 
+    def subject_kind(self, kinds: Sequence[Kind]) -> Kind:
+        """Return of the kinds of the key's columns that of the subject's."""
+        return kinds[self._subject]
+
     def fields_of(self, item: Item | None, seen: SeenRow) -> list[str]:
         """Return the fields to compare: those of the log that the store has, and what it has."""
         if self._named:
@@ -152,6 +156,19 @@ class RowReader:
     def means(self, field: str, logged: Any, stored: Any) -> bool:
         """Say whether a stored value is one of the log's that the store writes otherwise."""
         return self._meaning.same(field, logged, stored)
+
+    def is_unread(
+        self, field: str, history: FieldHistory | None, offsets: Collection[int], value: Any
+    ) -> bool:
+        """Say whether a stored value may be what the column makes of one of these versions.
+
+        It may where the version's text cannot be read as what the column is of.
+        """
+        return history is not None and any(
+            self._meaning.is_unread(field, version.value, value)
+            for version in history.recent
+            if version.offset in offsets
+        )
 
     def versions_of(
         self, field: str, history: FieldHistory | None, entries: list[Entry], value: Any

@@ -13,14 +13,22 @@ from typing import cast
 from msgspec import Struct
 
 from validator.attached.comparison import NOTHING_SEEN
-from validator.attached.key_forms import plain_key
+from validator.attached.history import Item
+from validator.attached.key_forms import (
+    CASTING,
+    PLAIN,
+    is_key_readable,
+    is_key_told,
+    key_form,
+)
 from validator.attached.reference import KeyedReference, item_key
 from validator.attached.row_mapping import RowReader, SeenRow
+from validator.attached.unchecked import KEY_FORM, SHARED_KEY
 from validator.attached.walk import Walk
 from validator.compare.row_equality import TEXT, TYPED, Kinds
 from validator.stores.digesting import Keyless
 from validator.stores.port import ForeignStore, Key, Page, Row, SeveralReadings
-from validator.stores.text_values import Declaring, Knowing
+from validator.stores.text_values import Declaring, DeclaringKeys, Kind, Knowing
 
 FIRST_KEYS = 16
 """So many rows are read by their keys at first, then twice as many each time."""
@@ -54,6 +62,7 @@ class Answer(Struct):
     page: Page | None
     keyless: int | None
     kinds: Kinds
+    key_kinds: Sequence[Kind] | None = None
 
 
 class RowSource:
@@ -84,6 +93,8 @@ class RowSource:
         self._clock = clock
         self._is_casting: bool | None = None
         """Whether it answers to a key that its column writes otherwise; None: not known yet."""
+        self._kind: Kind = PLAIN
+        """Of the subject's column."""
         self._aside: dict[bytes, bytes] = {}
         """Rows until that is known: their own key -> that of the item that they may be."""
 
@@ -138,6 +149,7 @@ class RowSource:
             page,
             keyless,
             self._kinds(),
+            self._key_kinds(),
         )
 
     def _kinds(self) -> Kinds:
@@ -148,6 +160,12 @@ class RowSource:
         if not hasattr(self._store, "kinds"):
             return Kinds(knows)
         return Kinds(knows, cast(Declaring, self._store).kinds())
+
+    def _key_kinds(self) -> Sequence[Kind] | None:
+        """Return of which kinds the key's columns are; None where they have none."""
+        if not hasattr(self._store, "key_kinds"):
+            return None
+        return cast(DeclaringKeys, self._store).key_kinds()
 
     def _keyless(self) -> int:
         """Return how many rows cannot be met, because a column of their key is NULL."""
@@ -160,17 +178,21 @@ class RowSource:
     def fetched(self, question: Question, answer: Answer) -> dict[bytes, SeenRow]:
         """Return what the store has of the items that were asked for, as far as it came."""
         self._reader.declare(answer.kinds.knows, answer.kinds.declared)
+        if answer.key_kinds is not None:
+            self._kind = self._reader.subject_kind(answer.key_kinds)
+            if self._kind in CASTING:
+                self._is_casting = True
         asked = set(list(dict.fromkeys(question.places.values()))[: answer.asked])
         places = {key: place for key, place in question.places.items() if place in asked}
         items = self._reference.items(places)
         owned = self._owned([place for key, place in places.items() if key not in items])
-        others = {_plain(key): row for key, row in answer.rows.items() if key not in asked}
+        others = {self._formed(key): row for key, row in answer.rows.items() if key not in asked}
         self._note_casting(places, is_casting=bool(others))
         self.rows_read += len(places)
 
         def row_of(place: Key) -> Row | None:
             found = answer.rows.get(place)
-            return others.get(_plain(place)) if found is None and others else found
+            return others.get(self._formed(place)) if found is None and others else found
 
         return {
             key: self._reader.read(row_of(place) if owned.get(place, [key]) == [key] else None)
@@ -222,7 +244,10 @@ class RowSource:
             name = self._reader.name_of(key)
             place = item_key(*name)
             names[place], places[key] = name, place
-        aliases = self._reference.aliases(names) if self._is_casting is not False else {}
+        aliases: dict[bytes, bytes] = {}
+        if self._is_casting is not False:
+            forms = {item_key(*name): self._form_of(name) for name in names.values()}
+            aliases = self._reference.aliases(forms, self._kind)
         if self._is_casting is None:
             self._aside |= aliases
             places = {key: place for key, place in places.items() if place not in aliases}
@@ -243,10 +268,34 @@ class RowSource:
             walk.phase = "items"
         return rows
 
+    # -- keys that the store writes otherwise ----------------------------------------------------
+
+    def key_doubts(
+        self, rows: Mapping[bytes, SeenRow], items: Mapping[bytes, Item]
+    ) -> dict[bytes, str]:
+        """Return of which keys it is not known whether a row is the item's, and why."""
+        shared = self._reference.shared(items, self._kind) if self._is_casting else set()
+        found = dict.fromkeys(shared, SHARED_KEY)
+        if self._kind not in CASTING:
+            return found
+        for key, row in rows.items():
+            item = items.get(key)
+            if item is None:
+                is_known = not row.is_there or is_key_told(
+                    self._kind, self._reference.name_of(key)[1]
+                )
+            else:
+                is_known = row.is_there or is_key_readable(self._kind, item.subject)
+            if not is_known:
+                found.setdefault(key, KEY_FORM)
+        return found
+
+    def _form_of(self, name: tuple[str, str]) -> bytes:
+        return item_key(name[0], key_form(self._kind, name[1]))
+
+    def _formed(self, key: Key) -> Key:
+        return tuple(key_form(self._kind, part) for part in key)
+
     def close(self) -> None:
         """Close the store."""
         self._store.close()
-
-
-def _plain(key: Key) -> Key:
-    return tuple(map(plain_key, key))

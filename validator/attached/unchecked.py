@@ -13,6 +13,9 @@ UNREADABLE = "have a value in a record that could not be read"
 LOST_DELETE = "may have been deleted by a record that names no subject"
 NO_SUBJECT = "may have been written by a record that could not be read and names no subject"
 NO_FIELD = "have values that cannot be compared, since no record gave any field"
+UNREAD_TEXT = "have a text in the log of which it is not known what the column makes of it"
+SHARED_KEY = "have a subject that is one with another one in the key column"
+KEY_FORM = "have a key of which it is not known how the key column writes it"
 DOUBTS = frozenset({NO_SUBJECT, NO_FIELD})
 """Reasons that came up later than what was found before: they take nothing of it back."""
 
