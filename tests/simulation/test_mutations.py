@@ -31,7 +31,6 @@ NOTICED: dict[str, int] = {
     "the relay does not look what is published already": 7,
     "the relay says that all of a batch is published before it is": 1,
     "the relay skips an event": 1,
-    "the relay stores its position before the records": 3,
     "the replica applies duplicates again": 5,
     "the replica does not notice another life of its storage": 8,
     "the replica notes a marker before what was applied is hashed": 1,
@@ -149,13 +148,6 @@ MUTATIONS = {
         "validator/investigator.py",
         "            if judgement.deviates:",
         "            if False:",
-    ),
-    "the relay stores its position before the records": (
-        "pipeline/relay.py",
-        "self._log.append([*records, *notes], now, consumer=self._name, positions=places)",
-        "places = {STORE_EVENTS: events[-1].position} if events else {}\n"
-        "            self._log.append([], now, consumer=self._name, positions=places)\n"
-        "            self._log.append([*records, *notes], now)",
     ),
     "the relay does not look what is published already": (
         "pipeline/relay.py",
