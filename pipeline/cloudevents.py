@@ -13,6 +13,7 @@ import msgspec
 
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import ContextEvent, decode_event
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.ports import Headers, Record
 
 SPECIFICATION = b"1.0"
@@ -59,7 +60,7 @@ def event_from_binary(record: Record) -> ContextEvent:
         raise InvalidEventError("no CloudEvent", "only content-type application/json is read")
     try:
         data = msgspec.json.decode(record.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidEventError("malformed JSON", str(error)) from None
     if not isinstance(data, dict):
         raise InvalidEventError("schema violation", "$: the value is no object")

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from synchroscope.errors import InvalidEventError
+from synchroscope.foreign import UNDECODABLE
 
 MAXIMUM_EVENT_BYTES = 1_048_576
 MAXIMUM_UPDATES = 1_000
@@ -244,7 +245,7 @@ def decode_wire(data: bytes) -> WireEvent:
     """
     try:
         event = decode_unchecked(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidEventError("undecodable record", str(error)) from None
     delta = event.context_delta
     if delta.user_id is None and delta.session_id is None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from synchroscope.errors import ConfigurationError
+from synchroscope.foreign import decoded
 from synchroscope.freshness import UNKNOWN, Freshness, NamedFinding
 from synchroscope.ports import EVENTS, FINDINGS, STATE, AggregateKey, Log, Progress
 from synchroscope.recorded import recorded_at
@@ -79,6 +79,8 @@ class FindingNews(Struct, frozen=True):
         return frozenset(named) if is_listed else frozenset()
 
 
+_decode_standing = msgspec.json.Decoder(StandingNews).decode
+_decode_finding = msgspec.json.Decoder(FindingNews).decode
 KEPT_ENDS = 64
 """How many looks are remembered, to tell since when a record can have been in the log."""
 
@@ -164,7 +166,7 @@ class FreshnessFollower:
         self._state_position = batch.position
         for record in batch.records:
             if record.key.startswith(STANDING_KEY_PREFIX):
-                standing = _decoded(record.value, StandingNews)
+                standing = decoded(_decode_standing, record.value)
                 if standing is not None:
                     self._take_standing(standing)
         return len(batch.records)
@@ -286,7 +288,7 @@ class _Findings:
             self._target = self._log.head(FINDINGS, 0), now
         batch = self._log.read(FINDINGS, 0, self._position, READ_RECORDS)
         for record in batch.records:
-            finding = _decoded(record.value, FindingNews)
+            finding = decoded(_decode_finding, record.value)
             if finding is not None and finding.replica in (None, self._replica):
                 self._take(finding)
         self._position = batch.position
@@ -299,7 +301,7 @@ class _Findings:
         """Look at some of those there was no room for, where there is room now."""
         for identity in sorted(self._untracked)[: MAXIMUM_OPEN_FINDINGS - len(self._open)]:
             record = self._log.latest(FINDINGS, identity.encode())
-            finding = None if record is None else _decoded(record.value, FindingNews)
+            finding = None if record is None else decoded(_decode_finding, record.value)
             self._untracked.discard(identity)
             if finding is not None:
                 self._take(finding)
@@ -356,10 +358,3 @@ def _clean_until(finding: FindingNews, partition: int) -> int | None:
     if finding.kind not in KINDS_OF_EVENTS or since is None or since.partition != partition:
         return None
     return since.after_offset
-
-
-def _decoded(data: bytes, kind: type[Any]) -> Any:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None

@@ -10,6 +10,7 @@ from msgspec import Struct
 from synchroscope.digest import Digest, lanes_hex
 from synchroscope.errors import StorageError
 from synchroscope.event import WireEvent
+from synchroscope.foreign import UNDECODABLE
 from synchroscope.native_hashing import Exchange, Row, Step
 from synchroscope.ports import AggregateKey, AggregateRecord
 from synchroscope.report import Entry, Mismatch, Note, Repaired
@@ -141,7 +142,7 @@ def decode_state(data: bytes) -> PartitionState:
     """Return what a storage holds of a partition."""
     try:
         return msgspec.msgpack.decode(data, type=PartitionState)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise StorageError(
             f"a partition's state cannot be read ({error}); empty the replica's storage, "
             "the replica is then built again from the log"

@@ -28,3 +28,17 @@ def postgresql_schema() -> Iterator[PostgresqlDatabase]:
     """Open a database on a schema of its own."""
     with schema_name() as name, closing(PostgresqlDatabase(postgresql_dsn(), name)) as database:
         yield database
+
+
+@contextmanager
+def empty_schema() -> Iterator[str]:
+    """Make a schema without tables, and drop it in the end."""
+    with schema_name() as name:
+        execute(f"CREATE SCHEMA {name}")
+        yield name
+
+
+def execute(query: str) -> None:
+    """Run a statement, committed at once."""
+    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
+        connection.execute(query.encode())

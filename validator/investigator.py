@@ -13,7 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from synchroscope.digest import Digest, aggregate_hash, lanes_hex
-from synchroscope.ports import AggregateKey, Log, Record
+from synchroscope.ports import AggregateKey, Log
+from synchroscope.recorded import recorded_at
 from synchroscope.replica import MAXIMUM_MISMATCHES
 from synchroscope.report import Explanation, Note, Request
 from synchroscope.sketch import Part, number_of, pack_numbers
@@ -37,16 +38,6 @@ MAXIMUM_ALTERED_AT_ONCE = 16
 """Of so many events in a row it is learnt in one step that log and history differ."""
 MAXIMUM_PASSED_RECORDS = 32
 """Records that are nearer to each other are read together, with those between them."""
-LAST_MOMENT = 253_402_300_799.0
-
-
-def _recorded(record: Record) -> float:
-    """Return when the command side accepted the event; the append's time where it does not say."""
-    try:
-        stamp = float(record.header("recorded") or b"nan")
-    except ValueError:
-        return record.timestamp
-    return stamp if 0.0 <= stamp <= LAST_MOMENT else record.timestamp
 
 
 class Conclusion(Struct, frozen=True):
@@ -523,7 +514,8 @@ class Investigator:
             wanted = set(offsets[first : place + 1])
             for record in self._reference.records(number, offsets[first], offset + 1):
                 if record.offset in wanted:
-                    recorded[record.offset] = _recorded(record)
+                    found = recorded_at(record)
+                    recorded[record.offset] = record.timestamp if found is None else found
             first = place + 1
         return recorded
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from synchroscope.errors import ConfigurationError
-from tests.postgresql import schema_name
+from tests.postgresql import empty_schema, execute
 from tests.redis import redis_prefix
 from tests.servers import postgresql_dsn, redis_url
 from validator.compare.comparing import Comparison
@@ -45,14 +45,8 @@ KEYS = {
 
 @pytest.fixture
 def schema() -> Iterator[str]:
-    with schema_name() as name, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}".encode())
+    with empty_schema() as name:
         yield name
-
-
-def execute(query: str) -> None:
-    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(query.encode())
 
 
 def uri(schema: str, table: str) -> str:

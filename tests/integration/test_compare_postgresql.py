@@ -24,7 +24,7 @@ from click.testing import CliRunner
 
 from service.cli import cli
 from synchroscope.errors import ConfigurationError
-from tests.postgresql import schema_name
+from tests.postgresql import empty_schema, execute
 from tests.redis import redis_prefix
 from tests.servers import postgresql_dsn, redis_url
 from tests.waiting import until
@@ -37,14 +37,8 @@ COLUMNS = "v text, n numeric, at timestamptz, f float8, j jsonb, t bool, p point
 
 @pytest.fixture
 def schema() -> Iterator[str]:
-    with schema_name() as name, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}".encode())
+    with empty_schema() as name:
         yield name
-
-
-def execute(query: str) -> None:
-    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(query.encode())
 
 
 def fill(schema: str, name: str, key: str, columns: str = COLUMNS) -> None:

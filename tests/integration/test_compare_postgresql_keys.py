@@ -15,7 +15,7 @@ from psycopg import sql
 
 from synchroscope.errors import ConfigurationError, UnavailableError
 from tests.foreign_places import walk
-from tests.postgresql import schema_name
+from tests.postgresql import empty_schema, execute
 from tests.servers import postgresql_dsn
 from tests.silent_proxy import SilentProxy
 from validator.compare import comparing
@@ -26,14 +26,8 @@ from validator.stores.opening import open_store
 
 @pytest.fixture
 def schema() -> Iterator[str]:
-    with schema_name() as name, psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(f"CREATE SCHEMA {name}".encode())
+    with empty_schema() as name:
         yield name
-
-
-def execute(query: str) -> None:
-    with psycopg.connect(postgresql_dsn(), autocommit=True) as connection:
-        connection.execute(query.encode())
 
 
 def uri(schema: str, table: str) -> str:
