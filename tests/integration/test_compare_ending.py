@@ -22,10 +22,13 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import cli
-from tests.postgresql import schema_name
+from tests.compared_tables import fill, schema, uri
+from tests.postgresql import execute, schema_name
 from tests.servers import postgresql_dsn
 from tests.silent_proxy import SilentProxy
 from tests.waiting import until
+
+__all__ = ["schema"]
 
 COMMAND = [sys.executable, "-m", "service.cli", "compare"]
 OPTIONS = ["--key", "id", "--settle", "600"]
@@ -160,3 +163,49 @@ def test_the_output_is_text_on_a_terminal_and_json_elsewhere(tmp_path: Path) -> 
     assert seen == b"~ changed   0  v\r\n"
     assert text == "~ changed   0  v\n"
     assert json.loads(piped) == {"key": "0", "kind": "changed", "columns": ["v"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
+    number: signal.Signals, schema: str
+) -> None:
+    fill(schema, "a", "bigint")
+    fill(schema, "b", "bigint")
+    execute(f"UPDATE {schema}.b SET v = 'x' WHERE id = 4")
+    with running(uri(schema, "a"), uri(schema, "b"), *OPTIONS) as process:
+        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
+        process.send_signal(number)
+        out, told = process.communicate(timeout=30)
+
+    assert process.returncode == 130, told
+    assert out == b""
+    assert b"interrupted, so this is incomplete: 0 keys differ so far" in told
+    assert b"Traceback" not in told
+
+
+def test_an_interrupt_cancels_what_the_server_is_doing(schema: str) -> None:
+    for table in "ab":
+        execute(f"CREATE TABLE {schema}.{table}_rows (id int, v int)")
+        execute(f"INSERT INTO {schema}.{table}_rows VALUES (1, 1)")
+        execute(
+            f"CREATE VIEW {schema}.{table} AS SELECT id, v FROM {schema}.{table}_rows "
+            "WHERE pg_sleep(100) IS NOT NULL"
+        )
+    with running(uri(schema, "a"), uri(schema, "b"), "--key", "id") as process:
+        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+
+    assert process.returncode == 130, told
+    assert count_reads(schema, "active") == 0
+
+
+def count_reads(schema: str, state: str) -> int:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state LIKE %s "
+        "AND application_name = 'synchroscope'"
+    )
+    with psycopg.connect(postgresql_dsn()) as connection:
+        row = connection.execute(query, [f"%{schema}%", state]).fetchone()
+    assert row is not None
+    return int(row[0])

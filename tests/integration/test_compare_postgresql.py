@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,46 +20,14 @@ from click.testing import CliRunner
 
 from service.cli import cli
 from synchroscope.errors import ConfigurationError
-from tests.postgresql import empty_schema, execute
+from tests.compared_tables import ROWS, compare, fill, schema, uri
+from tests.postgresql import execute
 from tests.redis import redis_prefix
 from tests.servers import postgresql_dsn, redis_url
-from tests.waiting import until
-from validator.compare.comparing import Comparison, Difference, Summary
+from validator.compare.comparing import Comparison
 from validator.stores.opening import open_store
 
-ROWS = 3_000
-COLUMNS = "v text, n numeric, at timestamptz, f float8, j jsonb, t bool, p point"
-
-
-@pytest.fixture
-def schema() -> Iterator[str]:
-    with empty_schema() as name:
-        yield name
-
-
-def fill(schema: str, name: str, key: str, columns: str = COLUMNS) -> None:
-    execute(f"CREATE TABLE {schema}.{name} (id {key} PRIMARY KEY, {columns})")
-    execute(
-        f"INSERT INTO {schema}.{name} SELECT i::text::{key}, 'text ' || i, i / 7.0, "
-        "'2026-01-01'::timestamptz + i * interval '1 s', i / 3.0, jsonb_build_object('a', i), "
-        f"CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END, point(i, 1) "
-        f"FROM generate_series(2, {2 * ROWS}, 2) i"
-    )
-
-
-def uri(schema: str, table: str) -> str:
-    return f"{postgresql_dsn()}?table={schema}.{table}"
-
-
-def compare(
-    schema: str, left: str = "a", right: str = "b", key: str = "id", **options: Any
-) -> tuple[list[Difference], Summary]:
-    comparison = Comparison(
-        lambda: open_store(uri(schema, left), [key]),
-        lambda: open_store(uri(schema, right), [key]),
-        **options,
-    )
-    return list(comparison.run()), comparison.summary
+__all__ = ["schema"]
 
 
 def spoil(schema: str, table: str, rng: random.Random) -> dict[str, tuple[str, list[str]]]:
@@ -385,72 +349,6 @@ def test_keys_are_written_alike_whatever_the_servers_settings(kind: str, schema:
     assert [(d.kind, list(d.columns)) for d in comparison.run()] == [("changed", ["v"])] * 2
 
 
-@contextmanager
-def interruptible(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that takes SIGINT, though who runs the tests may not, and see it end."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_prints_what_was_found_and_is_no_verdict(
-    number: signal.Signals, schema: str
-) -> None:
-    fill(schema, "a", "bigint")
-    fill(schema, "b", "bigint")
-    execute(f"UPDATE {schema}.b SET v = 'x' WHERE id = 4")
-    arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id", "--settle", "600"]
-    command = [sys.executable, "-m", "service.cli", *arguments]
-    with interruptible(command) as process:
-        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
-        process.send_signal(number)
-        out, told = process.communicate(timeout=30)
-
-    assert process.returncode == 130, told
-    assert out == b""
-    assert b"interrupted, so this is incomplete: 0 keys differ so far" in told
-    assert b"Traceback" not in told
-
-
-def test_an_interrupt_cancels_what_the_server_is_doing(schema: str) -> None:
-    for table in "ab":
-        execute(f"CREATE TABLE {schema}.{table}_rows (id int, v int)")
-        execute(f"INSERT INTO {schema}.{table}_rows VALUES (1, 1)")
-        execute(
-            f"CREATE VIEW {schema}.{table} AS SELECT id, v FROM {schema}.{table}_rows "
-            "WHERE pg_sleep(100) IS NOT NULL"
-        )
-    arguments = ["compare", uri(schema, "a"), uri(schema, "b"), "--key", "id"]
-    command = [sys.executable, "-m", "service.cli", *arguments]
-    with interruptible(command) as process:
-        until(lambda: count_reads(schema, "%"), "a read", pause_seconds=0.1)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=30)
-
-    assert process.returncode == 130, told
-    assert count_reads(schema, "active") == 0
-
-
-def count_reads(schema: str, state: str) -> int:
-    query = (
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state LIKE %s "
-        "AND application_name = 'synchroscope'"
-    )
-    with psycopg.connect(postgresql_dsn()) as connection:
-        row = connection.execute(query, [f"%{schema}%", state]).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 class Replication:
     """Updates a table, and does the same to another one `lag_seconds` later, until stopped."""
 
@@ -521,140 +419,6 @@ def test_tables_a_second_apart_under_updates_do_not_differ_but_what_was_lost_doe
         {"key": str(lost[0]), "kind": "changed", "columns": ["v"]},
     ]
     assert replication.updates > 200  # A busy machine does not reach the rate.
-
-
-FOLDED = {
-    "negated": ("bigint", "-i", "-i & 4294967295"),
-    "a bit further up": ("bigint", "i", "i::bigint << 32"),
-    "both halves": ("bigint", "i", "(i::bigint << 32) # (i::bigint << 33) # i"),
-    "sign": ("numeric", "i", "-i"),
-    "magnitude": ("numeric", "i", "i * 10000"),
-    "sign within": ("jsonb", "jsonb_build_object('a', i)", "jsonb_build_object('a', -i)"),
-    "list within": ("jsonb", "jsonb_build_array(i, 1)", "jsonb_build_array(1, i)"),
-    "moment": (
-        "timestamptz",
-        "'2000-01-01 00:00Z'::timestamptz + i * interval '1 us'",
-        "'2000-01-01 00:00Z'::timestamptz + (i # 1) * interval '1 us' + interval '4294.967296 s'",
-    ),
-    "far moment": (
-        "timestamp",
-        "'9000-01-01'::timestamp + i * interval '1 us'",
-        "'9000-01-01'::timestamp + (i + 1) * interval '1 us'",
-    ),
-    "time": (
-        "time",
-        "'00:00'::time + i * interval '1 us'",
-        "'01:11:34.967296'::time + (i # 1) * interval '1 us'",
-    ),
-    "float": ("float8", "i * 4294967296.0", "i * 4294967297.0"),
-    "bytes": ("bytea", "int8send(i)", "int8send(i::bigint << 32)"),
-    "endless": ("timestamptz", "'infinity'::timestamptz", "'-infinity'::timestamptz"),
-    "not a number": ("float8", "'NaN'::float8", "i"),
-    "nothing": ("bigint", "NULL", "1"),
-}
-
-
-@pytest.mark.parametrize("case", FOLDED)
-def test_values_that_the_server_hashes_alike_or_nearly_so_differ(schema: str, case: str) -> None:
-    declared, left, right = FOLDED[case]
-    for table, value in (("a", left), ("b", right), ("c", left)):
-        execute(f"CREATE TABLE {schema}.{table} (id int PRIMARY KEY, v {declared})")
-        execute(f"INSERT INTO {schema}.{table} SELECT i, {value} FROM generate_series(2, 301) i")
-
-    found, summary = compare(schema, settle_seconds=0.0)
-    same, _ = compare(schema, right="c", settle_seconds=0.0)
-
-    assert summary.method == "bucket digests"
-    assert {(one.key, one.kind) for one in found} == {((str(n),), "changed") for n in range(2, 302)}
-    assert same == []
-
-
-@pytest.mark.parametrize("declared", ["bigint", "numeric(30,4)"])
-def test_keys_that_the_server_hashes_alike_are_two(schema: str, declared: str) -> None:
-    for table, key in (("a", "-i"), ("b", "-i & 4294967295"), ("c", "-i")):
-        execute(f"CREATE TABLE {schema}.{table} (id {declared} PRIMARY KEY, v text)")
-        execute(
-            f"INSERT INTO {schema}.{table} SELECT {key}, 'same' "
-            "FROM generate_series(1::bigint, 40) i"
-        )
-
-    found, _ = compare(schema, settle_seconds=0.0)
-
-    missing = {(str(-n), "missing") for n in range(1, 41)}
-    extra = {(str(2**32 - n), "extra") for n in range(1, 41)}
-    assert {(one.key[0], one.kind) for one in found} == missing | extra
-    assert compare(schema, right="c", settle_seconds=0.0)[0] == []
-
-
-def test_keys_of_another_scale_are_the_same_keys(schema: str) -> None:
-    for table, declared in (("a", "numeric(10,1)"), ("b", "numeric(12,3)")):
-        execute(f"CREATE TABLE {schema}.{table} (id {declared} PRIMARY KEY, v int)")
-        execute(f"INSERT INTO {schema}.{table} SELECT i / 2.0, i FROM generate_series(1, 200) i")
-    execute(f"UPDATE {schema}.b SET v = -1 WHERE id = 7.5")
-
-    found, _ = compare(schema, settle_seconds=0.0)
-
-    assert [(one.key, one.kind) for one in found] == [(("7.5",), "changed")]
-
-
-def test_two_parts_of_a_key_are_not_mixed_up(schema: str) -> None:
-    for table, parts in (("a", "i, 1000 - i"), ("b", "1000 - i, i")):
-        execute(f"CREATE TABLE {schema}.{table} (p bigint, q bigint, v int, PRIMARY KEY (p, q))")
-        execute(f"INSERT INTO {schema}.{table} SELECT {parts}, 1 FROM generate_series(1, 100) i")
-    comparison = Comparison(
-        lambda: open_store(uri(schema, "a"), ["p", "q"]),
-        lambda: open_store(uri(schema, "b"), ["p", "q"]),
-        settle_seconds=0.0,
-    )
-
-    kinds = [one.kind for one in comparison.run()]
-
-    assert (kinds.count("missing"), kinds.count("extra")) == (100, 100)
-
-
-ZEROS = {
-    "double precision": "0",
-    "real": "0",
-    "time": "'00:00'",
-    "bigint": "0",
-    "smallint": "0",
-    "numeric": "0",
-    "boolean": "false",
-    "date": "'2000-01-01'",
-    "timestamp": "'2000-01-01'",
-    "timestamptz": "'1970-01-01 00:00+00'",
-    "uuid": "'00000000-0000-0000-0000-000000000000'",
-    "bytea": "''",
-    "text": "''",
-    "jsonb": "'0'",
-    "interval": "'0'",
-    "point": "'0,0'",
-}
-
-
-@pytest.mark.parametrize("declared", ZEROS)
-def test_nothing_and_zero_change_places_in_every_row(declared: str, schema: str) -> None:
-    zero = f"{ZEROS[declared]}::{declared}"
-    for name, values in {"a": f"{zero}, NULL", "b": f"NULL, {zero}"}.items():
-        execute(f"CREATE TABLE {schema}.{name} (id bigint PRIMARY KEY, c {declared}, d {declared})")
-        execute(f"INSERT INTO {schema}.{name} SELECT i, {values} FROM generate_series(1, 2000) i")
-    found, summary = compare(schema)
-    assert summary.method == "bucket digests"
-    assert len(found) == 2_000
-    assert {tuple(one.columns) for one in found} == {("c", "d")}
-
-
-@pytest.mark.parametrize("declared", ZEROS)
-def test_a_missing_and_an_extra_row_of_a_zero_do_not_cancel(declared: str, schema: str) -> None:
-    zero = f"{ZEROS[declared]}::{declared}"
-    for name, first in {"a": 1, "b": 101}.items():
-        execute(f"CREATE TABLE {schema}.{name} (id bigint PRIMARY KEY, c {declared})")
-        execute(
-            f"INSERT INTO {schema}.{name} SELECT i, {zero} "
-            f"FROM generate_series({first}, {first + 4_999}) i"
-        )
-    found, _ = compare(schema)
-    assert {one.key for one in found} == {(str(i),) for i in (*range(1, 101), *range(5_001, 5_101))}
 
 
 @pytest.mark.parametrize(
