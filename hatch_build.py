@@ -62,7 +62,8 @@ def compiled(source: Path, built: Path) -> str:
         linker[:1] = shlex.split(os.environ["CC"])
     shared = shlex.split(sysconfig.get_config_var("CCSHARED") or "")
     include = f"-I{sysconfig.get_paths()['include']}"
-    command = [*linker, *shared, "-std=c11", "-O3", include, str(source), "-o", str(built)]
+    options = ["-std=c11", "-O3", "-DNDEBUG", include]
+    command = [*linker, *shared, *options, str(source), "-o", str(built)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=COMPILE_SECONDS

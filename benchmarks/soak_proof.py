@@ -69,7 +69,7 @@ def _verify_log(configuration: Configuration, ids: list[str]) -> int:
             while position < head:
                 batch = log.read(EVENTS, number, position, 1_000)
                 for record in batch.records:
-                    place = store_position(record) or 0
+                    place = store_position(record.headers) or 0
                     if place <= last:
                         repeats += 1
                         continue

@@ -1,4 +1,4 @@
-/* Makes records of a client's messages, for `pipeline/kafka_confluent_records.py`.
+/* Makes columns of a client's messages, for `pipeline/kafka_confluent_records.py`.
  *
  * The Python path is the rule. This one goes over the messages once instead of column by column, and
  * makes the same of them; where one holds an error or anything unusual (`ODD`) it returns None, and
@@ -18,21 +18,23 @@ static const long long LARGEST_EXACT = 1LL << 53; /* A float holds every integer
 
 /* The methods of a message, in the order in which Python gives them; then those of `fields`. */
 enum { ERROR, TOPIC, PARTITION, TIMESTAMP, HEADERS, OFFSET, KEY, VALUE, METHODS_COUNT };
-/* What a record is made of, in the order of `Record`. */
-enum { RECORD_OFFSET, RECORD_KEY, RECORD_VALUE, RECORD_HEADERS, RECORD_TIMESTAMP, FIELDS_COUNT };
+/* The columns of objects, in the order of `Records`; its first and last ones are of numbers. */
+enum { KEYS, VALUES, HEADERS_OF_ALL, LISTS_COUNT };
 
 typedef struct {
     PyObject *methods; /* a tuple of `METHODS_COUNT` */
     PyCFunction functions[METHODS_COUNT]; /* what is behind them for a `type`, or NULL */
     PyTypeObject *type;
-    PyObject *make_record;
     PyObject *no_bytes;
     PyObject *no_headers;
-    PyObject *runs;      /* a list of (topic, partition, records, bytes) */
-    PyObject *topic;     /* of the run that is being made, as are the next three; NULL: none */
+    PyObject *runs;      /* a list of (topic, partition, columns…, bytes of keys and values) */
+    PyObject *topic;     /* of the run that is being made, as is all that follows; NULL: none */
     PyObject *partition;
-    PyObject *records;
-    Py_ssize_t bytes;    /* of keys and values */
+    PyObject *lists[LISTS_COUNT];
+    int64_t *offsets;    /* with room for all messages */
+    double *seconds;
+    Py_ssize_t count;
+    Py_ssize_t bytes;
 } Making;
 
 /* Note the functions behind the methods: a method without arguments needs no more than its object. */
@@ -119,7 +121,7 @@ static Status take_headers(const Making *making, PyObject *message, PyObject **h
     return status;
 }
 
-static Status take_seconds(const Making *making, PyObject *message, PyObject **seconds)
+static Status take_seconds(const Making *making, PyObject *message, double *seconds)
 {
     PyObject *found = asked(making, TIMESTAMP, message);
     if (found == NULL) {
@@ -132,24 +134,57 @@ static Status take_seconds(const Making *making, PyObject *message, PyObject **s
         const long long milliseconds =
             PyLong_AsLongLongAndOverflow(PyTuple_GET_ITEM(found, 1), &is_over);
         if (!is_over && milliseconds >= -LARGEST_EXACT && milliseconds <= LARGEST_EXACT) {
-            *seconds = PyFloat_FromDouble((double)milliseconds / 1000.0);
-            status = *seconds == NULL ? FAILED : DONE;
+            *seconds = (double)milliseconds / 1000.0;
+            status = DONE;
         }
     }
     Py_DECREF(found);
     return status;
 }
 
-static Status take_fields(const Making *making, PyObject *message, PyObject **fields)
+static Status take_offset(const Making *making, PyObject *message, int64_t *offset)
 {
-    fields[RECORD_OFFSET] = asked(making, OFFSET, message);
-    if (fields[RECORD_OFFSET] == NULL) {
+    PyObject *found = asked(making, OFFSET, message);
+    if (found == NULL) {
         return FAILED;
     }
-    TRY(take_bytes(making, KEY, message, &fields[RECORD_KEY]));
-    TRY(take_bytes(making, VALUE, message, &fields[RECORD_VALUE]));
-    TRY(take_headers(making, message, &fields[RECORD_HEADERS]));
-    return take_seconds(making, message, &fields[RECORD_TIMESTAMP]);
+    int is_over = 1;
+    if (PyLong_CheckExact(found)) {
+        *offset = PyLong_AsLongLongAndOverflow(found, &is_over);
+    }
+    Py_DECREF(found);
+    return is_over ? ODD : DONE;
+}
+
+/* Add what a message holds to the columns of the present run. */
+static Status take_fields(Making *making, PyObject *message)
+{
+    PyObject *key = NULL, *value = NULL, *headers = NULL;
+    Status status = take_offset(making, message, &making->offsets[making->count]);
+    if (status == DONE) {
+        status = take_seconds(making, message, &making->seconds[making->count]);
+    }
+    if (status == DONE) {
+        status = take_bytes(making, KEY, message, &key);
+    }
+    if (status == DONE) {
+        status = take_bytes(making, VALUE, message, &value);
+    }
+    if (status == DONE) {
+        status = take_headers(making, message, &headers);
+    }
+    if (status == DONE) {
+        making->count++;
+        making->bytes += PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value);
+        const int failure = PyList_Append(making->lists[KEYS], key) ||
+                            PyList_Append(making->lists[VALUES], value) ||
+                            PyList_Append(making->lists[HEADERS_OF_ALL], headers);
+        status = failure ? FAILED : DONE;
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    Py_XDECREF(headers);
+    return status;
 }
 
 static Status is_without_error(const Making *making, PyObject *message)
@@ -163,16 +198,28 @@ static Status is_without_error(const Making *making, PyObject *message)
     return status;
 }
 
+static void leave_run(Making *making)
+{
+    Py_CLEAR(making->topic);
+    Py_CLEAR(making->partition);
+    for (int column = 0; column < LISTS_COUNT; column++) {
+        Py_CLEAR(making->lists[column]);
+    }
+    making->count = making->bytes = 0;
+}
+
 /* Add the run that was being made to the others. */
 static Status end_run(Making *making)
 {
-    if (making->records == NULL) {
+    if (making->topic == NULL) {
         return DONE;
     }
-    PyObject *run = Py_BuildValue("NNNn", making->topic, making->partition, making->records,
-                                  making->bytes);
-    making->topic = making->partition = making->records = NULL;
-    making->bytes = 0;
+    PyObject *run = Py_BuildValue(
+        "OOy#OOOy#n", making->topic, making->partition, making->offsets,
+        making->count * (Py_ssize_t)sizeof(int64_t), making->lists[KEYS], making->lists[VALUES],
+        making->lists[HEADERS_OF_ALL], making->seconds, making->count * (Py_ssize_t)sizeof(double),
+        making->bytes);
+    leave_run(making);
     const int failure = run == NULL ? -1 : PyList_Append(making->runs, run);
     Py_XDECREF(run);
     return failure ? FAILED : DONE;
@@ -181,7 +228,7 @@ static Status end_run(Making *making)
 /* Say whether a message goes on with the run that is being made; -1: it failed. */
 static int is_of_run(const Making *making, PyObject *topic, PyObject *partition)
 {
-    if (making->records == NULL) {
+    if (making->topic == NULL) {
         return 0;
     }
     if (partition != making->partition) {
@@ -205,9 +252,11 @@ static Status enter_run(Making *making, PyObject *topic, PyObject *partition)
         return goes_on < 0 ? FAILED : DONE;
     }
     TRY(end_run(making));
-    making->records = PyList_New(0);
-    if (making->records == NULL) {
-        return FAILED;
+    for (int column = 0; column < LISTS_COUNT; column++) {
+        making->lists[column] = PyList_New(0);
+        if (making->lists[column] == NULL) {
+            return FAILED;
+        }
     }
     making->topic = Py_NewRef(topic);
     making->partition = Py_NewRef(partition);
@@ -222,21 +271,7 @@ static Status take_message(Making *making, PyObject *message)
     Status status = partition == NULL ? FAILED : enter_run(making, topic, partition);
     Py_XDECREF(topic);
     Py_XDECREF(partition);
-    PyObject *fields[FIELDS_COUNT] = {NULL};
-    if (status == DONE) {
-        status = take_fields(making, message, fields);
-    }
-    if (status == DONE) {
-        making->bytes +=
-            PyBytes_GET_SIZE(fields[RECORD_KEY]) + PyBytes_GET_SIZE(fields[RECORD_VALUE]);
-        PyObject *record = PyObject_Vectorcall(making->make_record, fields, FIELDS_COUNT, NULL);
-        status = record != NULL && PyList_Append(making->records, record) == 0 ? DONE : FAILED;
-        Py_XDECREF(record);
-    }
-    for (int place = 0; place < FIELDS_COUNT; place++) {
-        Py_XDECREF(fields[place]);
-    }
-    return status;
+    return status == DONE ? take_fields(making, message) : status;
 }
 
 static Status take_messages(Making *making, PyObject *messages)
@@ -250,38 +285,50 @@ static Status take_messages(Making *making, PyObject *messages)
     return end_run(making);
 }
 
+static Status make_runs(Making *making, PyObject *messages)
+{
+    const size_t count = (size_t)PyList_GET_SIZE(messages);
+    find_functions(making);
+    making->no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    making->no_headers = PyTuple_New(0);
+    making->runs = PyList_New(0);
+    making->offsets = PyMem_New(int64_t, count);
+    making->seconds = PyMem_New(double, count);
+    if (making->no_bytes == NULL || making->no_headers == NULL || making->runs == NULL) {
+        return FAILED;
+    }
+    if (making->offsets == NULL || making->seconds == NULL) {
+        PyErr_NoMemory();
+        return FAILED;
+    }
+    return take_messages(making, messages);
+}
+
 PyDoc_STRVAR(
     runs_doc,
-    "runs(messages, methods, make_record, /)\n--\n\n"
-    "Return (topic, partition, records, bytes of their keys and values) of messages in a row; None: "
-    "by the rule.");
+    "runs(messages, methods, /)\n--\n\n"
+    "Return (topic, partition, columns of `Records`, bytes of keys and values) of messages in a row; "
+    "the columns of numbers as their bytes. None: by the rule.");
 
 static PyObject *runs(PyObject *module, PyObject *arguments)
 {
     PyObject *messages;
     Making making = {NULL};
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "O!O!O:runs", &PyList_Type, &messages, &PyTuple_Type,
-                          &making.methods, &making.make_record)) {
+    if (!PyArg_ParseTuple(arguments, "O!O!:runs", &PyList_Type, &messages, &PyTuple_Type,
+                          &making.methods)) {
         return NULL;
     }
     if (PyTuple_GET_SIZE(making.methods) != METHODS_COUNT) {
         PyErr_SetString(PyExc_ValueError, "methods: not as many as are called");
         return NULL;
     }
-    find_functions(&making);
-    making.no_bytes = PyBytes_FromStringAndSize(NULL, 0);
-    making.no_headers = PyTuple_New(0);
-    making.runs = PyList_New(0);
-    Status status = FAILED;
-    if (making.no_bytes != NULL && making.no_headers != NULL && making.runs != NULL) {
-        status = take_messages(&making, messages);
-    }
+    const Status status = make_runs(&making, messages);
     Py_XDECREF(making.no_bytes);
     Py_XDECREF(making.no_headers);
-    Py_XDECREF(making.topic);
-    Py_XDECREF(making.partition);
-    Py_XDECREF(making.records);
+    leave_run(&making);
+    PyMem_Free(making.offsets);
+    PyMem_Free(making.seconds);
     if (status == DONE) {
         return making.runs;
     }
@@ -301,7 +348,7 @@ static PyModuleDef_Slot SLOTS[] = {
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pipeline._messages",
-    .m_doc = "Makes records of a client's messages.",
+    .m_doc = "Makes columns of a client's messages.",
     .m_size = 0,
     .m_methods = METHODS,
     .m_slots = SLOTS,

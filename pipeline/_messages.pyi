@@ -1,11 +1,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from synchroscope.ports import Record
+from synchroscope.ports import Headers
 
 def runs(
     messages: list[Any],
     methods: tuple[Callable[[Any], Any], ...],
-    make_record: type[Record],
     /,
-) -> list[tuple[str, int, list[Record]]] | None: ...
+) -> list[tuple[str, int, bytes, list[bytes], list[bytes], list[Headers], bytes, int]] | None: ...

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from operator import attrgetter
 from typing import Protocol
 from warnings import catch_warnings, simplefilter
 
@@ -18,11 +17,11 @@ from msgspec import Struct
 
 from pipeline.kafka_settings import KafkaSettings, chosen_client
 from synchroscope.errors import SynchroscopeError
-from synchroscope.ports import NewRecord, Record, TopicPartition
+from synchroscope.ports import NewRecord, TopicPartition
+from synchroscope.records import Records
 
 #: Called about once a second while something waits for the server.
 OnWait = Callable[[], None]
-_key_of, _value_of = attrgetter("key"), attrgetter("value")
 
 
 class Chunk(Struct):
@@ -34,16 +33,11 @@ class Chunk(Struct):
     """
 
     place: TopicPartition
-    records: list[Record]
+    records: Records
     position: int
     is_out_of_range: bool = False
     error: SynchroscopeError | None = None
     bytes: int = 0
-
-
-def payload_bytes(records: Sequence[Record]) -> int:
-    """Return the bytes of the records' keys and values."""
-    return sum(map(len, map(_key_of, records))) + sum(map(len, map(_value_of, records)))
 
 
 class TopicState(Struct, frozen=True):

@@ -13,17 +13,18 @@ from pipeline.kafka_confluent_connection import LASTING_TROUBLES, Connection
 from pipeline.kafka_confluent_records import error_of, native_runs, runs
 from synchroscope.errors import SynchroscopeError
 from synchroscope.ports import TopicPartition
+from synchroscope.records import Records
 
-#: What is taken from librdkafka in one piece: so many the processor's cache holds while records are
+#: What is taken from librdkafka in one piece: so many the processor's cache holds while columns are
 #: made of them. And how many of them make up one poll, at most.
-PORTION_RECORDS = 250
-POLL_PORTIONS = 20
+PORTION_RECORDS = 500
+POLL_PORTIONS = 10
 #: What librdkafka fetches ahead of a reader, at most.
-PREFETCH_RECORDS = 10_000
+PREFETCH_RECORDS = 5_000
 PREFETCH_KIBIBYTES = 16_384
-#: What one answer brings of a partition: a quarter of librdkafka's own choice is unpacked within
+#: What one answer brings of a partition: an eighth of librdkafka's own choice is unpacked within
 #: the processor's cache (docs/benchmarks.md has the factor).
-FETCH_BYTES = 262_144
+FETCH_BYTES = 131_072
 
 
 class ConfluentReader:
@@ -79,13 +80,14 @@ class ConfluentReader:
         if first is not None:
             self._take(chunks, [first])
         for _ in range(POLL_PORTIONS):
-            messages = self._consumer.consume(PORTION_RECORDS, 0)
-            self._take(chunks, messages)
-            if len(messages) < PORTION_RECORDS:
+            # Messages are gone before others are made, which then take their place in the cache.
+            if self._take(chunks, self._consumer.consume(PORTION_RECORDS, 0)) < PORTION_RECORDS:
                 break
         return list(chunks.values())
 
-    def _take(self, chunks: dict[TopicPartition, Chunk], messages: list[Any]) -> None:
+    def _take(self, chunks: dict[TopicPartition, Chunk], messages: list[Any]) -> int:
+        """Add what messages hold to the chunks, and return how many messages there were."""
+        count = len(messages)
         found = native_runs(messages)
         if found is None:
             errors = list(map(error_of, messages))
@@ -98,10 +100,11 @@ class ConfluentReader:
             found = runs(messages)
         for topic, partition, records, size in found:
             place = topic, partition
-            chunk = chunks.setdefault(place, Chunk(place, [], -1))
-            chunk.records += records
+            chunk = chunks.setdefault(place, Chunk(place, Records.of(()), -1))
+            chunk.records.extend(records)
             chunk.bytes += size
-            chunk.position = max(chunk.position, records[-1].offset + 1)
+            chunk.position = max(chunk.position, records.last_offset + 1)
+        return count
 
     def _take_error(
         self,
@@ -115,7 +118,7 @@ class ConfluentReader:
             if code in LASTING_TROUBLES:
                 raise self._connection.translated(error, "reading")
             return
-        chunk = chunks.setdefault(place, Chunk(place, [], -1))
+        chunk = chunks.setdefault(place, Chunk(place, Records.of(()), -1))
         if code == KafkaError._PARTITION_EOF:
             chunk.position = max(chunk.position, offset)
         elif code == KafkaError._AUTO_OFFSET_RESET:

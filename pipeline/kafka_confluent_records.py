@@ -1,22 +1,23 @@
 """Which records librdkafka's messages hold, and of which partitions.
 
-They are made by the extension `_messages`, where it was built. What it is not sure of it does not
-make at all: then it is done in Python, which is the rule.
+Their columns are made by the extension `_messages`, where it was built. What it is not sure of it
+does not make at all: then it is done in Python, which is the rule.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any, cast
 
 import confluent_kafka
 
-from pipeline.kafka_client import payload_bytes
 from synchroscope.native_hashing import loaded
-from synchroscope.ports import Headers, Record
+from synchroscope.ports import Headers
+from synchroscope.records import Columns, Records
 
-Run = tuple[str, int, list[Record], int]
+Run = tuple[str, int, Records, int]
 """Topic, partition, records of it that came in a row, and the bytes of their keys and values."""
 
 #: The methods of a message, unbound: mapped over many messages they cost least.
@@ -33,7 +34,7 @@ _METHODS = (
 
 
 _extension = loaded("pipeline._messages")
-_native_runs: Callable[..., list[Run] | None] | None = _extension and _extension.runs
+_native_runs: Callable[..., list[Any] | None] | None = _extension and _extension.runs
 
 
 def is_native() -> bool:
@@ -43,7 +44,14 @@ def is_native() -> bool:
 
 def native_runs(messages: list[Any]) -> list[Run] | None:
     """Return what messages without errors hold; None where it is for `runs` to say."""
-    return None if _native_runs is None else _native_runs(messages, _METHODS, Record)
+    found = None if _native_runs is None else _native_runs(messages, _METHODS)
+    if found is None:
+        return None
+    made = []
+    for topic, partition, offsets, keys, values, headers, seconds, size in found:
+        columns = Columns(array("q", offsets), keys, values, headers, array("d", seconds))
+        made.append((topic, partition, Records(columns), size))
+    return made
 
 
 def runs(messages: list[Any]) -> list[Run]:
@@ -52,7 +60,7 @@ def runs(messages: list[Any]) -> list[Run]:
     found = []
     for topic, partition, start, end in _stretches(messages):
         mine = records[start:end]
-        found.append((topic, partition, mine, payload_bytes(mine)))
+        found.append((topic, partition, mine, mine.payload_bytes()))
     return found
 
 
@@ -70,8 +78,8 @@ def _stretches(messages: list[Any]) -> Iterator[tuple[str, int, int, int]]:
             start = stop
 
 
-def _records(messages: list[Any]) -> list[Record]:
-    """Return the records that messages hold: column by column, which is the cheapest way."""
+def _records(messages: list[Any]) -> Records:
+    """Return the records that messages hold."""
     keys, values = list(map(_key_of, messages)), list(map(_value_of, messages))
     if not all(keys):
         keys = [key or b"" for key in keys]
@@ -79,7 +87,8 @@ def _records(messages: list[Any]) -> list[Record]:
         values = [value or b"" for value in values]
     headers = [_headers(found) if found else () for found in map(_headers_of, messages)]
     seconds = [milliseconds / 1000 for _, milliseconds in map(_timestamp_of, messages)]
-    return list(map(Record, map(_offset_of, messages), keys, values, headers, seconds))
+    offsets = array("q", list(map(_offset_of, messages)))
+    return Records(Columns(offsets, keys, values, headers, array("d", seconds)))
 
 
 def _headers(headers: list[tuple[str, bytes | None]]) -> Headers:

@@ -14,10 +14,11 @@ from kafka.errors import (
     RetriableError,
 )
 
-from pipeline.kafka_client import Chunk, payload_bytes
+from pipeline.kafka_client import Chunk
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
 from pipeline.kafka_python_records import record_of, unpack_natively
 from synchroscope.ports import TopicPartition
+from synchroscope.records import Records
 
 POLL_RECORDS = 5_000
 #: A poll costs half a millisecond even where nothing has come, and one that does not wait may leave
@@ -86,7 +87,7 @@ class PythonReader:
             answer = self._consumer.poll(timeout_ms=timeout_seconds * 1000)
         except OffsetOutOfRangeError as error:
             return [
-                Chunk(tuple(place), [], -1, is_out_of_range=True)
+                Chunk(tuple(place), Records.of(()), -1, is_out_of_range=True)
                 for place in self._places_of(error)
             ]
         except RetriableError:
@@ -97,13 +98,13 @@ class PythonReader:
             raise self._connection.translated(error, "reading") from error
         chunks = []
         for place, before in self._followed.items():
-            records = list(map(record_of, answer.get(place, ())))
+            records = Records.of(map(record_of, answer.get(place, ())))
             # Past control records and aborted ones too.
             position = self._consumer.position(place, timeout_ms=0)
             position = before if position is None else position
             if records or position > before:
                 self._followed[place] = position
-                size = payload_bytes(records)
+                size = records.payload_bytes()
                 chunks.append(Chunk((place.topic, place.partition), records, position, bytes=size))
         return chunks
 

@@ -8,54 +8,75 @@ its end it takes what the client has fetched meanwhile.
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections import deque
-from operator import attrgetter
+from bisect import bisect_right
 
-from pipeline.kafka_client import Chunk, OnWait, Reader, payload_bytes
+from msgspec import Struct
+
+from pipeline.kafka_client import Chunk, OnWait, Reader
 from pipeline.kafka_errors import unavailable
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.errors import SynchroscopeError
-from synchroscope.ports import Batch, Record, TopicPartition
+from synchroscope.ports import Batch, TopicPartition
+from synchroscope.records import Records
 
 SLICE_SECONDS = 1.0
-#: A window is trimmed when it is over its size by this share, so that trimming is rare and cheap.
-TRIM_SHARE = 8
+#: What comes in little is put together up to this share of a window, that it can be read in one;
+#: what is put together goes together.
+PIECE_SHARE = 8
 
-_offset_of = attrgetter("offset")
+
+class _Piece(Struct):
+    """Records that came together, or nearly; ``number`` is the first one's, since the window was
+    begun."""
+
+    records: Records
+    number: int
+    bytes: int
 
 
 class Window:
-    """Consecutive records of one partition: all there are from position `start` up to `end`."""
+    """Consecutive records of one partition: all there are from position `start` up to `end`.
+
+    They are kept in pieces as they came, and handed out as views of these: where millions go by,
+    putting them together and cutting them apart would cost as much as fetching them.
+    """
 
     __slots__ = (
+        "_pieces",
+        "_settings",
         "bytes",
+        "count",
         "end",
         "error",
         "is_lost",
         "is_paused",
         "known_end",
-        "pieces",
         "read",
-        "records",
         "start",
     )
 
-    def __init__(self, start: int, end: int, known_end: int) -> None:
+    def __init__(self, start: int, end: int, known_end: int, settings: KafkaSettings) -> None:
         self.start = start
         self.end = end
         #: Where the partition ended when the window was begun: up to there nothing is "not yet".
         self.known_end = known_end
-        self.records: list[Record] = []
+        self._settings = settings
+        self._pieces: list[_Piece] = []
         self.bytes = 0
-        #: Number and bytes of the records that came together; together they go.
-        self.pieces: deque[tuple[int, int]] = deque()
-        #: How many of the records some reader has had.
+        #: How many records came since it was begun, and up to which of them some reader has had.
+        self.count = 0
         self.read = 0
         self.is_paused = False
         #: The position asked for is gone, or not there yet: ask the broker anew.
         self.is_lost = False
         self.error: SynchroscopeError | None = None
+
+    def __len__(self) -> int:
+        return self.count - self._dropped
+
+    @property
+    def _dropped(self) -> int:
+        return self._pieces[0].number if self._pieces else self.count
 
     def covers(self, position: int) -> bool:
         """Say whether the window knows what is at a position."""
@@ -63,47 +84,72 @@ class Window:
 
     def holds_any_from(self, position: int) -> bool:
         """Say whether there is a record at or after a position."""
-        return bool(self.records) and self.records[-1].offset >= position
+        return bool(self._pieces) and self._pieces[-1].records.last_offset >= position
 
-    def index(self, position: int) -> int:
-        """Return the place in `records` of the first at or after a position."""
-        return bisect_left(self.records, position, key=_offset_of)
-
-    def capacity(self, settings: KafkaSettings) -> int:
+    def capacity(self) -> int:
         """Return how many records of the present size the window is to hold."""
-        if not self.records:
-            return settings.window_records
-        fitting = settings.window_bytes * len(self.records) // max(self.bytes, 1)
-        return max(min(settings.window_records, fitting), 1)
+        if not self._pieces:
+            return self._settings.window_records
+        fitting = self._settings.window_bytes * len(self) // max(self.bytes, 1)
+        return max(min(self._settings.window_records, fitting), 1)
 
     def add(self, chunk: Chunk) -> None:
         """Take what came next."""
         records, size = chunk.records, chunk.bytes
-        if records and records[0].offset < self.end:
-            records = [record for record in records if record.offset >= self.end]
-            size = payload_bytes(records)
+        if records and records.first_offset < self.end:
+            records = records[records.place_of(self.end) :]
+            size = records.payload_bytes()
         if records:
-            self.records += records
-            self.bytes += size
-            self.pieces.append((len(records), size))
+            self._add(records, size)
         self.end = max(self.end, chunk.position)
         self.is_lost = chunk.is_out_of_range
         self.error = chunk.error
 
+    def _add(self, records: Records, size: int) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        if (
+            last is not None
+            and len(last.records) + len(records) <= self._settings.window_records // PIECE_SHARE
+            and last.bytes + size <= self._settings.window_bytes // PIECE_SHARE
+        ):
+            last.records.extend(records)
+            last.bytes += size
+        else:
+            self._pieces.append(_Piece(records, self.count, size))
+        self.count += len(records)
+        self.bytes += size
+
+    def take(self, position: int, limit: int) -> Batch:
+        """Return records from a position on, of one piece; note that some reader has had them."""
+        if not self.holds_any_from(position):
+            self.read = self.count
+            return Batch([], max(position, self.end))
+        place = max(bisect_right(self._pieces, position, key=_first_offset) - 1, 0)
+        if self._pieces[place].records.last_offset < position:
+            place += 1
+        piece = self._pieces[place]
+        first = piece.records.place_of(position)
+        records = piece.records[first : first + limit]
+        after = piece.number + first + len(records)
+        self.read = max(self.read, after)
+        return Batch(records, self.end if after == self.count else records.last_offset + 1)
+
     def trim(self, capacity: int) -> None:
         """Drop the oldest pieces of which all was read, as long as the capacity remains."""
-        excess = min(len(self.records) - capacity, self.read)
-        if excess <= capacity // TRIM_SHARE:
-            return
+        end = min(self.count - capacity, self.read)
         dropped = 0
-        while self.pieces and dropped + self.pieces[0][0] <= excess:
-            count, size = self.pieces.popleft()
-            dropped += count
-            self.bytes -= size
+        for piece in self._pieces:
+            if piece.number + len(piece.records) > end:
+                break
+            dropped += 1
+            self.bytes -= piece.bytes
+            self.start = piece.records.last_offset + 1
         if dropped:
-            self.start = self.records[dropped - 1].offset + 1
-            del self.records[:dropped]
-            self.read -= dropped
+            del self._pieces[:dropped]
+
+
+def _first_offset(piece: _Piece) -> int:
+    return piece.records.first_offset
 
 
 class Follower:
@@ -120,7 +166,7 @@ class Follower:
     def start(self, place: TopicPartition, position: int, first: int, end: int) -> None:
         """Begin the window of a partition anew at a position; it keeps `first` up to `end` now."""
         self._reader.start(place, max(position, first))
-        self.windows[place] = Window(position, max(position, first), end)
+        self.windows[place] = Window(position, max(position, first), end, self._settings)
 
     def adopt(self, place: TopicPartition, window: Window) -> None:
         """Go on with a window that another follower has fed so far."""
@@ -141,7 +187,7 @@ class Follower:
         window = self.windows[place]
         if not window.holds_any_from(position):
             # This reader had what is in the window from elsewhere; nobody may come to read it here.
-            window.read = len(window.records)
+            window.read = window.count
             self._balance(place, window)
             self._fetch(window, position, max(sure, window.known_end))
             if window.error is not None:
@@ -151,14 +197,11 @@ class Follower:
                 self.stop(place)
             if window.is_lost or not window.covers(position):
                 return None
-        index = window.index(position)
-        records = window.records[index : index + limit]
-        after = index + len(records)
-        end = window.end if after == len(window.records) else records[-1].offset + 1
-        if after > window.read:
-            window.read = after
+        before = window.read
+        batch = window.take(position, limit)
+        if window.read > before:
             self._balance(place, window)
-        return Batch(records, max(position, end))
+        return batch
 
     def _fetch(self, window: Window, position: int, sure: int) -> None:
         self.poll(0)
@@ -183,9 +226,9 @@ class Follower:
         return bool(chunks)
 
     def _balance(self, place: TopicPartition, window: Window) -> None:
-        capacity = window.capacity(self._settings)
+        capacity = window.capacity()
         window.trim(capacity)
-        unread = len(window.records) - window.read
+        unread = window.count - window.read
         if not window.is_paused and unread >= capacity:
             self._reader.stop(place)
             window.is_paused = True

@@ -282,7 +282,7 @@ class KafkaLog:
         windows = [
             f.windows[place] for f in self._followers for place in read if place in f.windows
         ]
-        if all(window.read == len(window.records) for window in windows):
+        if all(window.read == window.count for window in windows):
             self._followers[0].poll(seconds)
 
     def _gather(self, read: Mapping[TopicPartition, set[int]]) -> None:

@@ -1,4 +1,5 @@
-/* Hashes lists of facts, applied events and aggregates, for `synchroscope/native_hashing.py`.
+/* Hashes lists of facts, applied events and aggregates, and adds up what came of it, for
+ * `synchroscope/native_hashing.py`.
  *
  * What `Hasher.fact`, `Hasher.applied`, `aggregate_hash` and `event_hash` do one by one in Python is
  * done here for a whole list, by xxh3 alone. Values become their canonical bytes
@@ -543,11 +544,133 @@ static PyObject *hash_aggregates(PyObject *module, PyObject *keys)
 
 /* -- the module ------------------------------------------------------------------------------ */
 
+/* -- sums ------------------------------------------------------------------------------------ */
+
+/* Some columns of numbers of 64 bits. */
+enum { COLUMNS_MAXIMUM = 3 };
+typedef struct {
+    Py_buffer buffers[COLUMNS_MAXIMUM];
+    int count;
+} Columns;
+
+static void release_columns(Columns *columns)
+{
+    while (columns->count > 0) {
+        PyBuffer_Release(&columns->buffers[--columns->count]);
+    }
+}
+
+/* Take columns, of which the first is written to and the others are of one length. */
+static Status take_columns(PyObject *const *arguments, int count, Columns *columns)
+{
+    for (columns->count = 0; columns->count < count; columns->count++) {
+        const int flags = columns->count == 0 ? PyBUF_CONTIG : PyBUF_CONTIG_RO;
+        Py_buffer *buffer = &columns->buffers[columns->count];
+        if (PyObject_GetBuffer(arguments[columns->count], buffer, flags) < 0) {
+            release_columns(columns);
+            return FAILED;
+        }
+    }
+    for (int place = 0; place < count; place++) {
+        const Py_buffer *buffer = &columns->buffers[place];
+        if (buffer->itemsize != sizeof(uint64_t) ||
+            (place > 1 && buffer->len != columns->buffers[1].len)) {
+            PyErr_SetString(PyExc_ValueError, "columns of numbers of 64 bits, of one length, are wanted");
+            release_columns(columns);
+            return FAILED;
+        }
+    }
+    return DONE;
+}
+
+PyDoc_STRVAR(
+    add_at_doc,
+    "add_at(sums, places, values, /)\n--\n\n"
+    "Add each of the values to the sum at its place, mod 2^64; IndexError, where there is none, "
+    "leaves those before it added.");
+
+static PyObject *add_at(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    Columns columns;
+    (void)module;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "add_at takes three columns");
+        return NULL;
+    }
+    if (take_columns(arguments, 3, &columns) != DONE) {
+        return NULL;
+    }
+    uint64_t *sums = columns.buffers[0].buf;
+    const uint64_t *places = columns.buffers[1].buf, *values = columns.buffers[2].buf;
+    const size_t room = (size_t)columns.buffers[0].len / sizeof(uint64_t);
+    const size_t rows = (size_t)columns.buffers[1].len / sizeof(uint64_t);
+    size_t row = 0;
+    for (; row < rows && places[row] < room; row++) {
+        sums[places[row]] += values[row];
+    }
+    release_columns(&columns);
+    if (row < rows) {
+        PyErr_SetString(PyExc_IndexError, "no sum at that place");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* CELLS, POSITIONS, BELOW_BUCKET_BITS, MAXIMUM_SKETCH_BITS and _MIXER of synchroscope/sketch.py. */
+enum { CELLS = 64, POSITIONS = 4, BELOW_BUCKET_BITS = 24, MAXIMUM_SKETCH_BITS = 12 };
+static const uint64_t MIXER = UINT64_C(0x9E3779B97F4A7C15);
+
+PyDoc_STRVAR(
+    add_to_sketches_doc,
+    "add_to_sketches(cells, hashes, lanes, bits, /)\n--\n\n"
+    "Count facts in the sketches of `2**bits` buckets: the cells' sums, then their weighed sums.");
+
+static PyObject *add_to_sketches(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    Columns columns;
+    (void)module;
+    const long bits = count == 4 ? PyLong_AsLong(arguments[3]) : -1;
+    if (bits < 0 || bits > MAXIMUM_SKETCH_BITS) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "add_to_sketches: wrong arguments");
+        }
+        return NULL;
+    }
+    if (take_columns(arguments, 3, &columns) != DONE) {
+        return NULL;
+    }
+    const size_t room = (size_t)CELLS << bits;
+    if ((size_t)columns.buffers[0].len != 2 * room * sizeof(uint64_t)) {
+        release_columns(&columns);
+        PyErr_SetString(PyExc_ValueError, "add_to_sketches: not as many cells as there are");
+        return NULL;
+    }
+    uint64_t *sums = columns.buffers[0].buf, *weighed = sums + room;
+    const uint64_t *hashes = columns.buffers[1].buf, *lanes = columns.buffers[2].buf;
+    const size_t rows = (size_t)columns.buffers[1].len / sizeof(uint64_t);
+    for (size_t row = 0; row < rows; row++) {
+        const uint64_t number = hashes[row] >> (64 - bits - BELOW_BUCKET_BITS);
+        const uint64_t mixed = number * MIXER, times = lanes[row] * number;
+        const size_t first = (size_t)(number >> BELOW_BUCKET_BITS) * CELLS;
+        for (int position = 0; position < POSITIONS; position++) {
+            const size_t cell = mixed >> (56 - 8 * position) & (CELLS / POSITIONS - 1);
+            const size_t place = first + cell * POSITIONS + (size_t)position;
+            sums[place] += lanes[row];
+            weighed[place] += times;
+        }
+    }
+    release_columns(&columns);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef METHODS[] = {
     {"hash_fact", (PyCFunction)(void (*)(void))hash_fact, METH_FASTCALL, hash_fact_doc},
     {"hash_changes", (PyCFunction)(void (*)(void))hash_changes, METH_FASTCALL, hash_changes_doc},
     {"hash_applied", hash_applied, METH_O, hash_applied_doc},
     {"hash_aggregates", hash_aggregates, METH_O, hash_aggregates_doc},
+    {"add_at", (PyCFunction)(void (*)(void))add_at, METH_FASTCALL, add_at_doc},
+    {"add_to_sketches", (PyCFunction)(void (*)(void))add_to_sketches, METH_FASTCALL,
+     add_to_sketches_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-"""The extension `_hashing`, where it was built: it hashes whole lists, by xxh3 alone.
+"""The extension `_hashing`, where it was built: it hashes whole lists, by xxh3 alone, and adds up.
 
 What it gives is what `synchroscope.digest` would make of the same objects, to the bit. What it is
 not sure of it does not give at all: then it is hashed in Python, which is the rule.
@@ -7,9 +7,13 @@ not sure of it does not give at all: then it is hashed in Python, which is the r
 from __future__ import annotations
 
 import os
+import sys
 from array import array
 from importlib import import_module
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 PURE = "SYNCHROSCOPE_PURE"
 """Set in the environment to anything but 0: no extension is built or used."""
@@ -23,6 +27,8 @@ Step = tuple[int, str, int, int]
 Row = tuple[int, int, int, int]
 """The same with the event ID's hash, as the journal has it."""
 Lanes = tuple[int, int]
+Numbers = NDArray[np.uint64]
+Places = NDArray[np.intp]
 
 
 class Extension(Protocol):
@@ -55,6 +61,16 @@ class Extension(Protocol):
         """Return the aggregates' hashes."""
         ...
 
+    def add_at(self, sums: Numbers, places: Places, values: Numbers, /) -> None:
+        """Add each of the values to the sum at its place; all are in one piece of memory."""
+        ...
+
+    def add_to_sketches(
+        self, cells: Numbers, hashes: Numbers, lanes: Numbers, bits: int, /
+    ) -> None:
+        """Count facts in all cells, sums and weighed sums, as `Sketches.add` does."""
+        ...
+
 
 def loaded(name: str) -> Any:
     """Return an extension by its module's name; None where it was not built or is not wanted."""
@@ -67,6 +83,14 @@ def loaded(name: str) -> Any:
 
 
 extension: Extension | None = loaded("synchroscope._hashing")
+
+
+def add_at(sums: Numbers, places: Places, values: Numbers) -> None:
+    """Add each of the values to the sum at its place, mod 2^64."""
+    if extension is None or sys.maxsize < 2**63 - 1:
+        np.add.at(sums, places, values)
+    else:
+        extension.add_at(sums, np.ascontiguousarray(places), np.ascontiguousarray(values))
 
 
 def is_native() -> bool:

@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from synchroscope import native_hashing
 from synchroscope.digest import MASK
 
 CELLS = 64
@@ -61,6 +62,7 @@ class Sketches:
     """
 
     __slots__ = (
+        "_bucket_shift",
         "_built",
         "_cells",
         "_column_rows",
@@ -76,6 +78,7 @@ class Sketches:
             raise ValueError(f"there are no sketches for {bits} bits")
         self.bits = bits
         self._shift = np.uint64(64 - bits - BELOW_BUCKET_BITS)
+        self._bucket_shift = np.uint64(64 - bits)
         self._is_built = np.full(1 << bits, is_empty)
         self._built = (1 << bits) if is_empty else 0
         self._cells: NDArray[np.uint64] | None = None
@@ -110,11 +113,15 @@ class Sketches:
             return
         if self._cells is None:
             self._cells = np.zeros((2, CELLS << self.bits), np.uint64)
+        if self._built < len(self._is_built):
+            wanted = self._is_built[hashes >> self._bucket_shift]
+            hashes, lanes = hashes[wanted], lanes[wanted]
+        if native_hashing.extension is not None:
+            columns = np.ascontiguousarray(hashes), np.ascontiguousarray(lanes)
+            native_hashing.extension.add_to_sketches(self._cells, *columns, self.bits)
+            return
         numbers = hashes >> self._shift
         buckets = (numbers >> np.uint64(BELOW_BUCKET_BITS)).astype(np.intp)
-        if self._built < len(self._is_built):
-            wanted = self._is_built[buckets]
-            numbers, buckets, lanes = numbers[wanted], buckets[wanted], lanes[wanted]
         mixed = numbers * np.uint64(_MIXER)
         weighed = lanes * numbers
         buckets *= CELLS

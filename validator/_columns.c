@@ -16,8 +16,6 @@
 
 #include "../synchroscope/native/canonical.h"
 
-#include <structmember.h>
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -482,8 +480,9 @@ static Status next_key(Cursor *cursor, bool *is_first, Text *key, bool *is_over)
 }
 
 /* A key that an object may have, as it mostly stands there, and what it is called here. */
+enum { KNOWN_BYTES = 32 }; /* what is compared at once: `text` ends in zeros */
 typedef struct {
-    const char *text;
+    char text[KNOWN_BYTES];
     size_t size;
     unsigned found;
 } Known;
@@ -500,49 +499,59 @@ typedef struct {
 } Keys;
 #define KEYS_OF(known) {known, sizeof(known) / sizeof(known)[0], 0, true, 0}
 
-/* Read a key that mostly stands there without white space, in the order in which it stood before. */
-static bool takes_known(Cursor *cursor, Keys *keys, unsigned *found)
+static inline bool stands_at(const uint8_t *at, const uint8_t *end, const Known *known)
 {
-    if (!keys->is_first && (cursor->at >= cursor->end || *cursor->at != ',')) {
-        return false;
+#ifdef __SSE2__
+    if (end - at >= KNOWN_BYTES) {
+        const __m128i *one = (const __m128i *)(const void *)at;
+        const __m128i *other = (const __m128i *)(const void *)known->text;
+        const unsigned low = (unsigned)_mm_movemask_epi8(
+            _mm_cmpeq_epi8(_mm_loadu_si128(one), _mm_loadu_si128(other)));
+        const unsigned high = (unsigned)_mm_movemask_epi8(
+            _mm_cmpeq_epi8(_mm_loadu_si128(one + 1), _mm_loadu_si128(other + 1)));
+        return (~(low | high << 16) & ((1U << known->size) - 1)) == 0;
     }
-    const uint8_t *at = cursor->at + !keys->is_first;
-    for (size_t turn = 0; turn < keys->count; turn++) {
-        const size_t place = (keys->next + turn) % keys->count;
+#endif
+    return (size_t)(end - at) >= known->size && memcmp(at, known->text, known->size) == 0;
+}
+
+/* Read a key as `next_key` does; `found`: which of the known ones it is, or 0. */
+static Status searched_key(Cursor *cursor, Keys *keys, unsigned *found, bool *is_over)
+{
+    Text key;
+    *found = 0;
+    TRY(next_key(cursor, &keys->is_first, &key, is_over));
+    if (*is_over) {
+        return DONE;
+    }
+    if (key.is_escaped) {
+        return ODD;
+    }
+    for (size_t place = 0; place < keys->count; place++) {
         const Known *known = &keys->known[place];
-        if ((size_t)(cursor->end - at) >= known->size && at[1] == (uint8_t)known->text[1] &&
-            memcmp(at, known->text, known->size) == 0) {
-            cursor->at = at + known->size;
-            keys->is_first = false;
-            keys->next = place + 1;
+        if (key.size + 3 == known->size && memcmp(key.data, known->text + 1, key.size) == 0) {
             *found = known->found;
-            return true;
+            keys->next = place + 1;
         }
     }
-    return false;
+    return DONE;
 }
 
 /* Read the next key as `next_key` does; `found`: which of the known ones it is, or 0. One that says
- * something may come once. */
-static Status known_key(Cursor *cursor, Keys *keys, unsigned *found, bool *is_over)
+ * something may come once. Mostly it stands there without white space, in the known order. */
+static inline Status known_key(Cursor *cursor, Keys *keys, unsigned *found, bool *is_over)
 {
-    *is_over = false;
-    *found = 0;
-    if (!takes_known(cursor, keys, found)) {
-        Text key;
-        TRY(next_key(cursor, &keys->is_first, &key, is_over));
-        if (*is_over) {
-            return DONE;
-        }
-        if (key.is_escaped) {
-            return ODD;
-        }
-        for (size_t place = 0; place < keys->count; place++) {
-            const Known *known = &keys->known[place];
-            if (key.size + 3 == known->size && memcmp(key.data, known->text + 1, key.size) == 0) {
-                *found = known->found;
-            }
-        }
+    const bool is_led = keys->is_first || (cursor->at < cursor->end && *cursor->at == ',');
+    const uint8_t *at = cursor->at + !keys->is_first;
+    const Known *known = &keys->known[keys->next];
+    if (is_led && keys->next < keys->count && stands_at(at, cursor->end, known)) {
+        cursor->at = at + known->size;
+        keys->is_first = false;
+        keys->next++;
+        *found = known->found;
+        *is_over = false;
+    } else {
+        TRY(searched_key(cursor, keys, found, is_over));
     }
     const bool is_new = !(keys->seen & *found);
     keys->seen |= *found;
@@ -712,7 +721,6 @@ typedef struct {
 } Piece;
 
 typedef struct {
-    uint64_t name_hash;
     Piece name;
     Piece current;
     Piece previous;
@@ -743,6 +751,7 @@ typedef struct {
     Bytes entries; /* of `Entry`, by number */
     Bytes slots;   /* of uint32_t: number + 1, or 0; a power of two of them */
     uint32_t count;
+    uint32_t last; /* the number that was found last, which is mostly the next one too */
 } Index;
 
 typedef struct {
@@ -780,6 +789,12 @@ static Status grow_slots(Index *index)
 /* Find the number of a key, or give it the next one. */
 static Status number_of(Index *index, const uint8_t *key, size_t size, uint32_t *number)
 {
+    const Entry *entries = (const Entry *)(const void *)index->entries.data;
+    if (index->count > 0 && entries[index->last].size == size &&
+        memcmp(index->keys.data + entries[index->last].start, key, size) == 0) {
+        *number = index->last;
+        return DONE;
+    }
     if (2 * ((size_t)index->count + 1) > index->slots.size / sizeof(uint32_t)) {
         if (index->count > UINT32_MAX / 8) {
             return ODD;
@@ -789,20 +804,19 @@ static Status number_of(Index *index, const uint8_t *key, size_t size, uint32_t 
     const uint64_t hash = XXH3_64bits(key, size);
     const size_t mask = index->slots.size / sizeof(uint32_t) - 1;
     uint32_t *slots = (uint32_t *)(void *)index->slots.data;
-    const Entry *entries = (const Entry *)(const void *)index->entries.data;
     size_t slot = hash & mask;
     for (; slots[slot] != 0; slot = (slot + 1) & mask) {
         const Entry *entry = &entries[slots[slot] - 1];
         if (entry->hash == hash && entry->size == size &&
             memcmp(index->keys.data + entry->start, key, size) == 0) {
-            *number = slots[slot] - 1;
+            *number = index->last = slots[slot] - 1;
             return DONE;
         }
     }
     const Entry entry = {hash, index->keys.size, size};
     TRY(put(&index->keys, key, size));
     TRY(put(&index->entries, &entry, sizeof entry));
-    *number = index->count++;
+    *number = index->last = index->count++;
     slots[slot] = *number + 1;
     return DONE;
 }
@@ -944,12 +958,13 @@ static Status read_updates(Cursor *cursor, Reader *reader, Event *event)
         update.name.start = reader->values.size;
         TRY(put_text(&reader->values, "", &name));
         update.name.size = reader->values.size - update.name.start;
-        update.name_hash =
-            XXH3_64bits(reader->values.data + update.name.start, update.name.size);
+        const uint8_t *values = reader->values.data;
         const Update *others = (const Update *)(const void *)reader->updates.data;
         for (size_t place = 0; place < event->updates; place++) {
-            if (others[place].name_hash == update.name_hash) {
-                return ODD; /* Said twice; or not, which the rule will see. */
+            const Piece *other = &others[place].name;
+            if (other->size == update.name.size &&
+                memcmp(values + other->start, values + update.name.start, other->size) == 0) {
+                return ODD; /* Said twice: what that means is for the rule. */
             }
         }
         TRY(read_update(cursor, reader, &update));
@@ -1193,71 +1208,25 @@ static Status take_value(Reader *reader, PyObject *value, uint64_t offset, uint6
 /* -- records --------------------------------------------------------------------------------- */
 
 typedef struct {
-    PyObject *offset;
-    PyObject *value;
-    PyObject *headers;
     PyObject *store_position;
 } Names;
 
-/* Where the objects of one type keep what is asked of them, in bytes from their start; 0: ask. */
+/* Columns of records: offsets, and lists that are as long; and which of them are meant. */
 typedef struct {
-    PyTypeObject *type;
-    Py_ssize_t offset;
-    Py_ssize_t value;
-    Py_ssize_t headers;
-} Layout;
-
-static Py_ssize_t place_of(PyTypeObject *type, PyObject *name)
-{
-    Py_ssize_t place = 0;
-    PyObject *found = PyObject_GetAttr((PyObject *)type, name);
-    if (found == NULL) {
-        PyErr_Clear(); /* The attribute may be there all the same; `PyObject_GetAttr` will say. */
-        return 0;
-    }
-    if (Py_IS_TYPE(found, &PyMemberDescr_Type) && PyDescr_TYPE(found) == type) {
-        const PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
-        place = member->type == T_OBJECT_EX ? member->offset : 0;
-    }
-    Py_DECREF(found);
-    return place;
-}
-
-static Layout layout_of(PyTypeObject *type, const Names *names)
-{
-    return (Layout){
-        type,
-        place_of(type, names->offset),
-        place_of(type, names->value),
-        place_of(type, names->headers),
-    };
-}
-
-/* Return what is at that place of a record, borrowed; NULL: it must be asked for. */
-static PyObject *peek(const Layout *layout, PyObject *record, Py_ssize_t place)
-{
-    return place && Py_IS_TYPE(record, layout->type) ? *(PyObject **)((char *)record + place)
-                                                     : NULL;
-}
-
-static PyObject *attribute(
-    const Layout *layout, PyObject *record, Py_ssize_t place, PyObject *name)
-{
-    PyObject *found = peek(layout, record, place);
-    return found != NULL ? Py_NewRef(found) : PyObject_GetAttr(record, name);
-}
+    const int64_t *offsets;
+    PyObject *values;
+    PyObject *headers;
+    Py_ssize_t start;
+    Py_ssize_t stop;
+} Records;
 
 /* Have the processor fetch what is read soon: records that came long ago have left its cache. */
-static void announce(const Layout *layout, PyObject *records, Py_ssize_t place)
+static void announce(PyObject *values, Py_ssize_t place)
 {
-    if (place + 2 * AHEAD < PyList_GET_SIZE(records)) {
-        __builtin_prefetch(PyList_GET_ITEM(records, place + 2 * AHEAD));
-    }
-    if (place + AHEAD < PyList_GET_SIZE(records)) {
-        const PyObject *value =
-            peek(layout, PyList_GET_ITEM(records, place + AHEAD), layout->value);
-        for (size_t line = 0; value != NULL && line < LINES_AHEAD; line++) {
-            __builtin_prefetch((const char *)value + line * CACHE_LINE_BYTES);
+    if (place + AHEAD < PyList_GET_SIZE(values)) {
+        const char *value = (const char *)PyList_GET_ITEM(values, place + AHEAD);
+        for (size_t line = 0; line < LINES_AHEAD; line++) {
+            __builtin_prefetch(value + line * CACHE_LINE_BYTES);
         }
     }
 }
@@ -1320,43 +1289,22 @@ static Status take_headers(
     return put_number(&reader->positions, (uint64_t)*highest);
 }
 
+/* The lists are held meanwhile, and nothing that is called here could change them. */
 static Status take_record(
     Reader *reader,
     const Names *names,
-    const Layout *layout,
-    PyObject *record,
-    uint64_t place,
+    const Records *records,
+    Py_ssize_t place,
     int64_t *highest,
     bool *has_any)
 {
-    PyObject *headers = attribute(layout, record, layout->headers, names->headers);
-    if (headers == NULL) {
-        return FAILED;
-    }
-    Status status = take_headers(reader, names, headers, highest, has_any);
-    Py_DECREF(headers);
-    if (status != DONE) {
-        return status;
-    }
-    PyObject *number = attribute(layout, record, layout->offset, names->offset);
-    if (number == NULL) {
-        return FAILED;
-    }
-    const long long offset = PyLong_AsLongLong(number);
-    Py_DECREF(number);
-    if (offset == -1 && PyErr_Occurred()) {
-        return FAILED;
-    }
+    const int64_t offset = records->offsets[place];
     if (offset < 0) {
         return ODD;
     }
-    PyObject *value = attribute(layout, record, layout->value, names->value);
-    if (value == NULL) {
-        return FAILED;
-    }
-    status = take_value(reader, value, (uint64_t)offset, place);
-    Py_DECREF(value);
-    return status;
+    TRY(take_headers(reader, names, PyList_GET_ITEM(records->headers, place), highest, has_any));
+    PyObject *value = PyList_GET_ITEM(records->values, place);
+    return take_value(reader, value, (uint64_t)offset, (uint64_t)(place - records->start));
 }
 
 /* -- what Python is given -------------------------------------------------------------------- */
@@ -1469,47 +1417,65 @@ static void release_reader(Reader *reader)
 }
 
 static Status take_records(
-    Reader *reader, const Names *names, PyObject *records, int64_t highest, bool *has_any)
+    Reader *reader, const Names *names, const Records *records, int64_t highest, bool *has_any)
 {
-    if (PyList_GET_SIZE(records) == 0) {
-        return DONE;
+    Bytes *by_record[] = {
+        &reader->marks, &reader->applied0, &reader->applied1, &reader->hashes, &reader->numbers,
+        &reader->positions, &reader->places, &reader->rows,
+    };
+    const size_t count = records->stop > records->start
+                             ? (size_t)(records->stop - records->start)
+                             : 0;
+    for (size_t column = 0; column < sizeof by_record / sizeof by_record[0]; column++) {
+        TRY(reserve(by_record[column], count * sizeof(uint64_t)));
     }
-    const Layout layout = layout_of(Py_TYPE(PyList_GET_ITEM(records, 0)), names);
-    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(records); place++) {
-        announce(&layout, records, place);
-        PyObject *record = Py_NewRef(PyList_GET_ITEM(records, place));
-        const Status status =
-            take_record(reader, names, &layout, record, (uint64_t)place, &highest, has_any);
-        Py_DECREF(record);
-        TRY(status);
+    TRY(reserve(&reader->lane0, 2 * count * sizeof(uint64_t)));
+    TRY(reserve(&reader->lane1, 2 * count * sizeof(uint64_t)));
+    for (Py_ssize_t place = records->start; place < records->stop; place++) {
+        announce(records->values, place);
+        TRY(take_record(reader, names, records, place, &highest, has_any));
     }
     return DONE;
 }
 
 PyDoc_STRVAR(
     read_doc,
-    "read(records, published, /)\n--\n\n"
-    "Return the columns of a list of records and what their numbers stand for; None: by the rule.");
+    "read(offsets, values, headers, start, stop, published, /)\n--\n\n"
+    "Return the columns of the records from place `start` up to `stop` and what their numbers stand "
+    "for; None: by the rule. `offsets` holds integers of 64 bits.");
 
 static PyObject *read_records(PyObject *module, PyObject *arguments)
 {
-    PyObject *records;
+    Py_buffer offsets;
+    Records records;
     long long published;
-    if (!PyArg_ParseTuple(arguments, "O!L:read", &PyList_Type, &records, &published)) {
+    if (!PyArg_ParseTuple(arguments, "y*O!O!nnL:read", &offsets, &PyList_Type, &records.values,
+                          &PyList_Type, &records.headers, &records.start, &records.stop,
+                          &published)) {
         return NULL;
     }
-    Reader reader;
-    memset(&reader, 0, sizeof reader);
-    bool has_any = false;
-    const Names *names = PyModule_GetState(module);
-    const Status status = take_records(&reader, names, records, published, &has_any);
     PyObject *result = NULL;
-    if (status == DONE) {
-        result = result_of(&reader, has_any);
-    } else if (status == ODD) {
-        result = Py_NewRef(Py_None);
+    const Py_ssize_t count = PyList_GET_SIZE(records.values);
+    if (PyList_GET_SIZE(records.headers) != count ||
+        offsets.len != count * (Py_ssize_t)sizeof(int64_t)) {
+        PyErr_SetString(PyExc_ValueError, "columns of different lengths");
+    } else if (records.start < 0 || records.stop > count) {
+        PyErr_SetString(PyExc_IndexError, "no such records");
+    } else {
+        Reader reader;
+        memset(&reader, 0, sizeof reader);
+        bool has_any = false;
+        const Names *names = PyModule_GetState(module);
+        records.offsets = offsets.buf;
+        const Status status = take_records(&reader, names, &records, published, &has_any);
+        if (status == DONE) {
+            result = result_of(&reader, has_any);
+        } else if (status == ODD) {
+            result = Py_NewRef(Py_None);
+        }
+        release_reader(&reader);
     }
-    release_reader(&reader);
+    PyBuffer_Release(&offsets);
     return result;
 }
 
@@ -1518,19 +1484,13 @@ static PyObject *read_records(PyObject *module, PyObject *arguments)
 static int begin(PyObject *module)
 {
     Names *names = PyModule_GetState(module);
-    names->offset = PyUnicode_InternFromString("offset");
-    names->value = PyUnicode_InternFromString("value");
-    names->headers = PyUnicode_InternFromString("headers");
     names->store_position = PyUnicode_InternFromString("store-position");
-    return names->offset && names->value && names->headers && names->store_position ? 0 : -1;
+    return names->store_position != NULL ? 0 : -1;
 }
 
 static int clear(PyObject *module)
 {
     Names *names = PyModule_GetState(module);
-    Py_CLEAR(names->offset);
-    Py_CLEAR(names->value);
-    Py_CLEAR(names->headers);
     Py_CLEAR(names->store_position);
     return 0;
 }

@@ -1,9 +1,17 @@
 """What the extension of `_columns.c` offers."""
 
-from synchroscope.ports import Record
+from array import array
+
+from synchroscope.ports import Headers
 
 def read(
-    records: list[Record], published: int, /
+    offsets: array[int],
+    values: list[bytes],
+    headers: list[Headers],
+    start: int,
+    stop: int,
+    published: int,
+    /,
 ) -> (
     tuple[
         bytes,

@@ -6,7 +6,7 @@ it does not give at all: then the batch is read in Python, which is the rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from synchroscope.native_hashing import loaded
-from synchroscope.ports import Record
+from synchroscope.records import Records
 from validator.batch_plan import NOWHERE, Plan
 
 ALGORITHM = "xxh3-128"
@@ -25,7 +25,7 @@ Whole = NDArray[np.intp]
 
 
 _extension = loaded("validator._columns")
-_read: Callable[[list[Record], int], Any] | None = _extension and _extension.read
+_read: Callable[..., Any] | None = _extension and _extension.read
 
 
 def is_native() -> bool:
@@ -33,7 +33,7 @@ def is_native() -> bool:
     return _read is not None
 
 
-class Columns(Struct, frozen=True, gc=False):
+class ReadColumns(Struct, frozen=True, gc=False):
     """What was read: a row for each record, and one for each update.
 
     By record are ``marks``, ``store_positions`` (empty where no record has headers), ``applied0``,
@@ -53,14 +53,15 @@ class Columns(Struct, frozen=True, gc=False):
     groups: Whole
 
 
-def read_columns(records: Sequence[Record], published: int, plan: Plan) -> Columns | None:
+def read_columns(records: Records, published: int, plan: Plan) -> ReadColumns | None:
     """Return the columns of a batch; None where it must be read in Python.
 
     ``published`` is the highest store position that was folded before.
     """
     if _read is None:
         return None
-    found = _read(records if type(records) is list else list(records), published)
+    offsets, _, values, headers, _ = records.columns
+    found = _read(offsets, values, headers, records.start, records.stop, published)
     if found is None:
         return None
     *columns, kinds, combinations = found
@@ -68,21 +69,26 @@ def read_columns(records: Sequence[Record], published: int, plan: Plan) -> Colum
     places, lane0, lane1, rows, nulls = by_update
     kind_groups = np.array([plan.kinds[name].group for name in kinds], np.intp)
     pairs = np.array([_groups(plan, *one) for one in combinations], np.intp).reshape(-1, 2)
-    groups = pairs[np.frombuffer(rows, np.uint64).astype(np.intp)]
+    groups = pairs[_whole(rows)]
     # Null is no fact: what it would be goes nowhere.
     groups[np.frombuffer(nulls, np.bool_).reshape(-1, 2)] = NOWHERE
-    return Columns(
+    return ReadColumns(
         np.frombuffer(marks, np.uint64),
         np.frombuffer(positions, np.int64).tolist(),
         np.frombuffer(applied0, np.uint64),
         np.frombuffer(applied1, np.uint64),
         np.frombuffer(hashes, np.uint64),
-        kind_groups[np.frombuffer(numbers, np.uint64).astype(np.intp)],
-        np.frombuffer(places, np.uint64).astype(np.intp),
+        kind_groups[_whole(numbers)],
+        _whole(places),
         np.frombuffer(lane0, np.uint64).reshape(-1, 2),
         np.frombuffer(lane1, np.uint64).reshape(-1, 2),
         groups,
     )
+
+
+def _whole(data: bytes) -> Whole:
+    """Return a column of numbers that are far below 2^63."""
+    return np.frombuffer(data, np.int64).astype(np.intp, copy=False)
 
 
 def _groups(

@@ -27,9 +27,11 @@ from synchroscope.canonical import encode
 from synchroscope.digest import Hasher, Lanes
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, check_update, decode_unchecked
-from synchroscope.ports import Record
+from synchroscope.native_hashing import add_at
+from synchroscope.ports import Headers
+from synchroscope.records import Records
 from synchroscope.view import View
-from validator.batch_columns import ALGORITHM, Columns, read_columns
+from validator.batch_columns import ALGORITHM, ReadColumns, read_columns
 from validator.batch_plan import NOWHERE, Groups, Kind, Plan
 from validator.repeats import RecentMarks, store_position
 
@@ -101,8 +103,8 @@ class _Sums:
 
     def take(self, rows: Whole, hashes: Lane, lane0: Lane, lane1: Lane, sign: int) -> None:
         """Add what comes (`sign` 1), goes (-1) or comes for another (0) at the buckets' `rows`."""
-        np.add.at(self._lane0, rows, lane0)
-        np.add.at(self._lane1, rows, lane1)
+        add_at(self._lane0, rows, lane0)
+        add_at(self._lane1, rows, lane1)
         if sign:
             self._counts += sign * np.bincount(rows, minlength=self._size)
         self._hashes.append(hashes)
@@ -235,9 +237,7 @@ class BatchFold:
         self._hasher = hasher
         self._is_plain = hasher.algorithm == ALGORITHM
 
-    def read(
-        self, records: Sequence[Record], published: int, recent: RecentMarks
-    ) -> Ordinary | None:
+    def read(self, records: Records, published: int, recent: RecentMarks) -> Ordinary | None:
         """Return what the records change, or None where they must be folded one by one.
 
         ``published`` is the highest store position that was folded before, ``recent`` has the
@@ -247,11 +247,11 @@ class BatchFold:
         columns = read_columns(records, published, self._plan) if self._is_plain else None
         if columns is not None:
             return self._ordinary(columns) if recent.are_new(columns.marks) else None
-        store_positions = _store_positions(records, published)
+        store_positions = _store_positions(records.headers, published)
         if store_positions is None:
             return None
         try:
-            events = list(map(decode_unchecked, [record.value for record in records]))
+            events = list(map(decode_unchecked, records.values))
             sequences = [event.sequence or 0 for event in events]
             if 0 in sequences:
                 return None
@@ -264,15 +264,14 @@ class BatchFold:
             facts = self._facts(events, kinds, subjects)
         except _UNDECODABLE:
             return None
-        offsets = [record.offset for record in records]
-        lanes = self._lanes(self._applied(offsets, identities, sequences))
+        lanes = self._lanes(self._applied(records.offsets, identities, sequences))
         applied = Applied(
             *lanes, self._hashes(kinds, subjects), np.array([kind.group for kind in kinds])
         )
         groups = self._plan.groups
         return Ordinary(applied, facts, groups, self._bits, store_positions, marks)
 
-    def _ordinary(self, columns: Columns) -> Ordinary:
+    def _ordinary(self, columns: ReadColumns) -> Ordinary:
         applied = Applied(columns.applied0, columns.applied1, columns.hashes, columns.kind_groups)
         facts = Facts(columns.places, columns.lane0, columns.lane1, columns.groups)
         positions, marks = columns.store_positions, columns.marks
@@ -291,7 +290,7 @@ class BatchFold:
         return np.frombuffer(b"".join(map(xxh3_64_digest, aggregates)), ">u8").astype(np.uint64)
 
     def _applied(
-        self, offsets: list[int], identities: list[bytes], sequences: list[int]
+        self, offsets: Sequence[int], identities: list[bytes], sequences: list[int]
     ) -> Iterable[bytes]:
         """Return the canonical bytes of [offset, event ID, prior sequence]."""
         heads = map(self._plan.text_heads.__getitem__, map(len, identities))
@@ -382,7 +381,7 @@ def _spread(column: list[Item], sizes: list[int]) -> list[Item]:
     return list(chain.from_iterable(map(repeat, column, sizes)))
 
 
-def _offset_heads(offsets: list[int]) -> list[bytes]:
+def _offset_heads(offsets: Sequence[int]) -> list[bytes]:
     """Return the canonical bytes of [offset, … with two more to come."""
     if offsets[0] < 256:
         return [b"\x83" + encode(offset) for offset in offsets]
@@ -391,13 +390,13 @@ def _offset_heads(offsets: list[int]) -> list[bytes]:
     return [heads[offset >> 8] + _LOW_BYTES[offset & 255] for offset in offsets]
 
 
-def _store_positions(records: Sequence[Record], highest: int) -> list[int] | None:
+def _store_positions(headers: list[Headers], highest: int) -> list[int] | None:
     """Return the highest store position up to each record, None where one does not lead on."""
     positions: list[int] = []
-    if not any([record.headers for record in records]):  # noqa: C419 - a generator is slower
+    if not any(headers):
         return positions
-    for record in records:
-        position = store_position(record)
+    for pairs in headers:
+        position = store_position(pairs)
         if position is not None:
             if position <= highest:
                 return None

@@ -152,7 +152,7 @@ class BookKeeper:
         place = self.books.places[number]
         groups: dict[tuple[int, bool, tuple[str, ...]], list[bytes]] = {}
         for record in records:
-            published = store_position(record)
+            published = store_position(record.headers)
             is_repeat = published is not None and published <= place.published
             place.published = max(place.published, published or 0)
             models = () if is_repeat else self._to_apply(number, record, published)

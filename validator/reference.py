@@ -10,10 +10,8 @@ It shares the encoding and the hash with the replicas, and not one line of their
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from synchroscope.digest import (
 from synchroscope.errors import InvalidEventError
 from synchroscope.event import WireEvent, decode_wire
 from synchroscope.ports import EVENTS, Log, Record
+from synchroscope.records import Records
 from synchroscope.sketch import MAXIMUM_SKETCH_BITS, Numbers, Part, Sketches
 from synchroscope.view import View
 from validator.batch_fold import BatchFold, Ordinary
@@ -146,21 +145,24 @@ class Reference:
             return 0
         self._stored.pop(partition, None)
         stops = self._stops(fold.position, batch.position, wanted)
-        ordinary = None
-        if len(batch.records) >= BATCH_RECORDS:
-            recent = self._recent[partition]
-            ordinary = self._batches.read(batch.records, fold.store_position, recent)
-            positions = () if ordinary is None else ordinary.store_positions
-            if positions and self._claims.is_beyond(positions[-1], fold.store_position):
-                ordinary = None
-        if ordinary is None:
+        if len(batch.records) < BATCH_RECORDS:
             self._fold_each(partition, batch.records, stops)
         else:
-            self._fold_together(partition, batch.records, ordinary, stops)
+            self._fold_batch(partition, Records.of(batch.records), stops)
         for stop in stops:
             self._keep_at(partition, fold, stop)
         fold.position = batch.position
         return len(batch.records)
+
+    def _fold_batch(self, partition: int, records: Records, stops: deque[int]) -> None:
+        highest = self._folds[partition].store_position
+        ordinary = self._batches.read(records, highest, self._recent[partition])
+        positions = [] if ordinary is None else ordinary.store_positions
+        is_made_up = bool(positions) and self._claims.is_beyond(positions[-1], highest)
+        if ordinary is None or is_made_up:
+            self._fold_each(partition, records, stops)
+        else:
+            self._fold_together(partition, records, ordinary, stops)
 
     def _stops(self, start: int, end: int, wanted: Iterable[int]) -> deque[int]:
         """Return where points are to be kept: the markers and what is wanted, in order."""
@@ -197,7 +199,7 @@ class Reference:
 
     def _look_through(self, partition: int, fold: Fold, record: Record) -> None:
         """Note whether a record's store position is made up, where it is out of the ordinary."""
-        position = store_position(record)
+        position = store_position(record.headers)
         if position is None:
             return
         if position > fold.store_position:
@@ -213,7 +215,7 @@ class Reference:
     def _position_of(self, partition: int, record: Record) -> int | None:
         """Return the store position that the relay gave a record; None where it gave none."""
         is_made_up = record.offset in self._made_up[partition]
-        return None if is_made_up else store_position(record)
+        return None if is_made_up else store_position(record.headers)
 
     def _is_published(self, partition: int, fold: Fold, record: Record) -> bool:
         """Say whether the relay published this event before.
@@ -226,14 +228,14 @@ class Reference:
         return position is not None and position <= fold.store_position
 
     def _fold_together(
-        self, partition: int, records: Sequence[Record], ordinary: Ordinary, stops: deque[int]
+        self, partition: int, records: Records, ordinary: Ordinary, stops: deque[int]
     ) -> None:
         """Fold a batch of which no record is a repeat, stretch by stretch from stop to stop."""
         fold, done = self._folds[partition], 0
         while done < len(records):
             end = len(records)
             if stops:
-                end = bisect_left(records, stops[0], done, key=attrgetter("offset"))
+                end = records.place_of(stops[0])
             if end > done:
                 for model, change in ordinary.changes(done, end).items():
                     fold.views[model].add(change)
@@ -242,7 +244,7 @@ class Reference:
                 done = end
             if done < len(records):
                 self._keep_at(partition, fold, stops.popleft())
-        self._runs[partition].add(records[-1].offset, False)
+        self._runs[partition].add(records.last_offset, False)
         self._recent[partition].add_all(ordinary.marks)
 
     def drain_refused(self) -> list[Refused]:
@@ -517,7 +519,7 @@ class Reference:
         before = self._log.read(EVENTS, partition, part.position - 1, 1) if part.position else None
         return before is not None and any(
             record.offset < part.position
-            and (store_position(record) or 0) > part.store_position
+            and (store_position(record.headers) or 0) > part.store_position
             and _decoded(record) is not None
             for record in before.records
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from synchroscope.errors import SynchroscopeError
 from synchroscope.event import ContextEvent
-from synchroscope.ports import Record
+from synchroscope.ports import Headers
 
 STORE_POSITION = "store-position"
 MAXIMUM_POSITION_DIGITS = 18
@@ -78,9 +78,9 @@ class RecentMarks:
             self._column = None
 
 
-def store_position(record: Record) -> int | None:
+def store_position(headers: Headers) -> int | None:
     """Return the store position that the relay gave a record; None where it has none."""
-    for name, stored in record.headers:
+    for name, stored in headers:
         if name == STORE_POSITION:
             if stored.isdigit() and len(stored) <= MAXIMUM_POSITION_DIGITS:
                 return int(stored)

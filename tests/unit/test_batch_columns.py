@@ -17,9 +17,11 @@ from synchroscope import native_hashing
 from synchroscope.digest import Hasher
 from synchroscope.event import decode_wire
 from synchroscope.ports import Batch, Headers, Record
+from synchroscope.records import Records
 from synchroscope.view import View
 from validator import batch_columns
 from validator.batch_fold import BatchFold, Ordinary
+from validator.batch_plan import Plan
 from validator.reference import BATCH_RECORDS, Reference
 from validator.repeats import RecentMarks
 
@@ -72,6 +74,11 @@ def folded(records: Sequence[Record], hasher: Hasher | None = None) -> Any:
     return made.store(), sketches, tables
 
 
+def are_taken(records: Sequence[Record]) -> bool:
+    """Say whether the extension reads the records, and does not leave them to Python."""
+    return batch_columns.read_columns(Records.of(records), 0, Plan(VIEWS)) is not None
+
+
 def same(records: Sequence[Record], hasher: Hasher | None = None) -> Any:
     """Fold both ways, see that they agree, and return what they made."""
     native = folded(records, hasher)
@@ -82,8 +89,7 @@ def same(records: Sequence[Record], hasher: Hasher | None = None) -> Any:
 
 def is_taken(values: Sequence[bytes]) -> bool:
     """Say whether the extension takes such a batch."""
-    assert batch_columns._read is not None
-    return batch_columns._read(made_of(values), 0) is not None
+    return are_taken(made_of(values))
 
 
 def made_of(values: Sequence[bytes], headers: Headers = ()) -> list[Record]:
@@ -352,13 +358,12 @@ def told(ordinary: Ordinary | None) -> Any:
 
 def check_values(before: bytes, value: bytes) -> bool:
     """See that the extension gives what Python gives, or nothing; say whether it gave anything."""
-    assert batch_columns._read is not None
     records = [Record(69_999, b"", before, (), 0.0), Record(70_000, b"", value, (), 0.0)]
-    is_read = batch_columns._read(records, 0) is not None
+    is_read = are_taken(records)
     if is_read:
-        native = told(FOLD.read(records, 0, RecentMarks(8)))
+        native = told(FOLD.read(Records.of(records), 0, RecentMarks(8)))
         with in_python():
-            rule = told(FOLD.read(records, 0, RecentMarks(8)))
+            rule = told(FOLD.read(Records.of(records), 0, RecentMarks(8)))
         assert rule is not None and native == rule, value
         decode_wire(value)
     return is_read

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pipeline.kafka_client import Chunk, payload_bytes
+from pipeline.kafka_client import Chunk
 from pipeline.kafka_settings import KafkaSettings
-from pipeline.kafka_windows import Follower
+from pipeline.kafka_windows import Follower, Window
 from synchroscope.ports import Record, TopicPartition
+from synchroscope.records import Records
 
 PLACE = ("events", 0)
 END = 1_000
+
+
+def records_from(start: int, end: int) -> Records:
+    return Records.of([Record(offset, b"k", b"xy", (), 0.0) for offset in range(start, end)])
 
 
 class InPieces:
@@ -27,8 +32,8 @@ class InPieces:
         chunks = []
         for place, position in self.followed.items():
             end = min(position + 100, END)
-            records = [Record(offset, b"k", b"xy", (), 0.0) for offset in range(position, end)]
-            chunks.append(Chunk(place, records, end, bytes=payload_bytes(records)))
+            records = records_from(position, end)
+            chunks.append(Chunk(place, records, end, bytes=records.payload_bytes()))
             self.followed[place] = end
         return chunks
 
@@ -65,7 +70,70 @@ def test_a_window_that_is_read_slowly_is_filled_on_when_half_of_it_is_read() -> 
         seen += [record.offset for record in batch.records]
         position = batch.position
         window = slow.windows[PLACE]
-        assert len(window.records) <= 200
-        assert window.bytes == payload_bytes(window.records) == 3 * len(window.records)
-        assert window.start == (window.records[0].offset if window.records else position)
+        assert len(window) <= 200
+        assert window.bytes == 3 * len(window)
+        assert window.start == window.end - len(window)
     assert seen == list(range(END))
+
+
+def window_of(*sizes: int, settings: KafkaSettings | None = None) -> Window:
+    """Return a window that got so many records at a time, from offset 0 on."""
+    window = Window(0, 0, 0, settings or KafkaSettings(bootstrap_servers="127.0.0.1:9"))
+    for size in sizes:
+        records = records_from(window.end, window.end + size)
+        window.add(Chunk(PLACE, records, window.end + size, bytes=records.payload_bytes()))
+    return window
+
+
+def test_what_comes_in_little_is_read_in_one() -> None:
+    window = window_of(*[1] * 100)
+    batch = window.take(3, 50)
+    assert [record.offset for record in batch.records] == list(range(3, 53))
+    assert (batch.position, window.read) == (53, 53)
+
+
+def test_what_was_handed_out_stays_as_it_was_when_more_comes_and_when_it_is_dropped() -> None:
+    window = window_of(5)
+    batch = window.take(0, 10)
+    window.add(Chunk(PLACE, records_from(5, 8), 8, bytes=9))
+    assert [record.offset for record in batch.records] == list(range(5))
+    window.take(0, 10)
+    window.trim(0)
+    assert len(window) == 0
+    assert [record.offset for record in batch.records] == list(range(5))
+
+
+def test_what_overlaps_is_taken_once() -> None:
+    window = window_of(5)
+    window.add(Chunk(PLACE, records_from(2, 9), 9, bytes=21))
+    batch = window.take(0, 100)
+    assert [record.offset for record in batch.records] == list(range(9))
+    assert window.bytes == 27
+
+
+def test_pieces_are_bounded_by_the_windows_bytes_and_records() -> None:
+    small = KafkaSettings(bootstrap_servers="127.0.0.1:9", window_records=80, window_bytes=240)
+    window = window_of(*[1] * 100, settings=small)
+    position, pieces = 0, list[int]()
+    while position < 100:
+        batch = window.take(position, 100)
+        pieces.append(len(batch.records))
+        position = batch.position
+    assert set(pieces) == {10}
+    window.trim(window.capacity())
+    assert len(window) == 80
+    assert window.start == 20
+
+
+def test_gaps_between_and_within_pieces_are_passed() -> None:
+    offsets = [0, 1, 5, 9]
+    window = Window(0, 0, 0, KafkaSettings(bootstrap_servers="127.0.0.1:9", window_records=8))
+    for offset in offsets:  # A piece each.
+        record = Records.of([Record(offset, b"", b"", (), 0.0)])
+        window.add(Chunk(PLACE, record, offset + 1))
+    window.add(Chunk(PLACE, Records.of(()), 12))
+    for position in range(13):
+        batch = window.take(position, 1)
+        expected = [offset for offset in offsets if offset >= position][:1]
+        assert [record.offset for record in batch.records] == expected
+        assert batch.position == (12 if expected in ([], [9]) else expected[0] + 1)

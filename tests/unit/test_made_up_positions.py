@@ -78,7 +78,7 @@ def test_what_the_relay_publishes_again_is_passed_over() -> None:
     log: Log = world.log
     again = log.read(EVENTS, 0, 5, 20).records
     log.append([NewRecord(EVENTS, 0, r.key, r.value, r.headers) for r in again], world.now)
-    assert all(store_position(record) for record in again)
+    assert all(store_position(record.headers) for record in again)
     world.write("1", limit=100)
     world.run()
     assert world.validator.reference.repeated[0] == len(again)

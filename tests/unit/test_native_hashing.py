@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +25,7 @@ from synchroscope.memory_storage import MemoryStorage
 from synchroscope.native_hashing import Exchange, Extension, Step
 from synchroscope.ports import Record
 from synchroscope.replica import Replica
+from synchroscope.sketch import Sketches
 from synchroscope.view import View
 
 pytestmark = pytest.mark.skipif(
@@ -306,3 +308,72 @@ def test_a_long_batch_is_hashed_in_parts_and_comes_to_the_same() -> None:
     lanes = [Hasher().fact("financial", f"user:{n % 90}", "limit", n) for n in range(610, 700)]
     root = [sum(lane) & MASK for lane in zip(*lanes, strict=True)]
     assert report.notes[-1].state == f"{root[0]:016x}{root[1]:016x}"
+
+
+# -- sums ----------------------------------------------------------------------------------------
+
+NUMBERS = st.lists(st.integers(0, 2**64 - 1), max_size=30)
+
+
+@ANY_SPEED
+@given(st.integers(0, 5), NUMBERS, NUMBERS, st.sets(st.integers(0, 31)))
+def test_sketches_count_the_same(
+    bits: int, hashes: list[int], lanes: list[int], built: set[int]
+) -> None:
+    rows = min(len(hashes), len(lanes))
+    columns = (np.array(side[:rows], np.uint64) for side in (hashes, lanes))
+    hashed, lane = (np.repeat(column, 2)[::2] for column in columns)  # Not in one piece.
+
+    def counted() -> Any:
+        made = Sketches(bits)
+        for bucket in built:
+            if bucket < 1 << bits:
+                made.build(bucket, [])
+        made.add(hashed, lane)
+        return made.cells(range(1 << bits)).tolist(), made.cells([0], 8).tolist()
+
+    same(counted)
+
+
+@ANY_SPEED
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2**64 - 1)), max_size=30))
+def test_sums_are_those_of_numpy(rows: list[tuple[int, int]]) -> None:
+    places = np.array([place for place, _ in rows], np.intp)
+    values = np.array([value for _, value in rows], np.uint64)
+
+    def summed() -> Any:
+        sums = np.zeros(7, np.uint64)
+        native_hashing.add_at(sums, places, values)
+        return sums.tolist()
+
+    same(summed)
+
+
+@pytest.mark.parametrize("place", [3, -1, 2**40])
+def test_there_is_no_sum_beyond_the_last(place: int) -> None:
+    sums = np.zeros(3, np.uint64)
+    with pytest.raises(IndexError):
+        extension().add_at(sums, np.array([0, place], np.intp), np.array([5, 6], np.uint64))
+    assert sums.tolist() == [5, 0, 0]
+
+
+def test_columns_of_other_kinds_are_refused() -> None:
+    sums, places = np.zeros(3, np.uint64), np.zeros(2, np.intp)
+    values = np.ones(2, np.uint64)
+    wrong: list[tuple[Any, ...]] = [
+        (sums, places, values[:1]),
+        (sums, places, values.astype(np.uint32)),
+        (sums[::2], places, values),
+    ]
+    for arguments in wrong:
+        with pytest.raises((ValueError, BufferError)):
+            extension().add_at(*arguments)
+    frozen = np.zeros(3, np.uint64)
+    frozen.flags.writeable = False
+    with pytest.raises((ValueError, BufferError)):
+        extension().add_at(frozen, places, values)
+    with pytest.raises(ValueError, match="cells"):
+        extension().add_to_sketches(sums, values, values, 1)
+    with pytest.raises(ValueError, match="arguments"):
+        extension().add_to_sketches(sums, values, values, 13)
+    assert sums.tolist() == [0, 0, 0]
