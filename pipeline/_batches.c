@@ -1,4 +1,4 @@
-/* Makes records of what a Kafka record batch holds, for `pipeline/kafka_python_records.py`.
+/* Makes columns of what a Kafka record batch holds, for `pipeline/kafka_python_records.py`.
  *
  * The format is that of https://kafka.apache.org/documentation/#recordbatch (magic 2). kafka-python
  * is the rule: where anything is not as it writes it (`ODD`), None is returned and the batch is left
@@ -21,8 +21,8 @@ enum {
     KNOWN_NAMES = 16, /* names of headers that are remembered, by their place in a record */
     SMALLEST_RECORD = 7 /* bytes: one for each number */
 };
-/* What a record is made of, in the order of `Record`. */
-enum { OFFSET, KEY, VALUE, HEADERS, TIMESTAMP, FIELDS_COUNT };
+/* What there is a column of, in the order of `Columns`: numbers in the first and the last one. */
+enum { OFFSETS, KEYS, VALUES, HEADERS, TIMESTAMPS, COLUMNS_COUNT };
 
 typedef struct {
     const uint8_t *at;
@@ -33,7 +33,7 @@ typedef struct {
     int64_t base_offset;
     int64_t timestamp; /* milliseconds: the first one, or that of all */
     int is_appended;   /* The broker's time of appending stands for that of each record. */
-    PyObject *make_record;
+    PyObject *columns[COLUMNS_COUNT];
     PyObject *no_bytes;
     PyObject *no_headers;
     PyObject *names[KNOWN_NAMES]; /* of the headers of the last record that had so many, or NULL */
@@ -157,37 +157,51 @@ static Status read_headers(Cursor *cursor, Batch *batch, PyObject **headers)
 }
 
 /* Give the time of a record in seconds. */
-static Status make_seconds(const Batch *batch, int64_t delta, PyObject **seconds)
+static Status take_seconds(const Batch *batch, int64_t delta, Py_ssize_t place)
 {
     int64_t milliseconds;
     if (__builtin_add_overflow(batch->timestamp, batch->is_appended ? 0 : delta, &milliseconds) ||
         milliseconds < -LARGEST_EXACT || milliseconds > LARGEST_EXACT) {
         return ODD;
     }
-    *seconds = PyFloat_FromDouble((double)milliseconds / 1000.0);
-    return *seconds == NULL ? FAILED : DONE;
+    const double seconds = (double)milliseconds / 1000.0;
+    memcpy(PyBytes_AS_STRING(batch->columns[TIMESTAMPS]) + (size_t)place * sizeof seconds, &seconds,
+           sizeof seconds);
+    return DONE;
 }
 
-static Status read_fields(Cursor *cursor, Batch *batch, PyObject **fields)
+static Status take_offset(const Batch *batch, int64_t delta, Py_ssize_t place)
 {
-    int64_t attributes, timestamp_delta, offset_delta, offset;
+    int64_t offset;
+    if (__builtin_add_overflow(batch->base_offset, delta, &offset)) {
+        return ODD;
+    }
+    memcpy(PyBytes_AS_STRING(batch->columns[OFFSETS]) + (size_t)place * sizeof offset, &offset,
+           sizeof offset);
+    return DONE;
+}
+
+static Status read_fields(Cursor *cursor, Batch *batch, Py_ssize_t place)
+{
+    int64_t attributes, timestamp_delta, offset_delta;
+    PyObject *found = NULL;
     TRY(read_number(cursor, &attributes));
     TRY(read_number(cursor, &timestamp_delta));
     TRY(read_number(cursor, &offset_delta));
-    if (__builtin_add_overflow(batch->base_offset, offset_delta, &offset)) {
-        return ODD;
-    }
-    fields[OFFSET] = PyLong_FromLongLong(offset);
-    if (fields[OFFSET] == NULL) {
-        return FAILED;
-    }
-    TRY(make_seconds(batch, timestamp_delta, &fields[TIMESTAMP]));
-    TRY(read_bytes(cursor, batch, &fields[KEY]));
-    TRY(read_bytes(cursor, batch, &fields[VALUE]));
-    return read_headers(cursor, batch, &fields[HEADERS]);
+    TRY(take_offset(batch, offset_delta, place));
+    TRY(take_seconds(batch, timestamp_delta, place));
+    TRY(read_bytes(cursor, batch, &found));
+    PyList_SET_ITEM(batch->columns[KEYS], place, found);
+    TRY(read_bytes(cursor, batch, &found));
+    PyList_SET_ITEM(batch->columns[VALUES], place, found);
+    /* Unfinished headers are released with the column that they are put into. */
+    found = NULL;
+    const Status status = read_headers(cursor, batch, &found);
+    PyList_SET_ITEM(batch->columns[HEADERS], place, found);
+    return status;
 }
 
-static Status read_record(Cursor *cursor, Batch *batch, PyObject **record)
+static Status read_record(Cursor *cursor, Batch *batch, Py_ssize_t place)
 {
     const uint8_t *data;
     int64_t size;
@@ -196,36 +210,53 @@ static Status read_record(Cursor *cursor, Batch *batch, PyObject **record)
         return ODD;
     }
     Cursor inside = {data, data + size};
-    PyObject *fields[FIELDS_COUNT] = {NULL};
-    Status status = read_fields(&inside, batch, fields);
-    if (status == DONE && inside.at != inside.end) {
-        status = ODD;
-    }
-    if (status == DONE) {
-        *record = PyObject_Vectorcall(batch->make_record, fields, FIELDS_COUNT, NULL);
-        status = *record == NULL ? FAILED : DONE;
-    }
-    for (int place = 0; place < FIELDS_COUNT; place++) {
-        Py_XDECREF(fields[place]);
-    }
-    return status;
+    TRY(read_fields(&inside, batch, place));
+    return inside.at == inside.end ? DONE : ODD;
 }
 
-static Status read_records(Cursor *cursor, Batch *batch, PyObject *records)
+static Status read_records(Cursor *cursor, Batch *batch, Py_ssize_t count)
 {
-    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(records); place++) {
-        PyObject *record;
-        TRY(read_record(cursor, batch, &record));
-        PyList_SET_ITEM(records, place, record);
+    for (Py_ssize_t place = 0; place < count; place++) {
+        TRY(read_record(cursor, batch, place));
     }
     return cursor->at == cursor->end ? DONE : ODD;
 }
 
+static Status make_columns(Batch *batch, Py_ssize_t count)
+{
+    batch->no_bytes = PyBytes_FromStringAndSize(NULL, 0);
+    batch->no_headers = PyTuple_New(0);
+    if (batch->no_bytes == NULL || batch->no_headers == NULL) {
+        return FAILED;
+    }
+    for (int column = 0; column < COLUMNS_COUNT; column++) {
+        batch->columns[column] = column == OFFSETS || column == TIMESTAMPS
+                                     ? PyBytes_FromStringAndSize(NULL, count * 8)
+                                     : PyList_New(count);
+        if (batch->columns[column] == NULL) {
+            return FAILED;
+        }
+    }
+    return DONE;
+}
+
+static void release_batch(Batch *batch)
+{
+    Py_XDECREF(batch->no_bytes);
+    Py_XDECREF(batch->no_headers);
+    for (int column = 0; column < COLUMNS_COUNT; column++) {
+        Py_XDECREF(batch->columns[column]);
+    }
+    for (int place = 0; place < KNOWN_NAMES; place++) {
+        Py_XDECREF(batch->names[place]);
+    }
+}
+
 PyDoc_STRVAR(
     unpack_doc,
-    "unpack(data, start, count, base_offset, timestamp, is_appended, make_record, /)\n--\n\n"
-    "Return the records of a batch, which `data` holds uncompressed from `start` on; None: by the "
-    "rule.");
+    "unpack(data, start, count, base_offset, timestamp, is_appended, /)\n--\n\n"
+    "Return the columns of a batch, which `data` holds uncompressed from `start` on, those of "
+    "numbers as their bytes; None: by the rule.");
 
 static PyObject *unpack(PyObject *module, PyObject *arguments)
 {
@@ -234,37 +265,34 @@ static PyObject *unpack(PyObject *module, PyObject *arguments)
     long long base_offset, timestamp;
     Batch batch = {0};
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "y*nnLLpO:unpack", &data, &start, &count, &base_offset,
-                          &timestamp, &batch.is_appended, &batch.make_record)) {
+    if (!PyArg_ParseTuple(arguments, "y*nnLLp:unpack", &data, &start, &count, &base_offset,
+                          &timestamp, &batch.is_appended)) {
         return NULL;
     }
     batch.base_offset = base_offset;
     batch.timestamp = timestamp;
-    batch.no_bytes = PyBytes_FromStringAndSize(NULL, 0);
-    batch.no_headers = PyTuple_New(0);
-    Status status = batch.no_bytes == NULL || batch.no_headers == NULL ? FAILED : DONE;
-    PyObject *records = NULL;
-    if (status == DONE && (start < 0 || start > data.len || count < 0 ||
-                           count > (data.len - start) / SMALLEST_RECORD)) {
-        status = ODD;
+    Status status = ODD;
+    if (start >= 0 && start <= data.len && count >= 0 &&
+        count <= (data.len - start) / SMALLEST_RECORD) {
+        status = make_columns(&batch, count);
     }
     if (status == DONE) {
         const uint8_t *bytes = data.buf;
         Cursor cursor = {bytes + start, bytes + data.len};
-        records = PyList_New(count);
-        status = records == NULL ? FAILED : read_records(&cursor, &batch, records);
+        status = read_records(&cursor, &batch, count);
     }
     PyBuffer_Release(&data);
-    Py_XDECREF(batch.no_bytes);
-    Py_XDECREF(batch.no_headers);
-    for (int place = 0; place < KNOWN_NAMES; place++) {
-        Py_XDECREF(batch.names[place]);
-    }
+    PyObject *result = NULL;
     if (status == DONE) {
-        return records;
+        result = PyTuple_New(COLUMNS_COUNT);
+        for (int column = 0; result != NULL && column < COLUMNS_COUNT; column++) {
+            PyTuple_SET_ITEM(result, column, Py_NewRef(batch.columns[column]));
+        }
+    } else if (status == ODD) {
+        result = Py_NewRef(Py_None);
     }
-    Py_XDECREF(records);
-    return status == ODD ? Py_NewRef(Py_None) : NULL;
+    release_batch(&batch);
+    return result;
 }
 
 static PyMethodDef METHODS[] = {
@@ -279,7 +307,7 @@ static PyModuleDef_Slot SLOTS[] = {
 static struct PyModuleDef MODULE = {
     PyModuleDef_HEAD_INIT,
     .m_name = "pipeline._batches",
-    .m_doc = "Makes records of what a Kafka record batch holds.",
+    .m_doc = "Makes columns of what a Kafka record batch holds.",
     .m_size = 0,
     .m_methods = METHODS,
     .m_slots = SLOTS,

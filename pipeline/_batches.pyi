@@ -1,4 +1,4 @@
-from synchroscope.ports import Record
+from synchroscope.ports import Headers
 
 def unpack(
     data: bytes | bytearray | memoryview,
@@ -7,6 +7,5 @@ def unpack(
     base_offset: int,
     timestamp: int,
     is_appended: bool,
-    make_record: type[Record],
     /,
-) -> list[Record] | None: ...
+) -> tuple[bytes, list[bytes], list[bytes], list[Headers], bytes] | None: ...

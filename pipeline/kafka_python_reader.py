@@ -16,11 +16,13 @@ from kafka.errors import (
 
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
-from pipeline.kafka_python_records import record_of, unpack_natively
+from pipeline.kafka_python_records import records_of, unpack_natively
 from synchroscope.ports import TopicPartition
 from synchroscope.records import Records
 
+#: How many messages are taken at once, or how many stretches of records in their place.
 POLL_RECORDS = 5_000
+POLL_STRETCHES = 10
 #: A poll costs half a millisecond even where nothing has come, and one that does not wait may leave
 #: partitions out of the next fetch (see below): it is not repeated sooner than this.
 REST_SECONDS = 0.002
@@ -50,11 +52,11 @@ class PythonReader:
                 "allow_auto_create_topics": False,
                 "fetch_max_wait_ms": min(wait_milliseconds, FETCH_WAIT_MILLISECONDS),
                 "max_partition_fetch_bytes": FETCH_BYTES,
-                "max_poll_records": POLL_RECORDS,
                 "metrics_enabled": False,
             },
         )
-        unpack_natively(self._consumer)
+        self._is_native = unpack_natively(self._consumer)
+        self._most = POLL_STRETCHES if self._is_native else POLL_RECORDS
 
     def start(self, place: TopicPartition, position: int) -> None:
         """Follow a partition from a position."""
@@ -84,7 +86,7 @@ class PythonReader:
 
     def _poll_once(self, timeout_seconds: float) -> list[Chunk]:
         try:
-            answer = self._consumer.poll(timeout_ms=timeout_seconds * 1000)
+            answer = self._consumer.poll(timeout_seconds * 1000, self._most)
         except OffsetOutOfRangeError as error:
             return [
                 Chunk(tuple(place), Records.of(()), -1, is_out_of_range=True)
@@ -98,14 +100,19 @@ class PythonReader:
             raise self._connection.translated(error, "reading") from error
         chunks = []
         for place, before in self._followed.items():
-            records = Records.of(map(record_of, answer.get(place, ())))
+            found = answer.get(place, [])
+            stretches = found if self._is_native else [records_of(found)] if found else []
             # Past control records and aborted ones too.
             position = self._consumer.position(place, timeout_ms=0)
             position = before if position is None else position
-            if records or position > before:
-                self._followed[place] = position
+            if not stretches and position <= before:
+                continue
+            self._followed[place] = position
+            name = place.topic, place.partition
+            for records in stretches:
                 size = records.payload_bytes()
-                chunks.append(Chunk((place.topic, place.partition), records, position, bytes=size))
+                chunks.append(Chunk(name, records, records.last_offset + 1, bytes=size))
+            chunks.append(Chunk(name, Records.of(()), position))
         return chunks
 
     def _places_of(self, error: OffsetOutOfRangeError) -> list[Place]:

@@ -8,7 +8,8 @@ the rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kafka.consumer.fetcher import Fetcher
@@ -16,14 +17,18 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from synchroscope.native_hashing import loaded
 from synchroscope.ports import Record
+from synchroscope.records import Columns, Records
 
+#: Batches are handed out together until they are so many records, or so many bytes.
+STRETCH_RECORDS = 500
+STRETCH_BYTES = 262_144
 _MAGIC = 2
 _extension = loaded("pipeline._batches")
-_unpack: Callable[..., list[Record] | None] | None = _extension and _extension.unpack
+_unpack: Callable[..., Any] | None = _extension and _extension.unpack
 _Rule: Any = getattr(Fetcher, "PartitionRecords", object)
 #: What is used of kafka-python beside its documented interface.
 _INSIDE = {
-    _Rule: ("_unpack_records",),
+    _Rule: ("_unpack_records", "_maybe_skip_record"),
     DefaultRecordBatch: ("_buffer", "_pos", "_decompressed", "_maybe_uncompress"),
 }
 
@@ -36,7 +41,8 @@ def is_native() -> bool:
 def unpack_natively(consumer: Any) -> bool:
     """Have a consumer unpack with the extension, where there is one and kafka-python is as known.
 
-    What it hands out then are records, or its own messages (`record_of`); say whether it does.
+    What it hands out then are stretches of records (`Unpacking`) in place of messages; say whether
+    it does.
     """
     fetcher = getattr(consumer, "_fetcher", None)
     is_known = all(hasattr(part, name) for part, names in _INSIDE.items() for name in names)
@@ -46,10 +52,12 @@ def unpack_natively(consumer: Any) -> bool:
     return True
 
 
-def record_of(message: Any) -> Record:
-    """Return the record of a message."""
-    if type(message) is Record:
-        return message
+def records_of(messages: Iterable[Any]) -> Records:
+    """Return the records of kafka-python's own messages."""
+    return Records.of(map(_record_of, messages))
+
+
+def _record_of(message: Any) -> Record:
     headers = tuple([(name, value or b"") for name, value in message.headers])
     return Record(
         message.offset,
@@ -61,31 +69,83 @@ def record_of(message: Any) -> Record:
 
 
 class Unpacking(_Rule):  # type: ignore[misc]
-    """The records of one partition in one answer."""
+    """What one answer holds of one partition, in stretches of `Records`, no message for each.
+
+    Where a stretch ends, ``next_fetch_offset`` is the position after it, as it is after a message
+    in kafka-python itself.
+    """
 
     next_fetch_offset: int
+    fetch_offset: int
 
-    def _unpack_records(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
+    def _maybe_skip_record(self, record: Any) -> bool:
+        return False  # What lies before `fetch_offset` is left out below.
+
+    def _unpack_records(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
+        pieces = self._pieces(place, batches, *deserializers)
+        return _gathered(piece[piece.place_of(self.fetch_offset) :] for piece in pieces)
+
+    def _pieces(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
         while True:
             batch = batches.next_batch()
             records = None if batch is None else self._ordinary(batch)
             if records is None:
                 break
             self.leader_epoch = batch.leader_epoch
-            for record in records:
-                self.next_fetch_offset = record.offset + 1
-                yield record
             # Of a compacted batch the last record may be missing.
             self.next_fetch_offset = batch.next_offset
-        yield from super()._unpack_records(place, _Rest(batch, batches), *deserializers)
+            yield records
+        rest = super()._unpack_records(place, _Rest(batch, batches), *deserializers)
+        yield from _grouped(rest)
 
-    def _ordinary(self, batch: Any) -> list[Record] | None:
+    def _ordinary(self, batch: Any) -> Records | None:
         """Return the records of a batch; None where it is for kafka-python to say."""
         if batch.magic != _MAGIC or batch.is_transactional or batch.is_control_batch:
             return None
         if self.check_crcs and not batch.validate_crc():
             return None
         return unpacked(batch)
+
+
+def _grouped(messages: Iterator[Any]) -> Iterator[Records]:
+    """Yield messages as records, many at once; an exception when those before it are out."""
+    taken: list[Any] = []
+    failure: Exception | None = None
+    try:
+        for message in messages:
+            taken.append(message)
+            if len(taken) == STRETCH_RECORDS:
+                yield records_of(taken)
+                taken = []
+    except Exception as error:
+        failure = error
+    if taken:
+        yield records_of(taken)
+    if failure is not None:
+        raise failure
+
+
+def _gathered(pieces: Iterator[Records]) -> Iterator[Records]:
+    """Put small pieces together; an exception is raised when those before it are out."""
+    stretch, size = Records.of(()), 0
+    failure: Exception | None = None
+    try:
+        for piece in pieces:
+            if stretch:
+                stretch.extend(piece)
+            else:
+                stretch, size = piece, 0
+            if len(stretch) < STRETCH_RECORDS:
+                size += piece.payload_bytes()
+            if len(stretch) >= STRETCH_RECORDS or size >= STRETCH_BYTES:
+                yield stretch
+                stretch = Records.of(())
+    except Exception as error:
+        failure = error
+    if stretch:
+        yield stretch
+    if failure is not None:
+        raise failure
 
 
 class _Rest:
@@ -101,22 +161,23 @@ class _Rest:
         return self._batches.next_batch() if batch is None else batch
 
 
-def unpacked(batch: Any) -> list[Record] | None:
+def unpacked(batch: Any) -> Records | None:
     """Return the records of a batch of kafka-python; None, and nothing changed: by the rule."""
     if _unpack is None:
         return None
     packed = batch._buffer, batch._pos, batch._decompressed
     batch._maybe_uncompress()
     is_appended = batch.timestamp_type == batch.LOG_APPEND_TIME
-    records = _unpack(
+    columns = _unpack(
         batch._buffer,
         batch._pos,
         batch.records_count,
         batch.base_offset,
         batch.max_timestamp if is_appended else batch.first_timestamp,
         is_appended,
-        Record,
     )
-    if records is None:
+    if columns is None:
         batch._buffer, batch._pos, batch._decompressed = packed
-    return records
+        return None
+    offsets, keys, values, headers, seconds = columns
+    return Records(Columns(array("q", offsets), keys, values, headers, array("d", seconds)))

@@ -25,7 +25,13 @@ with catch_warnings():
     from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
     from pipeline import kafka_python_records
-    from pipeline.kafka_python_records import Unpacking, record_of, unpack_natively, unpacked
+    from pipeline.kafka_python_records import (
+        STRETCH_RECORDS,
+        Unpacking,
+        records_of,
+        unpack_natively,
+        unpacked,
+    )
 
 native = pytest.mark.skipif(
     not kafka_python_records.is_native(),
@@ -81,7 +87,7 @@ def with_sum(data: bytearray) -> bytes:
 
 
 def by_rule(data: bytes) -> list[Record]:
-    return [record_of(message) for message in DefaultRecordBatch(data)]
+    return list(records_of(DefaultRecordBatch(data)))
 
 
 def plain(number: int = 0) -> Message:
@@ -126,7 +132,7 @@ def test_what_is_damaged_is_left_to_the_rule_or_read_alike(
     found = unpacked(batch)
     if found is None:  # As it was: the rule finds all of it, and says what is wrong.
         try:
-            assert [record_of(message) for message in batch] == by_rule(damaged)
+            assert list(records_of(batch)) == by_rule(damaged)
         except CorruptRecordError:
             with pytest.raises(CorruptRecordError):
                 by_rule(damaged)
@@ -164,11 +170,21 @@ def answer(kind: Any, data: bytes, *, start: int = 0, aborted: Sequence[Any] = (
     )
 
 
+def by_kafka_python(data: bytes, **more: Any) -> tuple[list[Record], int]:
+    """Return what kafka-python's own unpacking brings, with the position after it."""
+    part = answer(Fetcher.PartitionRecords, data, **more)
+    messages: list[Any] = []
+    while part:
+        messages += part.take(3)
+    return list(records_of(messages)), part.next_fetch_offset
+
+
 def drained(part: Any, portion: int) -> list[tuple[list[Record], int]]:
-    """Return what each portion brings, with the position after it."""
+    """Return what so many stretches at a time bring, with the position after them."""
     portions = []
     while part:
-        portions.append((list(map(record_of, part.take(portion))), part.next_fetch_offset))
+        found = [record for records in part.take(portion) for record in records]
+        portions.append((found, part.next_fetch_offset))
     return portions
 
 
@@ -198,10 +214,11 @@ def test_an_answer_with_transactions_brings_what_kafka_python_brings(
 ) -> None:
     data = IDEMPOTENT + ABORTED + MARKER + COMMITTED + LAST
     aborted = [SimpleNamespace(producer_id=7, first_offset=4)]
-    rule = drained(answer(Fetcher.PartitionRecords, data, start=start, aborted=aborted), portion)
     mine = drained(answer(Unpacking, data, start=start, aborted=aborted), portion)
-    assert mine == rule
-    offsets = [record.offset for records, _ in mine for record in records]
+    records = [record for found, _ in mine for record in found]
+    rule = by_kafka_python(data, start=start, aborted=aborted)
+    assert (records, mine[-1][1]) == rule
+    offsets = [record.offset for record in records]
     assert offsets == [offset for offset in (0, 1, 2, 3, 6, 7, 8, 9, 10) if offset >= start]
     assert mine[-1][1] == 11
 
@@ -211,9 +228,9 @@ def test_past_what_compaction_took_from_a_batchs_end() -> None:
     data = bytearray(batch_bytes([plain(0), plain(1)], base=3))
     struct.pack_into(">i", data, 23, 8)  # its last offset delta
     portions = drained(answer(Unpacking, with_sum(data) + LAST, start=3), 2)
-    assert [record.offset for record in portions[0][0]] == [3, 4]
+    assert [record.offset for record in portions[0][0]] == [3, 4, 9, 10]
     only = drained(answer(Unpacking, with_sum(data), start=3), 5)
-    assert only == [(portions[0][0], 12)]
+    assert only == [(portions[0][0][:2], 12)]
 
 
 @native
@@ -226,8 +243,45 @@ def test_a_batch_with_a_wrong_sum_raises_after_the_good_ones(portion: int) -> No
     with pytest.raises(CorruptRecordError, match="failed crc check"):
         while part:
             taken += part.take(portion)
-    assert [record.offset for record in taken] == [0, 1, 2, 3]
+    assert [record.offset for records in taken for record in records] == [0, 1, 2, 3]
     assert part.next_fetch_offset == 4
+
+
+@native
+@pytest.mark.parametrize("codec", [NO_COMPRESSION, 3])
+@pytest.mark.parametrize("is_transactional", [False, True])
+def test_stretches_are_bounded_and_small_batches_are_put_together(
+    codec: int, is_transactional: bool
+) -> None:
+    sizes = [1, 2, 600, 3, 450, 60, 1]
+    data, base = b"", 0
+    for size in sizes:
+        data += batch_bytes(
+            [plain(n) for n in range(size)],
+            base=base,
+            codec=codec,
+            producer=5,
+            is_transactional=is_transactional,
+        )
+        base += size
+    part = answer(Unpacking, data, start=1)
+    stretches: list[Any] = []
+    while part:
+        taken = part.take(1)
+        stretches += taken
+        assert all(part.next_fetch_offset == records.last_offset + 1 for records in taken)
+    assert [record for records in stretches for record in records] == by_kafka_python(
+        data, start=1
+    )[0]
+    assert all(len(records) >= STRETCH_RECORDS for records in stretches[:-1])
+    assert len(stretches) in (2, 3)
+
+
+@native
+def test_a_stretch_of_large_records_is_not_put_together() -> None:
+    large = [(1, b"k", b"v" * 300_000, [])]
+    data = b"".join(batch_bytes(large, base=number) for number in range(3))
+    assert [len(records) for records in answer(Unpacking, data).take(9)] == [1, 1, 1]
 
 
 def test_a_consumer_of_another_kind_is_left_alone() -> None:
