@@ -78,7 +78,7 @@ def read_all(log: KafkaLog, count: int, size: int = READ_RECORDS) -> None:
         for number, position in positions.items():
             batch = log.read(EVENTS, number, position, size)
             positions[number] = batch.position
-            count -= len(batch.records)
+            count -= len(list(batch.records))
         if count == before:
             log.wait(WAIT_SECONDS)
             if time.monotonic() > deadline:

@@ -194,18 +194,19 @@ class Projector:
     def _apply(self, partition: int) -> int:
         position = self.replica.position(partition)
         batch = self._events.read(EVENTS, partition, position, self._batch_records)
-        if batch.position == position and not batch.records:
+        records = list(batch.records)  # Made once: they are gone over several times.
+        if batch.position == position and not records:
             return 0
         if self._tally is not None:
             self._tally.begin(partition, position)
-        changes = self.replica.apply(partition, batch.records, batch.position)
+        changes = self.replica.apply(partition, records, batch.position)
         if self._tally is not None:
-            self._tally.applied(partition, batch.records, self.replica.position(partition))
+            self._tally.applied(partition, records, self.replica.position(partition))
         if self._clock is not None:
-            self._observe(partition, batch.records, self._clock())
+            self._observe(partition, records, self._clock())
         if changes and self._on_changes is not None:
             self._on_changes(changes)
-        return max(len(batch.records), 1)
+        return max(len(records), 1)
 
     def _observe(self, partition: int, records: Sequence[Record], now: float) -> None:
         times: dict[float, int] = {}
