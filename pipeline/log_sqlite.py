@@ -7,6 +7,7 @@ into a partition (35 years at 1000 a second).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from pipeline.log_topics import COMPACTED, DEFAULT_RETENTION_RECORDS, NEWEST_ONL
 from pipeline.sqlite_database import SqliteDatabase
 from synchroscope.errors import ConfigurationError, StorageError
 from synchroscope.ports import Batch, Headers, NewRecord, Record, TopicPartition
+from synchroscope.records import Columns, Records
 
 SCHEMA_VERSION = 1
 _OFFSET_BITS = 40
@@ -179,17 +181,22 @@ class SqliteLog:
         )
         if not rows:
             return Batch([], max(position, head))
-        records = [self._record(*row) for row in rows]
-        return Batch(records, records[-1].offset + 1)
+        records = self._records(rows)
+        return Batch(records, records.last_offset + 1)
 
-    def _record(self, number: int, key: bytes, value: bytes, headers: bytes, at: float) -> Record:
+    def _records(self, rows: Sequence[tuple[int, bytes, bytes, bytes, float]]) -> Records:
+        numbers, keys, values, headers, times = map(list, zip(*rows, strict=True))
+        offsets = [number & _OFFSET_MASK for number in numbers]
+        decoded: list[Headers] = []
         try:
-            return Record(number & _OFFSET_MASK, key, value, _decode_headers(headers), at)
+            for packed in headers:
+                decoded.append(_decode_headers(packed))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StorageError(
-                f"{self._database.path}: the headers of log record {number & _OFFSET_MASK} are "
+                f"{self._database.path}: the headers of log record {offsets[len(decoded)]} are "
                 f"damaged ({error}): restore the file from a backup"
             ) from error
+        return Records(Columns(array("q", offsets), keys, values, decoded, array("d", times)))
 
     def head(self, topic: str, partition: int) -> int:
         """Return the offset that the next record will get."""
@@ -212,4 +219,4 @@ class SqliteLog:
             "WHERE topic = ? AND log_newest.key = ? AND length(value) > 0",
             (topic, key),
         )
-        return self._record(*rows[0]) if rows else None
+        return self._records(rows)[0] if rows else None
