@@ -100,7 +100,10 @@ class ConfluentReader:
             found = runs(messages)
         for topic, partition, records, size in found:
             place = topic, partition
-            chunk = chunks.setdefault(place, Chunk(place, Records.of(()), -1))
+            chunk = chunks.get(place)
+            if chunk is None:
+                chunks[place] = Chunk(place, records, records.last_offset + 1, bytes=size)
+                continue
             chunk.records.extend(records)
             chunk.bytes += size
             chunk.position = max(chunk.position, records.last_offset + 1)
