@@ -29,8 +29,8 @@ from synchroscope.report import (
 )
 from synchroscope.view import View
 from validator.finding import Finding
+from validator.histories import History, PartitionOf
 from validator.ledger import FindingsReader
-from validator.locate import History, PartitionOf
 from validator.repair_plan import (
     Deviation,
     bucket_of,

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from synchroscope.ports import AggregateKey
 from synchroscope.view import View
-from validator.locate import History
+from validator.histories import History
 
 
 class Truth(Struct, frozen=True):

@@ -6,11 +6,9 @@ that stands last before the position; nothing is read of aggregates that nothing
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -21,16 +19,17 @@ from synchroscope.digest import (
     aggregate_hash,
     event_hash,
     lanes_from_hex,
-    lanes_hex,
     sum_lanes,
 )
-from synchroscope.event import ContextEvent, WireEvent
-from synchroscope.ports import AggregateKey, Record
+from synchroscope.event import WireEvent
+from synchroscope.ports import AggregateKey
 from synchroscope.report import Entry, Explanation, Mismatch, Repaired, StoredAggregate
 from synchroscope.sketch import BELOW_BUCKET_BITS, Part
 from synchroscope.view import View
+from validator.event_offsets import EventOffsets
 from validator.folds import Fold
-from validator.judgement import Case, Judgement, Version, judge
+from validator.histories import Changes, Histories, History, PartitionOf, present
+from validator.judgement import Case, Judgement, judge
 from validator.reference import Reference
 from validator.refused import producer_of
 from validator.shown import Shown
@@ -38,55 +37,6 @@ from validator.watch import Held, compare
 
 MAXIMUM_SUSPECTS = 10_000
 """So many aggregates that were not known to deviate are judged at once."""
-PartitionOf = Callable[[str, str], int]
-MAXIMUM_ALTERED = 1_000
-"""Of so many events it is known that log and history have them otherwise."""
-Changes = list[tuple[str, Lanes | None, Lanes | None]]
-MAXIMUM_KEPT_EVENTS = 20_000
-"""So many events of aggregates are kept from one step of a location to the next."""
-FIRST_HISTORIES, HISTORIES_AT_ONCE, SHORT_HISTORY = 16, 250, 8
-"""Of how many aggregates the events are read together at first, and at most; where they have more
-events than that on average, of fewer the next time."""
-
-
-class HistoricEvent(Protocol):
-    """An event in the authority's total order."""
-
-    @property
-    def position(self) -> int:
-        """Its place in the order."""
-        ...
-
-    @property
-    def event(self) -> ContextEvent:
-        """The event."""
-        ...
-
-
-class History(Protocol):
-    """The authority on what happened to an aggregate: the event store."""
-
-    def history(self, key: AggregateKey, until: int | None = None) -> Sequence[HistoricEvent]:
-        """Return the aggregate's events in order, up to and including position `until`."""
-        ...
-
-    def histories(
-        self, keys: Sequence[AggregateKey], until: int | None = None
-    ) -> Mapping[AggregateKey, Sequence[HistoricEvent]]:
-        """Return what `history` does of several aggregates, in few queries."""
-        ...
-
-    def aggregates(self, bucket: int, bits: int) -> list[AggregateKey]:
-        """Return the aggregates whose hash begins with `bucket`."""
-        ...
-
-    def aggregates_in(self, buckets: Sequence[int], bits: int) -> list[AggregateKey]:
-        """Return what `aggregates` does of several buckets, in few queries and any order."""
-        ...
-
-
-Seen = tuple[HistoricEvent, Changes]
-"""An event, and what one view sees of it."""
 
 
 class Expected(Struct, frozen=True, gc=False):
@@ -145,13 +95,9 @@ class Locator:
     def __init__(self, reference: Reference, history: History, partition_of: PartitionOf) -> None:
         self._reference = reference
         self._history = history
+        self._histories = Histories(history, reference.lanes)
+        self._offsets = EventOffsets(reference)
         self._partition_of = partition_of
-        self._probes: dict[tuple[int, int], Record | None] = {}
-        self._places: dict[int, list[tuple[int, int]]] = {}
-        self._histories: dict[AggregateKey, Sequence[Seen]] = {}
-        self._kept_events = 0
-        #: Event ID -> the event as the log has it, where the history has it otherwise.
-        self._altered: OrderedDict[str, WireEvent] = OrderedDict()
 
     def locate(
         self,
@@ -191,7 +137,7 @@ class Locator:
                 for key in self._history.aggregates(bucket, bits)
                 if key[0] in view.fields and self._partition_of(*key) == partition
             ]
-            self._look_up(view, keys, point.store_position)
+            self._histories.look_up(view, keys, point.store_position)
             found = {key: self._true_facts(view, key, point) for key in keys}
             facts = [lanes for of_key in found.values() for lanes in of_key.values()]
             if (sum_lanes(facts), len(facts)) != (must.sum_of(bucket), must.counts[bucket] & MASK):
@@ -216,9 +162,9 @@ class Locator:
         offsets: dict[AggregateKey, dict[int, int]] = {}
         for event in expected:
             offsets.setdefault(event.key, {})[event.mark] = event.offset
-        self._look_up(view, keys_judged, point.store_position)
+        self._histories.look_up(view, keys_judged, point.store_position)
         versions_of = {
-            key: self._versions(view, key, point.store_position, offsets.get(key, {}))
+            key: self._histories.versions(view, key, point.store_position, offsets.get(key, {}))
             for key in keys_judged
         }
         for key, (versions, _) in versions_of.items():
@@ -271,10 +217,8 @@ class Locator:
 
     def forget(self) -> None:
         """Drop what was looked up for one location."""
-        self._probes.clear()
-        self._places.clear()
-        self._histories.clear()
-        self._kept_events = 0
+        self._offsets.forget()
+        self._histories.forget()
 
     def _look_into(
         self,
@@ -303,7 +247,7 @@ class Locator:
             for key in keys
             if key[0] in view.fields and self._partition_of(*key) == partition
         }
-        self._look_up(view, mine, point.store_position)
+        self._histories.look_up(view, mine, point.store_position)
         must, table = point.views[view.model].digest, Digest.from_table(explanation.table)
         unexplained = []
         for bucket, keys in by_bucket.items():
@@ -334,8 +278,8 @@ class Locator:
             if key[0] in view.fields and self._partition_of(*key) == partition:
                 # Of buckets full of aggregates nothing is kept: each is looked up once.
                 events = self._history.history(key, point.store_position)
-                present = _present(self._seen_of(view, historic) for historic in events)
-                facts = present.values()
+                left = present(self._histories.seen_of(view, historic) for historic in events)
+                facts = left.values()
                 hashed = aggregate_hash(*key)
                 parts += [(hashed, lane) for lane, _ in facts]
         return parts
@@ -345,58 +289,8 @@ class Locator:
         first = min(judgement.faults, key=attrgetter("offset"))
         if not first.wrote:
             return None
-        for historic, _ in self._histories.get(judgement.key, ()):
-            if historic.event.sequence == first.wrote:
-                return self._offset_of(partition, historic.position)
-        for historic in self._history.history(judgement.key):
-            if historic.event.sequence == first.wrote:
-                return self._offset_of(partition, historic.position)
-        return None
-
-    def _offset_of(self, partition: int, store_position: int) -> int | None:
-        """Find the record of an event: without what is repeated, store positions rise.
-
-        They rise about evenly, so every second place that is looked at is where it would then be,
-        the others halve what is left. None where it is not known any more what is repeated.
-        """
-        low, high = (
-            self._reference.repeats_known_from(partition),
-            self._reference.position(partition),
-        )
-        below, above = 0, self._reference.current(partition).store_position + 1
-        places = self._places.setdefault(partition, [])
-        after = bisect_right(places, (store_position, high))
-        if after and places[after - 1][0] == store_position:
-            return places[after - 1][1]
-        if after:
-            below, low = places[after - 1][0], places[after - 1][1] + 1
-        if after < len(places):
-            above, high = places[after]
-        is_guessed = True
-        while low < high:
-            middle = (low + high) // 2
-            if is_guessed and below < store_position < above:
-                middle = low + (high - low) * (store_position - below) // (above - below)
-            is_guessed = not is_guessed
-            place = partition, middle
-            if place not in self._probes:
-                self._probes[place] = self._reference.record_from(*place)
-            record = self._probes[place]
-            if record is None or record.offset >= high:
-                high = middle
-                continue
-            stored = record.header("store-position")
-            if stored is None or not stored.isdigit():
-                return None
-            found = int(stored)
-            insort(places, (found, record.offset))
-            if found == store_position:
-                return record.offset
-            if found < store_position:
-                low, below = record.offset + 1, found
-            else:
-                high, above = middle, found
-        return None
+        position = self._histories.position_of(judgement.key, first.wrote)
+        return None if position is None else self._offsets.offset_of(partition, position)
 
     def contradicting_record(
         self, view: View, partition: int, contradiction: Contradiction, position: int
@@ -414,18 +308,18 @@ class Locator:
                 continue
             if key not in known:
                 known[key] = {
-                    str(historic.event.event_id): self._seen(view, historic.event)
+                    str(historic.event.event_id): self._histories.seen(view, historic.event)
                     for historic in self._history.history(key)
                 }
             # Each event of the history is taken once: a second record of it contradicts.
-            must, seen = known[key].pop(event.event_id, None), self._seen(view, event)
+            must, seen = known[key].pop(event.event_id, None), self._histories.seen(view, event)
             if must == seen:
                 continue
             altered = None if must is None else event
             producer = producer_of(record.value) or "?"
             culprit = Culprit(key, record.offset, event.event_id, producer, altered)
-            followed = self._altered.get(event.event_id)
-            if must is None or followed is None or self._seen(view, followed) != seen:
+            followed = self._histories.altered(event.event_id)
+            if must is None or followed is None or self._histories.seen(view, followed) != seen:
                 return culprit
             named = named or culprit
         return named
@@ -437,12 +331,10 @@ class Locator:
         the history.
         """
         altered = None if culprit is None else culprit.altered
-        if culprit is None or altered is None or self._altered.get(culprit.event_id) == altered:
-            return False
-        self._altered[culprit.event_id] = altered
-        if len(self._altered) > MAXIMUM_ALTERED:
-            self._altered.popitem(last=False)
-        return True
+        return altered is not None and self._histories.follow(altered)
+
+    def _true_facts(self, view: View, key: AggregateKey, point: Fold) -> dict[str, Lanes]:
+        return self._histories.true_facts(view, key, point.store_position)
 
     def _bucket(self, key: AggregateKey, bits: int) -> int:
         return aggregate_hash(*key) >> (64 - bits)
@@ -505,102 +397,6 @@ class Locator:
             if event.mark not in applied:
                 suspects.setdefault(event.key)
         return suspects
-
-    def _look_up(self, view: View, keys: Iterable[AggregateKey], until: int) -> None:
-        """Read the events of aggregates together, as far as so many are kept."""
-        missing = deque(
-            key
-            for key in dict.fromkeys(keys)
-            if key not in self._histories and key[0] in view.fields
-        )
-        size = FIRST_HISTORIES
-        while missing and self._kept_events < MAXIMUM_KEPT_EVENTS:
-            together = [missing.popleft() for _ in range(min(size, len(missing)))]
-            histories = self._history.histories(together, until)
-            for key, history in histories.items():
-                self._keep(view, key, history)
-            is_short = sum(map(len, histories.values())) <= SHORT_HISTORY * len(together)
-            size = min(2 * size, HISTORIES_AT_ONCE) if is_short else max(size // 2, 1)
-
-    def _keep(
-        self, view: View, key: AggregateKey, history: Sequence[HistoricEvent]
-    ) -> Sequence[Seen]:
-        known = [(historic, self._seen_of(view, historic)) for historic in history]
-        if self._kept_events + len(known) <= MAXIMUM_KEPT_EVENTS:
-            self._kept_events += len(known)
-            self._histories[key] = known
-        return known
-
-    def _known(self, view: View, key: AggregateKey, until: int) -> Sequence[Seen]:
-        """Return an aggregate's events up to the store position that this location is at."""
-        known = self._histories.get(key)
-        return self._keep(view, key, self._history.history(key, until)) if known is None else known
-
-    def _true_facts(self, view: View, key: AggregateKey, point: Fold) -> dict[str, Lanes]:
-        """Return field -> lanes of what an aggregate must hold."""
-        return _present(seen for _, seen in self._known(view, key, point.store_position))
-
-    def _versions(
-        self, view: View, key: AggregateKey, until: int, offsets: Mapping[int, int]
-    ) -> tuple[list[Version], list[int]]:
-        if key[0] not in view.fields:
-            return [], []  # Whatever its history, this view has nothing of it.
-        versions, positions = [], []
-        for historic, seen in self._known(view, key, until):
-            event = historic.event
-            event_id = str(event.event_id)
-            mark = event_hash(event_id)
-            versions.append(
-                Version(
-                    event.sequence or 0,
-                    event_id,
-                    mark,
-                    event.correlation_id,
-                    offsets.get(mark),
-                    {name: current and lanes_hex(current) for name, _, current in seen},
-                    {name: before and lanes_hex(before) for name, before, _ in seen},
-                )
-            )
-            positions.append(historic.position)
-        return versions, positions
-
-    def _seen_of(self, view: View, historic: HistoricEvent) -> Changes:
-        event_id = str(historic.event.event_id) if self._altered else ""
-        return self._seen(view, self._altered.get(event_id, historic.event))
-
-    def _seen(self, view: View, event: ContextEvent | WireEvent) -> Changes:
-        """Return (field, previous, current) of what the view sees of an event."""
-        wanted = view.fields.get(event.context_type)
-        if wanted is None:
-            return []
-        targets = event.propagation_rules.target_models
-        seen: Changes = []
-        for name, update in event.context_delta.updates.items():
-            if wanted and name not in wanted:
-                continue
-            old = update.previous_targets
-            previous = update.previous if old is None or view.model in old else None
-            current = update.current if targets is None or view.model in targets else None
-            kind, subject = event.context_type, event.subject
-            seen.append(
-                (
-                    name,
-                    self._reference.lanes(kind, subject, name, previous),
-                    self._reference.lanes(kind, subject, name, current),
-                )
-            )
-        return seen
-
-
-def _present(changes: Iterable[Changes]) -> dict[str, Lanes]:
-    """Return field -> lanes of the facts that events leave behind."""
-    present: dict[str, Lanes] = {}
-    for seen in changes:
-        for name, _, current in seen:
-            present.pop(name, None)
-            if current is not None:
-                present[name] = current
-    return present
 
 
 def _facts_held(stored: StoredAggregate | None) -> dict[str, Lanes]:

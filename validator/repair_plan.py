@@ -19,7 +19,7 @@ from synchroscope.sketch import BELOW_BUCKET_BITS, number_of
 from synchroscope.view import View
 from validator.authority import Truth, truth_of
 from validator.finding import Finding
-from validator.locate import History, PartitionOf
+from validator.histories import History, PartitionOf
 
 BULK = "bulk"
 REPAIRABLE = frozenset(

@@ -22,9 +22,9 @@ from synchroscope.ports import AggregateKey
 from synchroscope.report import AggregateRepair, Explanation, Repair, RepairOrder
 from synchroscope.view import View
 from validator.finding import Finding, timestamp
+from validator.histories import History, PartitionOf
 from validator.investigator import Conclusion, Investigator
 from validator.ledger import Ledger
-from validator.locate import History, PartitionOf
 from validator.reference import Reference
 from validator.repair_plan import (
     Deviation,

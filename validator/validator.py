@@ -37,9 +37,10 @@ from synchroscope.report import (
 from synchroscope.view import View
 from validator.finding import Finding
 from validator.folds import Fold, StoredFold
+from validator.histories import History, PartitionOf
 from validator.investigator import Investigator
 from validator.ledger import Ledger
-from validator.locate import History, Locator, PartitionOf
+from validator.locate import Locator
 from validator.pages import paged, stored
 from validator.pinpoint import WHOLE_FACTS
 from validator.proofs import Proofs

@@ -7,10 +7,9 @@ import random
 import pytest
 
 from benchmarks.many_keys import VIEW, event_bytes
-from pipeline.event_store_memory import MemoryEventStore
 from pipeline.log_memory import MemoryLog
 from synchroscope.ports import EVENTS, NewRecord
-from validator.locate import Locator
+from validator.event_offsets import EventOffsets
 from validator.reference import Reference
 
 
@@ -31,7 +30,7 @@ def test_each_event_is_found_and_nothing_else(seed: int) -> None:
     reference = Reference(log, [VIEW])
     while reference.advance(0, 1_000):
         pass
-    locator = Locator(reference, MemoryEventStore(), lambda kind, subject: 0)
+    finder = EventOffsets(reference)
 
     for place in range(position + 3):
-        assert locator._offset_of(0, place) == offsets.get(place)
+        assert finder.offset_of(0, place) == offsets.get(place)
