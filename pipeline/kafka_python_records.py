@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.record.default_records import DefaultRecordBatch
@@ -28,7 +28,7 @@ _unpack: Callable[..., Any] | None = _extension and _extension.unpack
 _Rule: Any = getattr(Fetcher, "PartitionRecords", object)
 #: What is used of kafka-python beside its documented interface.
 _INSIDE = {
-    _Rule: ("_unpack_records", "_maybe_skip_record"),
+    _Rule: ("_unpack_records", "_maybe_skip_record", "take", "drain"),
     DefaultRecordBatch: ("_buffer", "_pos", "_decompressed", "_maybe_uncompress"),
 }
 
@@ -77,6 +77,17 @@ class Unpacking(_Rule):  # type: ignore[misc]
 
     next_fetch_offset: int
     fetch_offset: int
+
+    def take(self, n: int | None = None) -> list[Records]:
+        """Return so many stretches; after an error that it raised the answer is done with.
+
+        kafka-python would ask it for more without end, where nothing comes any more.
+        """
+        try:
+            return cast(list[Records], super().take(n))
+        except Exception:
+            self.drain()
+            raise
 
     def _maybe_skip_record(self, record: Any) -> bool:
         return False  # What lies before `fetch_offset` is left out below.

@@ -245,6 +245,7 @@ def test_a_batch_with_a_wrong_sum_raises_after_the_good_ones(portion: int) -> No
             taken += part.take(portion)
     assert [record.offset for records in taken for record in records] == [0, 1, 2, 3]
     assert part.next_fetch_offset == 4
+    assert not part, "what is at its end is not asked any more"
 
 
 @native
