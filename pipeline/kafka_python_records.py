@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from itertools import dropwhile
 from typing import Any, cast
 
 from kafka.consumer.fetcher import Fetcher
@@ -90,11 +91,10 @@ class Unpacking(_Rule):  # type: ignore[misc]
             raise
 
     def _maybe_skip_record(self, record: Any) -> bool:
-        return False  # What lies before `fetch_offset` is left out below.
+        return False  # What lies before `fetch_offset` is left out in `_pieces`.
 
     def _unpack_records(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
-        pieces = self._pieces(place, batches, *deserializers)
-        return _gathered(piece[piece.place_of(self.fetch_offset) :] for piece in pieces)
+        return _gathered(self._pieces(place, batches, *deserializers))
 
     def _pieces(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
         while True:
@@ -105,9 +105,9 @@ class Unpacking(_Rule):  # type: ignore[misc]
             self.leader_epoch = batch.leader_epoch
             # Of a compacted batch the last record may be missing.
             self.next_fetch_offset = batch.next_offset
-            yield records
+            yield records[records.place_of(self.fetch_offset) :]
         rest = super()._unpack_records(place, _Rest(batch, batches), *deserializers)
-        yield from _grouped(rest)
+        yield from _grouped(dropwhile(super()._maybe_skip_record, rest))
 
     def _ordinary(self, batch: Any) -> Records | None:
         """Return the records of a batch; None where it is for kafka-python to say."""
