@@ -148,7 +148,7 @@ static Status read_headers(Cursor *cursor, Batch *batch, PyObject **headers)
     }
     PyObject_GC_UnTrack(*headers);
     for (int64_t place = 0; place < count; place++) {
-        PyObject *header;
+        PyObject *header = NULL;
         TRY(read_header(cursor, batch, place, &header));
         PyObject_GC_UnTrack(header);
         PyTuple_SET_ITEM(*headers, (Py_ssize_t)place, header);
@@ -170,14 +170,21 @@ static Status take_seconds(const Batch *batch, int64_t delta, Py_ssize_t place)
     return DONE;
 }
 
+/* Offsets rise: a place is looked for among them. */
 static Status take_offset(const Batch *batch, int64_t delta, Py_ssize_t place)
 {
-    int64_t offset;
+    int64_t offset, before;
+    char *at = PyBytes_AS_STRING(batch->columns[OFFSETS]) + (size_t)place * sizeof offset;
     if (__builtin_add_overflow(batch->base_offset, delta, &offset)) {
         return ODD;
     }
-    memcpy(PyBytes_AS_STRING(batch->columns[OFFSETS]) + (size_t)place * sizeof offset, &offset,
-           sizeof offset);
+    if (place > 0) {
+        memcpy(&before, at - sizeof before, sizeof before);
+        if (offset <= before) {
+            return ODD;
+        }
+    }
+    memcpy(at, &offset, sizeof offset);
     return DONE;
 }
 

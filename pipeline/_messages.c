@@ -274,26 +274,30 @@ static Status take_message(Making *making, PyObject *message)
     return status == DONE ? take_fields(making, message) : status;
 }
 
-static Status take_messages(Making *making, PyObject *messages)
+/* There is room for so many; where the list changes while they are asked, it is for the rule. */
+static Status take_messages(Making *making, PyObject *messages, Py_ssize_t count)
 {
-    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(messages); place++) {
+    for (Py_ssize_t place = 0; place < count; place++) {
         PyObject *message = Py_NewRef(PyList_GET_ITEM(messages, place));
         const Status status = take_message(making, message);
         Py_DECREF(message);
         TRY(status);
+        if (PyList_GET_SIZE(messages) != count) {
+            return ODD;
+        }
     }
     return end_run(making);
 }
 
 static Status make_runs(Making *making, PyObject *messages)
 {
-    const size_t count = (size_t)PyList_GET_SIZE(messages);
+    const Py_ssize_t count = PyList_GET_SIZE(messages);
     find_functions(making);
     making->no_bytes = PyBytes_FromStringAndSize(NULL, 0);
     making->no_headers = PyTuple_New(0);
     making->runs = PyList_New(0);
-    making->offsets = PyMem_New(int64_t, count);
-    making->seconds = PyMem_New(double, count);
+    making->offsets = PyMem_New(int64_t, (size_t)count);
+    making->seconds = PyMem_New(double, (size_t)count);
     if (making->no_bytes == NULL || making->no_headers == NULL || making->runs == NULL) {
         return FAILED;
     }
@@ -301,7 +305,7 @@ static Status make_runs(Making *making, PyObject *messages)
         PyErr_NoMemory();
         return FAILED;
     }
-    return take_messages(making, messages);
+    return take_messages(making, messages, count);
 }
 
 PyDoc_STRVAR(

@@ -20,7 +20,8 @@ from pipeline.kafka_python_records import records_of, unpack_natively
 from synchroscope.ports import TopicPartition
 from synchroscope.records import Records
 
-#: How many messages are taken at once, or how many stretches of records in their place.
+#: How many messages are taken at once, or how many stretches of records in their place; where more
+#: partitions are followed, one of each: what comes in little is a stretch for each of them.
 POLL_RECORDS = 5_000
 POLL_STRETCHES = 10
 #: A poll costs half a millisecond even where nothing has come, and one that does not wait may leave
@@ -56,7 +57,6 @@ class PythonReader:
             },
         )
         self._is_native = unpack_natively(self._consumer)
-        self._most = POLL_STRETCHES if self._is_native else POLL_RECORDS
 
     def start(self, place: TopicPartition, position: int) -> None:
         """Follow a partition from a position."""
@@ -85,8 +85,9 @@ class PythonReader:
                 return chunks
 
     def _poll_once(self, timeout_seconds: float) -> list[Chunk]:
+        most = max(POLL_STRETCHES, len(self._followed)) if self._is_native else POLL_RECORDS
         try:
-            answer = self._consumer.poll(timeout_seconds * 1000, self._most)
+            answer = self._consumer.poll(timeout_seconds * 1000, most)
         except OffsetOutOfRangeError as error:
             return [
                 Chunk(tuple(place), Records.of(()), -1, is_out_of_range=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from itertools import dropwhile
+from typing import Any, cast
 
 from kafka.consumer.fetcher import Fetcher
 from kafka.record.default_records import DefaultRecordBatch
@@ -28,7 +29,7 @@ _unpack: Callable[..., Any] | None = _extension and _extension.unpack
 _Rule: Any = getattr(Fetcher, "PartitionRecords", object)
 #: What is used of kafka-python beside its documented interface.
 _INSIDE = {
-    _Rule: ("_unpack_records", "_maybe_skip_record"),
+    _Rule: ("_unpack_records", "_maybe_skip_record", "take", "drain"),
     DefaultRecordBatch: ("_buffer", "_pos", "_decompressed", "_maybe_uncompress"),
 }
 
@@ -78,12 +79,22 @@ class Unpacking(_Rule):  # type: ignore[misc]
     next_fetch_offset: int
     fetch_offset: int
 
+    def take(self, n: int | None = None) -> list[Records]:
+        """Return so many stretches; after an error that it raised the answer is done with.
+
+        kafka-python would ask it for more without end, where nothing comes any more.
+        """
+        try:
+            return cast(list[Records], super().take(n))
+        except Exception:
+            self.drain()
+            raise
+
     def _maybe_skip_record(self, record: Any) -> bool:
-        return False  # What lies before `fetch_offset` is left out below.
+        return False  # What lies before `fetch_offset` is left out in `_pieces`.
 
     def _unpack_records(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
-        pieces = self._pieces(place, batches, *deserializers)
-        return _gathered(piece[piece.place_of(self.fetch_offset) :] for piece in pieces)
+        return _gathered(self._pieces(place, batches, *deserializers))
 
     def _pieces(self, place: Any, batches: Any, *deserializers: Any) -> Iterator[Records]:
         while True:
@@ -94,9 +105,9 @@ class Unpacking(_Rule):  # type: ignore[misc]
             self.leader_epoch = batch.leader_epoch
             # Of a compacted batch the last record may be missing.
             self.next_fetch_offset = batch.next_offset
-            yield records
+            yield records[records.place_of(self.fetch_offset) :]
         rest = super()._unpack_records(place, _Rest(batch, batches), *deserializers)
-        yield from _grouped(rest)
+        yield from _grouped(dropwhile(super()._maybe_skip_record, rest))
 
     def _ordinary(self, batch: Any) -> Records | None:
         """Return the records of a batch; None where it is for kafka-python to say."""

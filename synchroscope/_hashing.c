@@ -542,8 +542,6 @@ static PyObject *hash_aggregates(PyObject *module, PyObject *keys)
     return given(status, hashes);
 }
 
-/* -- the module ------------------------------------------------------------------------------ */
-
 /* -- sums ------------------------------------------------------------------------------------ */
 
 /* Some columns of numbers of 64 bits. */
@@ -662,6 +660,8 @@ static PyObject *add_to_sketches(PyObject *module, PyObject *const *arguments, P
     release_columns(&columns);
     Py_RETURN_NONE;
 }
+
+/* -- the module ------------------------------------------------------------------------------ */
 
 static PyMethodDef METHODS[] = {
     {"hash_fact", (PyCFunction)(void (*)(void))hash_fact, METH_FASTCALL, hash_fact_doc},

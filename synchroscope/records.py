@@ -81,8 +81,9 @@ class Records(Sequence[Record]):
         return Record(offsets[at], keys[at], values[at], headers[at], timestamps[at])
 
     def __iter__(self) -> Iterator[Record]:
-        found = map(Record, *self.columns)
-        return found if self.is_whole else islice(found, self.start, self.stop)
+        # Of copies: the columns may grow meanwhile, and what stands before is not to be made too.
+        columns: Iterable[Any] = self.columns
+        return map(Record, *[column[self.start : self.stop] for column in columns])
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, (Records, list)) else NotImplemented

@@ -98,6 +98,18 @@ def test_what_a_method_raises_is_raised() -> None:
         native_runs([message(), attrgetter("x")])
 
 
+@native
+def test_a_list_that_changes_while_it_is_read_is_left_to_python() -> None:
+    messages = [message()]
+    error_of, *others = kafka_confluent_records._METHODS
+
+    def growing(one: Any) -> Any:
+        messages.extend([message()] * 1_000)
+        return error_of(one)
+
+    assert kafka_confluent_records._extension.runs(messages, (growing, *others)) is None
+
+
 def test_nothing_gives_nothing() -> None:
     assert runs([]) == []
     assert native_runs([]) in ([], None)

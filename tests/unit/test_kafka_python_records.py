@@ -157,6 +157,16 @@ def test_a_wrong_count_is_left_to_the_rule(count: int) -> None:
     assert unpacked(DefaultRecordBatch(bytes(data))) is None
 
 
+@native
+def test_offsets_that_do_not_rise_are_left_to_the_rule() -> None:
+    data = bytearray(batch_bytes([(1, b"", b"", [])] * 2))
+    second = COMPLETE_AT + 4 + 7  # A record is a byte for each number.
+    assert data[second : second + 4] == b"\x0c\0\0\x02"
+    for delta, is_left in ((0x02, False), (0x04, False), (0x00, True), (0x01, True)):
+        data[second + 3] = delta
+        assert (unpacked(DefaultRecordBatch(bytes(data))) is None) is is_left
+
+
 # -- an answer -----------------------------------------------------------------------------------
 
 
@@ -245,6 +255,7 @@ def test_a_batch_with_a_wrong_sum_raises_after_the_good_ones(portion: int) -> No
             taken += part.take(portion)
     assert [record.offset for records in taken for record in records] == [0, 1, 2, 3]
     assert part.next_fetch_offset == 4
+    assert not part, "what is at its end is not asked any more"
 
 
 @native

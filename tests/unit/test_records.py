@@ -75,6 +75,14 @@ def test_what_is_added_is_seen_here_and_not_in_slices_made_before(
     assert second == known[len(known[:cut]) :]
 
 
+def test_what_is_added_while_a_slice_is_gone_over_is_not_of_it() -> None:
+    records = Records.of(plain(1, 2))
+    going = iter(records[:])
+    assert next(going) == plain(1)[0]
+    records.extend(Records.of(plain(3)))
+    assert list(going) == plain(2)
+
+
 @pytest.mark.parametrize("place", [2, -3, 100])
 def test_there_is_no_record_beyond_them(place: int) -> None:
     with pytest.raises(IndexError, match=f"{place} of 2"):
