@@ -30,6 +30,8 @@ class Chunk(Struct):
     ``bytes`` are those of the records' keys and values. ``position`` is past control records and
     aborted ones as far as the client knows.
     ``is_out_of_range``: the position asked for is not in the partition any more, or not yet.
+    ``end`` is the partition's end as the client knows it, ``damaged_at`` where a batch begins that
+    is not as it was written; -1: it knows none.
     """
 
     place: TopicPartition
@@ -38,6 +40,8 @@ class Chunk(Struct):
     is_out_of_range: bool = False
     error: SynchroscopeError | None = None
     bytes: int = 0
+    end: int = -1
+    damaged_at: int = -1
 
 
 class TopicState(Struct, frozen=True):

@@ -42,6 +42,7 @@ class ConfluentReader:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
+                "check.crcs": True,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": wait_milliseconds,
                 "fetch.error.backoff.ms": 20,
@@ -83,6 +84,10 @@ class ConfluentReader:
             # Messages are gone before others are made, which then take their place in the cache.
             if self._take(chunks, self._consumer.consume(PORTION_RECORDS, 0)) < PORTION_RECORDS:
                 break
+        for chunk in chunks.values():
+            if chunk.records:
+                place = Place(*chunk.place)
+                _, chunk.end = self._consumer.get_watermark_offsets(place, cached=True)
         return list(chunks.values())
 
     def _take(self, chunks: dict[TopicPartition, Chunk], messages: list[Any]) -> int:
@@ -126,6 +131,9 @@ class ConfluentReader:
             chunk.position = max(chunk.position, offset)
         elif code == KafkaError._AUTO_OFFSET_RESET:
             chunk.is_out_of_range = True
+        elif code == KafkaError._BAD_MSG:
+            # librdkafka goes on behind it.
+            chunk.damaged_at = offset if chunk.damaged_at < 0 else min(chunk.damaged_at, offset)
         elif not error.retriable() and code >= 0:
             chunk.error = self._translated(error, place)
 

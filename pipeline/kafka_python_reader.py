@@ -16,7 +16,7 @@ from kafka.errors import (
 
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_python_connection import CLIENT_ERRORS, Connection
-from pipeline.kafka_python_records import records_of, unpack_natively
+from pipeline.kafka_python_records import DamagedBatchError, mend_and_unpack, records_of
 from synchroscope.ports import TopicPartition
 from synchroscope.records import Records
 
@@ -56,7 +56,7 @@ class PythonReader:
                 "metrics_enabled": False,
             },
         )
-        self._is_native = unpack_natively(self._consumer)
+        self._is_native = mend_and_unpack(self._consumer)
 
     def start(self, place: TopicPartition, position: int) -> None:
         """Follow a partition from a position."""
@@ -93,6 +93,9 @@ class PythonReader:
                 Chunk(tuple(place), Records.of(()), -1, is_out_of_range=True)
                 for place in self._places_of(error)
             ]
+        except DamagedBatchError as error:
+            self.stop(error.place)  # It would be fetched again and again.
+            return [Chunk(tuple(error.place), Records.of(()), -1, damaged_at=error.offset)]
         except RetriableError:
             return []
         except CLIENT_ERRORS as error:
@@ -112,7 +115,8 @@ class PythonReader:
             name = place.topic, place.partition
             for records in stretches:
                 size = records.payload_bytes()
-                chunks.append(Chunk(name, records, records.last_offset + 1, bytes=size))
+                end = self._consumer.highwater(place) or -1
+                chunks.append(Chunk(name, records, records.last_offset + 1, bytes=size, end=end))
             chunks.append(Chunk(name, Records.of(()), position))
         return chunks
 

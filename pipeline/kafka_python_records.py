@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import dropwhile
 from typing import Any, cast
 
+from kafka import TopicPartition as Place
 from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch
 
 from synchroscope.native_hashing import loaded
@@ -39,18 +41,19 @@ def is_native() -> bool:
     return _unpack is not None
 
 
-def unpack_natively(consumer: Any) -> bool:
-    """Have a consumer unpack with the extension, where there is one and kafka-python is as known.
+def mend_and_unpack(consumer: Any) -> bool:
+    """Have a consumer go on after a damaged batch, and unpack with the extension, where there is
+    one; both where kafka-python is as known.
 
     What it hands out then are stretches of records (`Unpacking`) in place of messages; say whether
     it does.
     """
     fetcher = getattr(consumer, "_fetcher", None)
     is_known = all(hasattr(part, name) for part, names in _INSIDE.items() for name in names)
-    if _unpack is None or fetcher is None or not is_known:
+    if fetcher is None or not is_known:
         return False
-    fetcher.PartitionRecords = Unpacking
-    return True
+    fetcher.PartitionRecords = Answer if _unpack is None else Unpacking
+    return _unpack is not None
 
 
 def records_of(messages: Iterable[Any]) -> Records:
@@ -69,26 +72,44 @@ def _record_of(message: Any) -> Record:
     )
 
 
-class Unpacking(_Rule):  # type: ignore[misc]
+class DamagedBatchError(Exception):
+    """A batch of a partition, at an offset, is not as it was written."""
+
+    def __init__(self, place: Any, offset: int) -> None:
+        super().__init__(place, offset)
+        self.place: Place = place
+        self.offset = offset
+
+
+class Answer(_Rule):  # type: ignore[misc]
+    """What one answer holds of one partition."""
+
+    topic_partition: Place
+    next_fetch_offset: int
+
+    def take(self, n: int | None = None) -> list[Any]:
+        """Return so much of it; after an error that this raised the answer is done with.
+
+        kafka-python would ask it for more without end, where nothing comes any more.
+        """
+        try:
+            return cast(list[Any], super().take(n))
+        except CorruptRecordError as error:
+            self.drain()
+            raise DamagedBatchError(self.topic_partition, self.next_fetch_offset) from error
+        except Exception:
+            self.drain()
+            raise
+
+
+class Unpacking(Answer):
     """What one answer holds of one partition, in stretches of `Records`, no message for each.
 
     Where a stretch ends, ``next_fetch_offset`` is the position after it, as it is after a message
     in kafka-python itself.
     """
 
-    next_fetch_offset: int
     fetch_offset: int
-
-    def take(self, n: int | None = None) -> list[Records]:
-        """Return so many stretches; after an error that it raised the answer is done with.
-
-        kafka-python would ask it for more without end, where nothing comes any more.
-        """
-        try:
-            return cast(list[Records], super().take(n))
-        except Exception:
-            self.drain()
-            raise
 
     def _maybe_skip_record(self, record: Any) -> bool:
         return False  # What lies before `fetch_offset` is left out in `_pieces`.
@@ -187,8 +208,11 @@ def unpacked(batch: Any) -> Records | None:
         batch.max_timestamp if is_appended else batch.first_timestamp,
         is_appended,
     )
-    if columns is None:
-        batch._buffer, batch._pos, batch._decompressed = packed
-        return None
-    offsets, keys, values, headers, seconds = columns
-    return Records(Columns(array("q", offsets), keys, values, headers, array("d", seconds)))
+    if columns is not None:
+        offsets, keys, values, headers, seconds = columns
+        found = Columns(array("q", offsets), keys, values, headers, array("d", seconds))
+        # The broker does not check the offsets within a batch.
+        if not values or found.offsets[-1] < batch.next_offset:
+            return Records(found)
+    batch._buffer, batch._pos, batch._decompressed = packed
+    return None

@@ -10,19 +10,21 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 
+import numpy as np
 from msgspec import Struct
 
 from pipeline.kafka_client import Chunk, OnWait, Reader
 from pipeline.kafka_errors import unavailable
 from pipeline.kafka_settings import KafkaSettings
-from synchroscope.errors import SynchroscopeError
-from synchroscope.ports import Batch, TopicPartition
+from synchroscope.errors import SynchroscopeError, UnavailableError
+from synchroscope.ports import Batch, Record, TopicPartition
 from synchroscope.records import Records
 
 SLICE_SECONDS = 1.0
 #: What comes in little is put together up to this share of a window, that it can be read in one;
 #: what is put together goes together.
 PIECE_SHARE = 8
+_NO_END = 2**63 - 1
 
 
 class _Piece(Struct):
@@ -94,16 +96,51 @@ class Window:
         return max(min(self._settings.window_records, fitting), 1)
 
     def add(self, chunk: Chunk) -> None:
-        """Take what came next."""
+        """Take what came next; nothing any more where the place is lost."""
+        if self.is_lost:
+            return
         records, size = chunk.records, chunk.bytes
+        position = chunk.position
+        self.is_lost = chunk.is_out_of_range
+        self.error = chunk.error
+        if chunk.damaged_at >= 0:
+            self.error, self.is_lost = _damaged(self._settings, chunk), True
+            records, position = records[: records.place_of(chunk.damaged_at)], chunk.damaged_at
+            size = records.payload_bytes()
+        sound = self._sound_count(records, chunk.end) if records else 0
+        if sound < len(records):
+            self.error, self.is_lost = _leaping(self._settings, chunk.place, records[sound]), True
+            records, position = records[:sound], records[sound - 1].offset + 1 if sound else -1
+            size = records.payload_bytes()
         if records and records.first_offset < self.end:
             records = records[records.place_of(self.end) :]
             size = records.payload_bytes()
         if records:
             self._add(records, size)
-        self.end = max(self.end, chunk.position)
-        self.is_lost = chunk.is_out_of_range
-        self.error = chunk.error
+        self.end = max(self.end, position)
+
+    def _sound_count(self, records: Records, end: int) -> int:
+        """Return how many of the first records stand where their offsets say.
+
+        The broker does not check the offsets within a batch. Whoever may write can have one leap,
+        and what comes after it then lies before it.
+        """
+        if records.first_offset < self.end and not self._may_come_again(records.first_offset):
+            return 0
+        offsets = np.frombuffer(records.columns.offsets, np.int64)[records.start : records.stop]
+        bounds = np.append(offsets[1:], end if end >= 0 else _NO_END)
+        if (offsets < bounds).all():
+            return len(records)
+        bounds = np.minimum.accumulate(bounds[::-1])[::-1]
+        return int(np.argmax(offsets >= bounds))
+
+    def _may_come_again(self, offset: int) -> bool:
+        """Say whether the window holds a record of that offset, or held one."""
+        if not self._pieces or offset < self._pieces[0].records.first_offset:
+            return True
+        records = self._pieces[bisect_right(self._pieces, offset, key=_first_offset) - 1].records
+        place = records.place_of(offset)
+        return place < len(records) and records[place].offset == offset
 
     def _add(self, records: Records, size: int) -> None:
         last = self._pieces[-1] if self._pieces else None
@@ -152,6 +189,27 @@ def _first_offset(piece: _Piece) -> int:
     return piece.records.first_offset
 
 
+def _damaged(settings: KafkaSettings, chunk: Chunk) -> UnavailableError:
+    topic, partition = chunk.place
+    return UnavailableError(
+        settings.server,
+        f"{topic} partition {partition} has a batch at offset {chunk.damaged_at} that is not as it "
+        "was written (wrong checksum): have the partition's leader taken over by a replica with a "
+        "sound copy, or restore the topic",
+    )
+
+
+def _leaping(settings: KafkaSettings, place: TopicPartition, record: Record) -> UnavailableError:
+    topic, partition = place
+    return UnavailableError(
+        settings.server,
+        f"{topic} partition {partition} has a record at offset {record.offset} before others of "
+        "lower offsets: somebody wrote a malformed batch, and nothing behind it can be told apart; "
+        f"remove the records up to there (kafka-delete-records.sh), and let only synchroscope's "
+        "own user write to the topic",
+    )
+
+
 class Follower:
     """One reader of the client with the windows it feeds; paused where nobody reads on."""
 
@@ -190,11 +248,12 @@ class Follower:
             window.read = window.count
             self._balance(place, window)
             self._fetch(window, position, max(sure, window.known_end))
+        if not window.holds_any_from(position):
+            if window.is_lost:
+                self.stop(place)
             if window.error is not None:
                 error, window.error = window.error, None
                 raise error
-            if window.is_lost:
-                self.stop(place)
             if window.is_lost or not window.covers(position):
                 return None
         before = window.read

@@ -24,6 +24,8 @@ class Consumer:
 
     def seek(self, place: Any, position: int) -> None: ...
 
+    def highwater(self, place: Any) -> None: ...
+
     def position(self, place: Any, timeout_ms: float) -> None: ...
 
     def poll(self, timeout_ms: float, most: int) -> dict[Any, Any]:
@@ -37,7 +39,7 @@ def test_a_poll_may_bring_something_of_every_partition(
 ) -> None:
     consumer = Consumer()
     connection: Any = SimpleNamespace(open=lambda kind, settings: consumer)
-    monkeypatch.setattr(kafka_python_reader, "unpack_natively", lambda consumer: is_native)
+    monkeypatch.setattr(kafka_python_reader, "mend_and_unpack", lambda consumer: is_native)
     reader = PythonReader(connection, wait_milliseconds=5)
     for partition in range(64):
         reader.start(("events", partition), 0)

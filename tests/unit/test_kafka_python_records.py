@@ -9,7 +9,6 @@ from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import pytest
-from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,25 +21,33 @@ with catch_warnings():
     from kafka.errors import CorruptRecordError
     from kafka.protocol.consumer import IsolationLevel
     from kafka.record import MemoryRecords
-    from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+    from kafka.record.default_records import DefaultRecordBatch
 
     from pipeline import kafka_python_records
     from pipeline.kafka_python_records import (
         STRETCH_RECORDS,
+        DamagedBatchError,
         Unpacking,
+        mend_and_unpack,
         records_of,
-        unpack_natively,
         unpacked,
     )
+
+from tests.kafka_batches import (
+    COMPLETE_AT,
+    LAST_DELTA_AT,
+    NO_COMPRESSION,
+    Message,
+    batch_bytes,
+    with_sum,
+)
 
 native = pytest.mark.skipif(
     not kafka_python_records.is_native(),
     reason="the extension was not built, or is not to be used",
 )
 
-Message = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
-NO_COMPRESSION, LOG_APPEND_TIME = 0, 0x08
-ATTRIBUTES_AT, CRC_AT, COMPLETE_AT = 21, 17, 57
+LOG_APPEND_TIME = 0x08
 PLACE = TopicPartition("events", 0)
 
 BYTES = st.none() | st.binary(max_size=200)
@@ -50,40 +57,6 @@ HEADERS = st.lists(
 MESSAGES = st.lists(
     st.tuples(st.integers(0, 2**50), BYTES, BYTES, HEADERS), min_size=1, max_size=20
 )
-
-
-def batch_bytes(
-    messages: Sequence[Message],
-    *,
-    base: int = 0,
-    codec: int = NO_COMPRESSION,
-    producer: int = -1,
-    is_transactional: bool = False,
-    attributes: int = 0,
-) -> bytes:
-    """Return a batch as the broker stores it, with these attributes beside its own."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=codec,
-        is_transactional=is_transactional,
-        producer_id=producer,
-        producer_epoch=0 if producer >= 0 else -1,
-        base_sequence=0 if producer >= 0 else -1,
-        batch_size=10_000_000,
-    )
-    for number, (timestamp, key, value, headers) in enumerate(messages):
-        builder.append(number, timestamp=timestamp, key=key, value=value, headers=headers)
-    data = bytearray(builder.build())
-    struct.pack_into(">q", data, 0, base)
-    (found,) = struct.unpack_from(">h", data, ATTRIBUTES_AT)
-    struct.pack_into(">h", data, ATTRIBUTES_AT, found | attributes)
-    return with_sum(data)
-
-
-def with_sum(data: bytearray) -> bytes:
-    """Return a batch with the checksum that it ought to have."""
-    struct.pack_into(">I", data, CRC_AT, crc32c(bytes(data[ATTRIBUTES_AT:])))
-    return bytes(data)
 
 
 def by_rule(data: bytes) -> list[Record]:
@@ -158,11 +131,12 @@ def test_a_wrong_count_is_left_to_the_rule(count: int) -> None:
 
 
 @native
-def test_offsets_that_do_not_rise_are_left_to_the_rule() -> None:
+def test_offsets_that_do_not_rise_or_lie_beyond_the_batch_are_left_to_the_rule() -> None:
     data = bytearray(batch_bytes([(1, b"", b"", [])] * 2))
     second = COMPLETE_AT + 4 + 7  # A record is a byte for each number.
     assert data[second : second + 4] == b"\x0c\0\0\x02"
-    for delta, is_left in ((0x02, False), (0x04, False), (0x00, True), (0x01, True)):
+    struct.pack_into(">i", data, LAST_DELTA_AT, 2)
+    for delta, is_left in ((2, False), (4, False), (6, True), (0, True), (1, True)):  # zigzag
         data[second + 3] = delta
         assert (unpacked(DefaultRecordBatch(bytes(data))) is None) is is_left
 
@@ -236,7 +210,7 @@ def test_an_answer_with_transactions_brings_what_kafka_python_brings(
 @native
 def test_past_what_compaction_took_from_a_batchs_end() -> None:
     data = bytearray(batch_bytes([plain(0), plain(1)], base=3))
-    struct.pack_into(">i", data, 23, 8)  # its last offset delta
+    struct.pack_into(">i", data, LAST_DELTA_AT, 8)
     portions = drained(answer(Unpacking, with_sum(data) + LAST, start=3), 2)
     assert [record.offset for record in portions[0][0]] == [3, 4, 9, 10]
     only = drained(answer(Unpacking, with_sum(data), start=3), 5)
@@ -250,11 +224,12 @@ def test_a_batch_with_a_wrong_sum_raises_after_the_good_ones(portion: int) -> No
     damaged[-1] ^= 1
     part = answer(Unpacking, IDEMPOTENT + bytes(damaged))
     taken: list[Any] = []
-    with pytest.raises(CorruptRecordError, match="failed crc check"):
+    with pytest.raises(DamagedBatchError) as caught:
         while part:
             taken += part.take(portion)
     assert [record.offset for records in taken for record in records] == [0, 1, 2, 3]
     assert part.next_fetch_offset == 4
+    assert (caught.value.place, caught.value.offset) == (PLACE, 4)
     assert not part, "what is at its end is not asked any more"
 
 
@@ -297,5 +272,5 @@ def test_a_stretch_of_large_records_is_not_put_together() -> None:
 
 def test_a_consumer_of_another_kind_is_left_alone() -> None:
     consumer = SimpleNamespace()
-    assert not unpack_natively(consumer)
+    assert not mend_and_unpack(consumer)
     assert vars(consumer) == {}

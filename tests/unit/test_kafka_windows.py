@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower, Window
+from synchroscope.errors import UnavailableError
 from synchroscope.ports import Record, TopicPartition
 from synchroscope.records import Records
 
@@ -123,6 +126,73 @@ def test_pieces_are_bounded_by_the_windows_bytes_and_records() -> None:
     window.trim(window.capacity())
     assert len(window) == 80
     assert window.start == 20
+
+
+LEAPS = {
+    "within": ([0, 1, 73, 2, 3], -1, 2),
+    "at the end": ([0, 1, 73], 3, 2),
+    "twice": ([5, 1, 2], -1, 0),
+    "the same twice": ([0, 1, 1, 2], -1, 1),
+}
+
+
+def leaping(offsets: list[int], end: int = -1) -> Chunk:
+    records = Records.of([Record(offset, b"k", b"xy", (), 0.0) for offset in offsets])
+    position, size = max(offsets) + 1, records.payload_bytes()
+    return Chunk(PLACE, records, position, bytes=size, end=end)
+
+
+@pytest.mark.parametrize("kind", LEAPS)
+def test_where_offsets_leap_nothing_is_taken_from_there_on(kind: str) -> None:
+    offsets, end, sound = LEAPS[kind]
+    window = window_of()
+    window.add(leaping(offsets, end))
+    window.add(Chunk(PLACE, Records.of(()), max(offsets) + 1))
+    assert isinstance(window.error, UnavailableError)
+    assert f"record at offset {offsets[sound]}" in str(window.error)
+    assert window.is_lost
+    assert [record.offset for record in window.take(0, 9).records] == offsets[:sound]
+    assert (window.end, window.bytes) == (sound, 3 * sound)
+
+
+def test_nothing_is_taken_from_a_damaged_batch_on() -> None:
+    window = window_of()
+    chunk = leaping([0, 1, 4, 5])
+    chunk.damaged_at = 2
+    window.add(chunk)
+    window.add(leaping([6]))
+    assert "batch at offset 2" in str(window.error)
+    assert window.is_lost
+    assert (window.end, len(window)) == (2, 2)
+
+
+def test_what_lies_before_the_end_and_was_never_there_is_no_repetition() -> None:
+    window = window_of(3)
+    window.add(leaping([73]))  # Nobody knows yet that it leaps.
+    window.add(leaping([3, 4, 5]))
+    assert window.error is not None and window.is_lost
+    assert window.bytes == 12
+
+
+def test_a_reader_is_told_of_a_leap_at_every_try() -> None:
+    class Leaping(InPieces):
+        def poll(self, timeout_seconds: float) -> list[Chunk]:
+            places, self.followed = self.followed, {}
+            return [leaping([1, 2, 70, 3]) for _ in places]
+
+    full = Follower(Leaping(), KafkaSettings(bootstrap_servers="127.0.0.1:9"))
+    position = 0
+    full.start(PLACE, position, 0, 4)
+    batch = full.read(PLACE, position, 7, 4)
+    assert batch is not None
+    position = batch.position
+    for _ in range(3):
+        if PLACE not in full.windows:
+            full.start(PLACE, position, 0, 4)
+        with pytest.raises(UnavailableError, match="malformed batch"):
+            full.read(PLACE, position, 7, 4)
+        assert PLACE not in full.windows
+    assert position == 3
 
 
 def test_gaps_between_and_within_pieces_are_passed() -> None:

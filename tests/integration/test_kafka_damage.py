@@ -1,0 +1,133 @@
+"""Batches that are damaged on the broker's disk, or were never sound: nothing behind them is lost
+in silence, and nobody reads them for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.kafka_settings import KafkaSettings
+from pipeline.log_kafka import KafkaLog
+from synchroscope.errors import UnavailableError
+from synchroscope.ports import EVENTS, NewRecord
+from tests.kafka_batches import COMPLETE_AT, batch_bytes, produce_raw, with_sum
+from tests.private_kafka import PrivateKafka, private_kafka
+from tests.topics import KAFKA_CLIENTS, new_topics
+
+PATIENCE_SECONDS = 3.0
+APPENDS, RECORDS = 6, 10
+
+
+@pytest.fixture(params=KAFKA_CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(tmp_path_factory.mktemp("kafka"))
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path) -> Iterator[PrivateKafka]:
+    with private_kafka(folder) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(broker: PrivateKafka, client: str) -> Iterator[KafkaSettings]:
+    with ExitStack() as to_close:
+        yield new_topics(
+            client,
+            to_close,
+            bootstrap_servers=broker.address,
+            request_timeout_seconds=PATIENCE_SECONDS,
+            compression="none",
+        )
+
+
+def filled(settings: KafkaSettings, partition: int) -> None:
+    """Append some batches."""
+    with closing(KafkaLog(settings)) as log:
+        for number in range(APPENDS):
+            values = [b"value-%d-%d" % (number, place) for place in range(RECORDS)]
+            log.append([NewRecord(EVENTS, partition, b"k", value) for value in values], 1.0)
+
+
+def read_until_it_fails(
+    log: KafkaLog, partition: int, position: int, wanted: int
+) -> tuple[list[int], str]:
+    """Read so many records; return their offsets, and what was raised before, if anything."""
+    offsets: list[int] = []
+    deadline = time.monotonic() + 2 * PATIENCE_SECONDS
+    while len(offsets) < wanted:
+        assert time.monotonic() < deadline, f"only {offsets} came, and no error"
+        try:
+            batch = log.read(EVENTS, partition, position, 7)
+        except UnavailableError as error:
+            return offsets, str(error)
+        offsets += [record.offset for record in batch.records]
+        position = batch.position
+        if not batch.records:
+            log.wait(0.05)
+    return offsets, ""
+
+
+def test_a_batch_that_rotted_is_told_of_and_what_is_behind_it_is_not_lost(
+    settings: KafkaSettings, folder: Path
+) -> None:
+    for partition in (0, 1):
+        filled(settings, partition)
+    (segment,) = (folder / "data" / f"{settings.topic(EVENTS)}-0").glob("*.log")
+    sound = segment.read_bytes()
+    at = sound.index(b"value-2-5")
+
+    def write(byte: int) -> None:
+        with segment.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes([byte]))
+
+    write(sound[at] ^ 1)
+    with closing(KafkaLog(settings)) as log:
+        assert read_until_it_fails(log, 0, 0, 60)[0] == list(range(20))
+        for _ in range(3):
+            offsets, error = read_until_it_fails(log, 0, 20, 40)
+            assert offsets == []
+            assert "offset 20" in error
+            assert "checksum" in error or "crc" in error
+        assert read_until_it_fails(log, 1, 0, 60) == (list(range(60)), "")
+        write(sound[at])
+        assert read_until_it_fails(log, 0, 20, 40) == (list(range(20, 60)), "")
+
+
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
+def test_a_batch_whose_offsets_leap_is_told_of_and_nobody_reads_for_ever(
+    settings: KafkaSettings, broker: PrivateKafka, is_read_meanwhile: bool
+) -> None:
+    filled(settings, 0)
+    message = (1_790_000_000_000, b"", b"", [])
+    leaping = bytearray(batch_bytes([message, message]))
+    # Length, attributes, time, offset: the second record's offset delta is 63 in place of 1.
+    second = COMPLETE_AT + 4 + 7
+    assert leaping[second + 3] == 2
+    leaping[second + 3] = 126
+    with closing(KafkaLog(settings)) as log:
+        if is_read_meanwhile:
+            assert read_until_it_fails(log, 0, 0, 60) == (list(range(60)), "")
+        base = produce_raw(broker.address, settings.topic(EVENTS), 0, with_sum(leaping))
+        assert base == 60
+        if is_read_meanwhile:
+            offsets, error = read_until_it_fails(log, 0, 60, 2)
+            assert offsets == [60]
+            assert "malformed batch" in error
+    filled(settings, 0)
+    with closing(KafkaLog(settings)) as log:
+        for _ in range(2):
+            offsets, error = read_until_it_fails(log, 0, 0, 200)
+            assert offsets == list(range(61))
+            assert "record at offset 123 before others of lower offsets" in error
+        assert log.head(EVENTS, 0) == 122
