@@ -23,6 +23,22 @@ from synchroscope.records import Records
 #: Called about once a second while something waits for the server.
 OnWait = Callable[[], None]
 
+FIRST_LOOK_SECONDS = 0.5
+
+
+def looks_seconds(timeout_seconds: float) -> tuple[float, ...]:
+    """Return how long to try to connect, and to try again: a time-out in parts that grow.
+
+    A client goes on trying whatever the broker answers. After each part one looks whether that is
+    a refusal, as of a wrong password: it is told soon, and a slow broker has the longest part.
+    """
+    looks, look, rest = list[float](), FIRST_LOOK_SECONDS, timeout_seconds
+    while rest - look >= 2 * look:
+        looks.append(look)
+        rest -= look
+        look *= 2
+    return (*looks, rest)
+
 
 class Chunk(Struct):
     """News of one partition: records in order, the position after them, or what went wrong.

@@ -11,7 +11,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka import admin as typed_admin
 
-from pipeline.kafka_client import NewTopic, OnWait, TopicState
+from pipeline.kafka_client import NewTopic, OnWait, TopicState, looks_seconds
 from pipeline.kafka_confluent_connection import Connection
 from pipeline.kafka_confluent_member import ConfluentMember
 from pipeline.kafka_confluent_reader import ConfluentReader
@@ -43,12 +43,19 @@ class ConfluentClient:
         return {name: len(topic.partitions) for name, topic in self._metadata().items()}
 
     def _metadata(self) -> dict[str, Any]:
-        try:
-            topics: dict[str, Any] = self._admin.list_topics(timeout=self._timeout_seconds).topics
-        except KafkaException as error:
-            self._admin.poll(0)  # Serves the complaint that says why.
-            raise self._connection.translated(error, "asking for the topics") from error
-        return topics
+        failure: KafkaException | None = None
+        for seconds in looks_seconds(self._timeout_seconds):
+            try:
+                topics: dict[str, Any] = self._admin.list_topics(timeout=seconds).topics
+            except KafkaException as error:
+                failure = error
+                self._admin.poll(0)  # Serves the complaint that says why.
+                if self._connection.is_refused():
+                    break
+            else:
+                return topics
+        assert failure is not None
+        raise self._connection.translated(failure, "asking for the topics") from failure
 
     def topic_id(self, name: str) -> str | None:
         """Return what tells a topic from others of its name."""

@@ -10,8 +10,15 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 
 from pipeline.kafka_client import OnWait
-from pipeline.kafka_errors import SASL_FAILED, UNKNOWN_TOPIC, translated, unavailable
+from pipeline.kafka_errors import (
+    SASL_FAILED,
+    UNKNOWN_TOPIC,
+    refusal_remedy,
+    translated,
+    unavailable,
+)
 from pipeline.kafka_settings import KafkaSettings
+from pipeline.kafka_tls import tls_context, why_not_trusted
 from synchroscope.errors import SynchroscopeError
 
 _log = logging.getLogger("pipeline.kafka")
@@ -75,7 +82,7 @@ class Connection:
             "sasl.password": security.password if security.uses_sasl else "",
             "ssl.ca.location": security.ca_file if security.uses_tls else "",
             "ssl.certificate.location": security.certificate_file if security.uses_tls else "",
-            "ssl.key.location": security.key_file if security.uses_tls else "",
+            "ssl.key.location": security.own_key_file if security.uses_tls else "",
             "ssl.key.password": security.key_password if security.uses_tls else "",
         }
         options.update((name, value) for name, value in given.items() if value)
@@ -83,6 +90,8 @@ class Connection:
 
     def open(self, make: Callable[[dict[str, Any]], Any], options: Mapping[str, Any]) -> Any:
         """Make a handle, or say which setting it does not accept."""
+        if self.settings.security.uses_tls:
+            tls_context(self.settings)  # Says what is wrong with a file, and in which setting.
         try:
             return make({**self._configuration(), **options})
         except KafkaException as error:
@@ -90,12 +99,17 @@ class Connection:
 
     def _complain(self, error: KafkaError) -> None:
         last = self._recent_trouble()
-        if error.code() in LASTING_TROUBLES or last is None or last.code() not in LASTING_TROUBLES:
+        if last is None or _is_lasting(error) or not _is_lasting(last):
             self._trouble, self._complained_at = error, time.monotonic()
 
     def _recent_trouble(self) -> KafkaError | None:
         is_recent = time.monotonic() - self._complained_at < 2 * self.timeout_seconds
         return self._trouble if is_recent else None
+
+    def is_refused(self) -> bool:
+        """Say whether the brokers were reached, and what they answered is mended by no waiting."""
+        trouble = self._recent_trouble()
+        return trouble is not None and _is_lasting(trouble)
 
     def wait(self) -> None:
         """Tell the caller that something still waits."""
@@ -108,16 +122,23 @@ class Connection:
         code, text, trouble = cause.code(), cause.str(), self._recent_trouble()
         if trouble is not None and (cause.retriable() or code in _CONSEQUENCES):
             text = f"{text} ({trouble.str()})"
-            if trouble.code() in LASTING_TROUBLES or code == KafkaError._FATAL:
+            if _is_lasting(trouble) or code == KafkaError._FATAL:
                 code = trouble.code()
         code, remedy = _LOCAL_CODES.get(code, (code, ""))
-        return translated(self.settings, doing, code, text, remedy)
+        if "certificate verify failed" in text:
+            reason = why_not_trusted(self.settings)
+            text = f"certificate verify failed: {reason}" if reason else text
+        return translated(self.settings, doing, code, text, refusal_remedy(text) or remedy)
 
     def timed_out(self, doing: str) -> SynchroscopeError:
         """Return the error for an answer that did not come in time."""
         trouble, text = self._recent_trouble(), f"no answer in {self.timeout_seconds:g} s"
         if trouble is None:
             return unavailable(self.settings, doing, text)
-        if trouble.code() in LASTING_TROUBLES:
+        if _is_lasting(trouble):
             return self.translated(trouble, doing)
         return unavailable(self.settings, doing, f"{text} ({trouble.str()})")
+
+
+def _is_lasting(error: KafkaError) -> bool:
+    return error.code() in LASTING_TROUBLES or bool(refusal_remedy(error.str()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pipeline.kafka_settings import KafkaSettings
@@ -60,6 +61,41 @@ _REMEDIES: Mapping[int, str] = {
     87: "the broker refused a record: compare the topic with `synchroscope prepare`",
 }
 
+_TRUSTED = "kafka security.ca_file to the certificates of the authority that signed the broker's"
+_HOST = "a host that the broker's certificate holds (a broker sends its advertised.listeners)"
+#: What the clients and OpenSSL say of a connection that no waiting mends, in all their spellings.
+_REFUSALS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), remedy)
+    for pattern, remedy in (
+        # A TLS alert, read as the length of an answer.
+        (
+            "invalid (frame length|response size):? 352518",
+            "the listener has TLS: set kafka security.protocol to SSL or SASL_SSL",
+        ),
+        ("not valid in current sasl state|illegalsaslstate", _REMEDIES[34]),
+        ("unsupported ?sasl ?mechanism", _REMEDIES[33]),
+        (
+            "alert[a-z0-9 ]* certificate|alert unknown ca",
+            "set kafka security.certificate_file and security.key_file to a certificate that the "
+            "broker trusts",
+        ),
+        ("mismatch, certificate is not valid for", f"name in kafka bootstrap_servers {_HOST}"),
+        (
+            "certificate (has expired|is not yet valid)",
+            "have the broker's certificate renewed, or set this host's clock",
+        ),
+        # What librdkafka says of all three.
+        ("could not be verified", f"set {_TRUSTED}, and kafka bootstrap_servers to {_HOST}"),
+        ("certificate verify failed", f"set {_TRUSTED}"),
+    )
+)
+
+
+def refusal_remedy(text: str) -> str:
+    """Return what to do where a text tells that security settings do not fit; else nothing."""
+    spelled = text.lower().replace("_", " ")
+    return next((remedy for pattern, remedy in _REFUSALS if pattern.search(spelled)), "")
+
 
 def translated(
     settings: KafkaSettings, doing: str, code: int, text: str, remedy: str = ""
@@ -88,6 +124,7 @@ def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableEr
     """Return the error for a server that does not answer, or cannot serve at the moment."""
     return UnavailableError(
         settings.server,
-        f"{text} while {doing}: check that kafka bootstrap_servers is right and the brokers run; "
-        "one whose disk is full stops",
+        f"{text} while {doing}: check that kafka bootstrap_servers is right, that "
+        "security.protocol is as its listener has it, and that the brokers run; one whose disk is "
+        "full stops",
     )

@@ -17,9 +17,10 @@ from kafka import errors
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.schemas.fields.struct import StructField
 
-from pipeline.kafka_client import OnWait
-from pipeline.kafka_errors import translated, unavailable
-from pipeline.kafka_settings import KafkaSecurity, KafkaSettings
+from pipeline.kafka_client import OnWait, looks_seconds
+from pipeline.kafka_errors import refusal_remedy, translated, unavailable
+from pipeline.kafka_settings import KafkaSettings
+from pipeline.kafka_tls import tls_context
 from synchroscope.errors import SynchroscopeError, UnavailableError
 
 SLICE_SECONDS = 1.0
@@ -65,6 +66,15 @@ def _compile_one_at_a_time() -> None:
 _compile_one_at_a_time()
 
 
+class _Hidden(str):
+    """A text that is not shown: kafka-python writes its settings into its log (level DEBUG)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
 class _Troubles(logging.Handler):
     """Remembers why connections failed: kafka-python says it to its log alone."""
 
@@ -80,12 +90,13 @@ class _Troubles(logging.Handler):
             is_consequence = isinstance(
                 argument, errors.KafkaTimeoutError | errors.NodeNotReadyError
             )
+            # A login that was not answered in time is none: it may be what keeps one waiting.
+            is_consequence = is_consequence and "SASL" not in str(argument)
             if not isinstance(argument, Exception) or is_consequence:
                 continue
             last = self.recent(KEPT_SECONDS)
-            if isinstance(argument, LASTING_TROUBLES) or not isinstance(last, LASTING_TROUBLES):
-                # A copy has no traceback: its frames hold sockets that kafka-python does not close.
-                self._last, self._at = copy(argument), time.monotonic()
+            if _is_lasting(argument) or last is None or not _is_lasting(last):
+                self._last, self._at = _without_frames(argument), time.monotonic()
 
     def forget(self) -> None:
         """Begin anew: what comes is of another attempt."""
@@ -94,6 +105,15 @@ class _Troubles(logging.Handler):
     def recent(self, seconds: float) -> Exception | None:
         """Return the last one, if it is not older than that."""
         return self._last if time.monotonic() - self._at < seconds else None
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return a copy without traceback: its frames hold sockets that kafka-python does not close."""
+    copied = copy(error)
+    copied.args = tuple(
+        _without_frames(part) if isinstance(part, Exception) else part for part in error.args
+    )
+    return copied
 
 
 _troubles = _Troubles()
@@ -116,7 +136,6 @@ class Connection:
             "client_id": settings.name,
             "security_protocol": security.protocol,
             "request_timeout_ms": timeout_milliseconds,
-            "bootstrap_timeout_ms": timeout_milliseconds,
             "reconnect_backoff_ms": 50,
             "reconnect_backoff_max_ms": 1_000,
             "retry_backoff_ms": 50,
@@ -125,14 +144,21 @@ class Connection:
             options |= {
                 "sasl_mechanism": security.mechanism,
                 "sasl_plain_username": security.username,
-                "sasl_plain_password": security.password,
+                "sasl_plain_password": _Hidden(security.password),
             }
         if security.uses_tls:
-            options["ssl_context"] = _tls_context(security)
+            options["ssl_context"] = tls_context(settings)
         return options
 
     def open(self, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
         """Make an object, or say which setting it does not accept."""
+        *first, last = looks_seconds(self.timeout_seconds)
+        for seconds in first:
+            with suppress(UnavailableError):  # No refusal: what is left of the time may mend it.
+                return self._make(make, options, seconds)
+        return self._make(make, options, last)
+
+    def _make(self, make: Callable[..., Any], options: Mapping[str, Any], seconds: float) -> Any:
         made: list[KafkaNetClient] = []
 
         def make_network(**settings: Any) -> KafkaNetClient:
@@ -141,7 +167,12 @@ class Connection:
 
         _troubles.forget()
         try:
-            return make(**self._configuration(), **options, kafka_client=make_network)
+            return make(
+                **self._configuration(),
+                **options,
+                bootstrap_timeout_ms=int(seconds * 1000),
+                kafka_client=make_network,
+            )
         except CLIENT_ERRORS as error:
             # One that finds no server while it is made leaves its thread and sockets behind.
             for network in made:
@@ -198,8 +229,8 @@ class Connection:
         if isinstance(error, errors.KafkaTimeoutError) and reason is not None:
             if isinstance(reason, LASTING_TROUBLES):
                 return self.translated(reason, doing)
-            if "CERTIFICATE_VERIFY_FAILED" in _text(reason):
-                return translated(self.settings, doing, -1, _text(reason), _TLS_REMEDY)
+            if remedy := refusal_remedy(_text(reason)):
+                return translated(self.settings, doing, -1, _text(reason), remedy)
             text = f"{_text(error)} ({_text(reason)}"
             if self.settings.security.uses_sasl:
                 # It may overlook the broker's refusal when the end of the connection comes with it.
@@ -212,13 +243,8 @@ class Connection:
         return translated(self.settings, doing, _code(error), _text(error))
 
 
-def _tls_context(security: KafkaSecurity) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=security.ca_file or None)
-    if security.certificate_file:
-        context.load_cert_chain(
-            security.certificate_file, security.key_file or None, security.key_password or None
-        )
-    return context
+def _is_lasting(error: Exception) -> bool:
+    return isinstance(error, LASTING_TROUBLES) or bool(refusal_remedy(_text(error)))
 
 
 def _code(error: Exception) -> int:

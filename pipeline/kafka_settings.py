@@ -32,7 +32,8 @@ class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     username, password: SASL credentials; never shown.
     ca_file: Certificates of the authorities that may have signed the broker's; default: the
         system's.
-    certificate_file, key_file, key_password: The client's own certificate, for mutual TLS.
+    certificate_file, key_file, key_password: The client's own certificate, for mutual TLS; without
+        a key file the key is in the certificate's. All in PEM.
     """
 
     protocol: Protocol = "PLAINTEXT"
@@ -45,7 +46,7 @@ class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     key_password: str = ""
 
     def __post_init__(self) -> None:
-        if self.uses_sasl and not (self.mechanism and self.username):
+        if self.uses_sasl and not (self.mechanism and self.username and self.password):
             raise ConfigurationError(
                 f"kafka security.protocol {self.protocol} needs security.mechanism, "
                 "security.username and security.password"
@@ -61,6 +62,11 @@ class KafkaSecurity(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def uses_tls(self) -> bool:
         """Whether the connection is encrypted."""
         return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def own_key_file(self) -> str:
+        """Where the key of the client's own certificate is."""
+        return self.key_file or self.certificate_file
 
     @property
     def uses_sasl(self) -> bool:

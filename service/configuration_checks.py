@@ -101,7 +101,7 @@ def _check_security(security: KafkaSecurity, path: Path, problems: Problems) -> 
             problems.add((*path, name), "needs protocol SSL or SASL_SSL")
         elif file and not FilePath(file).is_file():
             problems.add((*path, name), f"there is no file {file}")
-    if security.key_password and not security.key_file:
+    if security.key_password and not security.own_key_file:
         problems.add((*path, "key_password"), "needs key_file")
     if security.key_file and not security.certificate_file:
         problems.add((*path, "certificate_file"), "is needed beside key_file")

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import pytest
+from msgspec import Struct
 
+from tests.servers import missing
 from tests.waiting import until
 
 USER, PASSWORD = "tester", "right-password"
@@ -23,14 +24,11 @@ _PROPERTIES = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{plain},CONTROLLER://127.0.0.1:{controller},SASL_PLAINTEXT://127.0.0.1:{sasl}
-advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SASL_PLAINTEXT://127.0.0.1:{sasl}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={listeners}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
-sasl.enabled.mechanisms=PLAIN
-listener.name.sasl_plaintext.plain.sasl.jaas.config=\
-org.apache.kafka.common.security.plain.PlainLoginModule required user_{user}="{password}";
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -44,23 +42,73 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
-class PrivateKafka:
-    """One broker with data in a folder of its own, on ports that were free."""
+class Listener(Struct, frozen=True):
+    """A listener of the broker; its properties are written without ``listener.name.NAME.``."""
 
-    def __init__(self, libraries: Path, folder: Path) -> None:
+    name: str
+    protocol: str
+    properties: Mapping[str, str] = {}
+
+
+_PLAIN = Listener("PLAINTEXT", "PLAINTEXT")
+_LOGIN = Listener(
+    "SASL_PLAINTEXT",
+    "SASL_PLAINTEXT",
+    {
+        "sasl.enabled.mechanisms": "PLAIN",
+        "plain.sasl.jaas.config": "org.apache.kafka.common.security.plain.PlainLoginModule "
+        f'required user_{USER}="{PASSWORD}";',
+    },
+)
+
+
+class PrivateKafka:
+    """One broker with data in a folder of its own, on ports that were free.
+
+    Parameters
+    ----------
+    libraries: Where Kafka's jars are.
+    folder: For its data, its properties and its log.
+    listeners: Those it has besides one without security and one with a PLAIN login.
+    format_words: More words for the command that formats its storage, such as users to add.
+    properties: More of its properties.
+    """
+
+    def __init__(
+        self,
+        libraries: Path,
+        folder: Path,
+        listeners: Sequence[Listener] = (),
+        format_words: Sequence[str] = (),
+        properties: Mapping[str, str] | None = None,
+    ) -> None:
         self._libraries = libraries
         self._folder = folder
-        plain, controller, sasl = _free_ports(3)
-        self.address = f"127.0.0.1:{plain}"
-        self.sasl_address = f"127.0.0.1:{sasl}"
-        self._port = plain
+        listeners = (_PLAIN, _LOGIN, *listeners)
+        controller, *ports = _free_ports(1 + len(listeners))
+        #: By listener.
+        self.addresses = {
+            listener.name: f"127.0.0.1:{port}"
+            for listener, port in zip(listeners, ports, strict=True)
+        }
+        self.address = self.addresses[_PLAIN.name]
+        self.sasl_address = self.addresses[_LOGIN.name]
+        self._port = ports[0]
         self._process: subprocess.Popen[bytes] | None = None
-        ports = {"plain": plain, "controller": controller, "sasl": sasl}
         self._properties = folder / "server.properties"
-        self._properties.write_text(
-            _PROPERTIES.format(**ports, folder=folder, user=USER, password=PASSWORD)
+        text = _PROPERTIES.format(
+            controller=controller,
+            listeners=",".join(f"{name}://{place}" for name, place in self.addresses.items()),
+            protocols=",".join(f"{listener.name}:{listener.protocol}" for listener in listeners),
+            folder=folder,
         )
-        self._java("kafka.tools.StorageTool", "format", "-t", "kR5sVq0ZTzqJ0m9c8mV3kA", "-c")
+        more = dict(properties or {})
+        for listener in listeners:
+            prefix = f"listener.name.{listener.name.lower()}."
+            more |= {prefix + name: value for name, value in listener.properties.items()}
+        self._properties.write_text(text + "".join(f"{name}={more[name]}\n" for name in more))
+        words = ("-t", "kR5sVq0ZTzqJ0m9c8mV3kA", *format_words, "-c")
+        self._java("kafka.tools.StorageTool", "format", *words)
 
     def _java(self, *words: str) -> None:
         command = ["java", "-cp", f"{self._libraries}/*", *words, str(self._properties)]
@@ -97,16 +145,18 @@ class PrivateKafka:
 
 
 @contextmanager
-def private_kafka(folder: Path) -> Iterator[PrivateKafka]:
+def private_kafka(
+    folder: Path,
+    listeners: Sequence[Listener] = (),
+    format_words: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+) -> Iterator[PrivateKafka]:
     """Start a broker; skip, or fail where servers are required, if Kafka was never fetched."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "synchroscope"
     found = sorted(path.parent for path in cache.glob("kafka-*/.complete"))
     if not found:
-        reason = "Apache Kafka was not fetched yet: run `deploy/local/up kafka` once"
-        if os.environ.get("SYNCHROSCOPE_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    broker = PrivateKafka(found[-1], folder)
+        missing("Apache Kafka was not fetched yet: run `deploy/local/up kafka` once")
+    broker = PrivateKafka(found[-1], folder, listeners, format_words, properties)
     try:
         broker.start()
         yield broker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
@@ -42,7 +43,11 @@ def _need(name: str, host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), CONNECT_SECONDS).close()
     except OSError as error:
-        reason = f"no {name} at {host}:{port} ({error}): start one with `deploy/local/up {name}`"
-        if os.environ.get("SYNCHROSCOPE_REQUIRE_SERVICES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"no {name} at {host}:{port} ({error}): start one with `deploy/local/up {name}`")
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where servers are required."""
+    if os.environ.get("SYNCHROSCOPE_REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -150,6 +150,16 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(
     assert hint in found
 
 
+@pytest.mark.parametrize("setting", ["key_file", "certificate_file"])
+def test_a_key_password_needs_a_file_that_may_hold_a_key(file: Path, setting: str) -> None:
+    security = {"protocol": "SSL", "key_password": "${PW}"}
+    text = with_setting(("log", "kafka", "security"), security)
+    assert "key_password: needs key_file" in str(problems(file, text, PW="x"))
+    security[setting] = "/nowhere"
+    text = with_setting(("log", "kafka", "security"), security)
+    assert "key_password" not in str(problems(file, text, PW="x"))
+
+
 def test_a_storage_that_takes_no_settings_says_so(file: Path) -> None:
     [found] = problems(file, GOOD.replace("redis: {url: redis://127.0.0.1/0}", "memory: {a: 1}"))
     assert found == "line 11: replicas[0].memory.a: unknown key; nothing belongs here"
