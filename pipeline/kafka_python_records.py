@@ -22,7 +22,8 @@ from synchroscope.native_hashing import loaded
 from synchroscope.ports import Record
 from synchroscope.records import Columns, Records
 
-#: Batches are handed out together until they are so many records, or so many bytes.
+#: Batches are handed out together until they are so many records, or so many bytes; larger ones in
+#: parts.
 STRETCH_RECORDS = 500
 STRETCH_BYTES = 262_144
 _MAGIC = 2
@@ -124,9 +125,14 @@ class Unpacking(Answer):
             if records is None:
                 break
             self.leader_epoch = batch.leader_epoch
+            left = records[records.place_of(self.fetch_offset) :]
+            while len(left) > STRETCH_RECORDS:
+                first, left = left[:STRETCH_RECORDS], left[STRETCH_RECORDS:]
+                self.next_fetch_offset = left.first_offset
+                yield first
             # Of a compacted batch the last record may be missing.
             self.next_fetch_offset = batch.next_offset
-            yield records[records.place_of(self.fetch_offset) :]
+            yield left
         rest = super()._unpack_records(place, _Rest(batch, batches), *deserializers)
         yield from _grouped(dropwhile(super()._maybe_skip_record, rest))
 

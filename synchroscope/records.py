@@ -134,10 +134,17 @@ class Records(Sequence[Record]):
         return sum(sizes) + sum(map(len, islice(values, self.start, self.stop)))
 
     def extend(self, others: Records) -> None:
-        """Take records that come after these, which must be the last of their columns.
+        """Take records that come after these.
 
         Slices that were made before are as they were.
         """
+        if others.columns is self.columns and others.start == self.stop:
+            self.stop = others.stop
+            return
+        if self.stop < len(self.columns.values):
+            mine: Iterable[Any] = self.columns
+            self.columns = Columns(*[column[self.start : self.stop] for column in mine])
+            self.start, self.stop = 0, len(self)
         columns: Iterable[tuple[Any, Any]] = zip(self.columns, others.columns, strict=True)
         for column, more in columns:
             column.extend(more if others.is_whole else more[others.start : others.stop])

@@ -75,6 +75,25 @@ def test_what_is_added_is_seen_here_and_not_in_slices_made_before(
     assert second == known[len(known[:cut]) :]
 
 
+@given(lists(), lists(), PLACES, PLACES)
+def test_a_slice_can_be_added_to_wherever_it_lies(
+    known: list[Record], others: list[Record], start: int | None, stop: int | None
+) -> None:
+    records, more = Records.of(known), Records.of(others)
+    part, rest = records[start:stop], more[start:]
+    part.extend(rest)
+    assert part == known[start:stop] + others[start:]
+    assert (records, more) == (known, others)
+
+
+def test_slices_that_meet_become_one_without_a_copy() -> None:
+    records = Records.of(plain(1, 2, 3))
+    part = records[:1]
+    part.extend(records[1:2])
+    assert part == plain(1, 2)
+    assert part.columns is records.columns
+
+
 def test_what_is_added_while_a_slice_is_gone_over_is_not_of_it() -> None:
     records = Records.of(plain(1, 2))
     going = iter(records[:])
