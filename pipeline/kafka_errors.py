@@ -88,6 +88,6 @@ def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableEr
     """Return the error for a server that does not answer, or cannot serve at the moment."""
     return UnavailableError(
         settings.server,
-        f"{text} while {doing}: check that kafka bootstrap_servers is right and the brokers run; "
-        "one whose disk is full stops",
+        f"{text} while {doing}: check that kafka bootstrap_servers is right and the brokers run, "
+        "for every partition as many as min.insync.replicas; one whose disk is full stops",
     )
