@@ -16,7 +16,7 @@ KAFKA_CLIENTS = ("confluent", "kafka-python")
 def kafka_settings(client: str, **more: Any) -> KafkaSettings:
     """Return settings with a topic prefix and a name that nobody else uses."""
     settings = {
-        "bootstrap_servers": kafka_server(),
+        "bootstrap_servers": more.get("bootstrap_servers") or kafka_server(),
         "client": client,
         "topic_prefix": f"test-{uuid4().hex}.",
         "name": f"test-{uuid4().hex}",
