@@ -400,8 +400,9 @@ def test_below_the_copies_that_are_needed_nothing_is_accepted_until_they_are_bac
         second.send(signal.SIGKILL)
         all_at_once(Appender.is_refused, usual)
     finally:
-        first.launch()
-        second.launch()
+        for broker in (first, second):
+            broker.stop()  # The second one, where it was not reached.
+            broker.launch()
         first.await_answer()
         second.await_answer()
     until(cluster.is_whole, "all copies to be there")

@@ -99,7 +99,7 @@ def test_servers_that_hang_do_not_keep_a_client_from_the_one_that_answers(
         bootstrap_servers=",".join([*addresses, broker.address]),
         request_timeout_seconds=3.0,
     )
-    for _ in range(3):
+    for _ in range(5):
         with closing(KafkaLog(settings)) as log:
             assert log.head(EVENTS, 0) == 0
 
