@@ -16,7 +16,7 @@ from pipeline.kafka_confluent_connection import Connection
 from pipeline.kafka_confluent_member import ConfluentMember
 from pipeline.kafka_confluent_reader import ConfluentReader
 from pipeline.kafka_confluent_writer import ConfluentWriter
-from pipeline.kafka_errors import TOPIC_EXISTS, UNKNOWN_TOPIC
+from pipeline.kafka_errors import TOPIC_EXISTS, UNKNOWN_TOPIC, unavailable
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.errors import UnavailableError
 from synchroscope.ports import TopicPartition
@@ -131,10 +131,14 @@ class ConfluentClient:
                 # Among them the client's own "No leaders found", which has no code of its own.
                 if "leader" not in str(error).lower() or time.monotonic() >= deadline:
                     raise
-                time.sleep(LEADER_SECONDS)
-                self._metadata()  # A handle that was idle goes by what it knew before a restart.
             else:
-                return offset
+                if offset >= 0:
+                    return offset
+                # None came, and it is not said why: while the leader changes.
+                if time.monotonic() >= deadline:
+                    raise unavailable(self._settings, doing, "no offset came")
+            time.sleep(LEADER_SECONDS)
+            self._metadata()  # A handle that was idle goes by what it knew before a restart.
 
     def _result(self, future: Any, doing: str, harmless: int | None = None) -> Any:
         try:

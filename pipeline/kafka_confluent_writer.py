@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -49,12 +49,16 @@ class ConfluentWriter:
             # A message that gives up while later ones of its partition go on would leave a gap:
             # none gives up by itself, and `send` gives up for all of them at once.
             options |= {"enable.gapless.guarantee": True, "message.timeout.ms": 0}
-        self._producer = connection.open(confluent_kafka.Producer, options)
-        # Asked for first, since librdkafka repeats a request for its producer ID that finds no
-        # connection half a second later.
-        self._list_topics()
-        if transactional_id:
-            self._until_done(self._producer.init_transactions, f"taking over {transactional_id}")
+        self._producer: Any = connection.open(confluent_kafka.Producer, options)
+        try:
+            # Asked for first, since librdkafka repeats a request for its producer ID that finds no
+            # connection half a second later.
+            self._list_topics()
+            if transactional_id:
+                self._until_done("init_transactions", f"taking over {transactional_id}")
+        except SynchroscopeError:
+            self.close()
+            raise
 
     def _list_topics(self) -> None:
         try:
@@ -94,12 +98,12 @@ class ConfluentWriter:
         self._producer.begin_transaction()
         try:
             self._produce(records, timestamp)
-            self._until_done(self._producer.commit_transaction, doing)
+            self._until_done("commit_transaction", doing)
         except KafkaException as error:
             if error.args[0].txn_requires_abort():
                 # With what is known of the cause, not with the abort's consequence.
                 with suppress(KafkaException, SynchroscopeError):
-                    self._until_done(self._producer.abort_transaction, doing)
+                    self._until_done("abort_transaction", doing)
                 raise self._connection.translated(self._failure or error, doing) from error
             raise
 
@@ -133,12 +137,14 @@ class ConfluentWriter:
             self.close()
             raise self._connection.translated(self._failure, "sending")
 
-    def _until_done(self, act: Callable[[float], None], doing: str) -> None:
+    def _until_done(self, what: str, doing: str) -> None:
+        # By name: a method that an exception's frames hold would keep the producer alive.
         deadline = time.monotonic() + self._connection.timeout_seconds
         while True:
             left = deadline - time.monotonic()
             try:
-                return act(max(min(left, SLICE_SECONDS), 0.001))
+                getattr(self._producer, what)(max(min(left, SLICE_SECONDS), 0.001))
+                return
             except KafkaException as error:
                 cause = error.args[0]
                 if not cause.retriable():
@@ -152,6 +158,11 @@ class ConfluentWriter:
 
     def close(self) -> None:
         """Release what is held, sending nothing more."""
+        if self._producer is None:
+            return
         with suppress(KafkaException, SystemError):
             self._producer.purge()
             self._producer.poll(0)
+        # It ends with the last reference. Until it is collected as garbage it would go on asking
+        # for its transactional ID, and so fence whoever has that now.
+        self._producer = None

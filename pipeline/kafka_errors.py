@@ -125,6 +125,6 @@ def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableEr
     return UnavailableError(
         settings.server,
         f"{text} while {doing}: check that kafka bootstrap_servers is right, that "
-        "security.protocol is as its listener has it, and that the brokers run; one whose disk is "
-        "full stops",
+        "security.protocol is as its listener has it, and that the brokers run, for every "
+        "partition as many as min.insync.replicas; one whose disk is full stops",
     )

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from kafka import errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.protocol.schemas.fields.struct import StructField
 
 from pipeline.kafka_client import OnWait, looks_seconds
@@ -120,6 +122,34 @@ _troubles = _Troubles()
 logging.getLogger("kafka.net.manager").addHandler(_troubles)
 
 
+class _Manager(KafkaConnectionManager):  # type: ignore[misc]
+    """Waits for no server that hangs longer than for an answer, while the others answer.
+
+    kafka-python (3.0) draws a bootstrap server by lot and waits for it as long as there is time for
+    all of them; here it connects to one after the other. And where it connects to another broker it
+    waits up to 30 s, whatever its time-out for requests.
+    """
+
+    def __init__(self, net: Any, **settings: Any) -> None:
+        self._tried: set[Any] = set()
+        super().__init__(net, **settings)
+        for suffix in ("ms", "max_ms"):
+            name = f"socket_connection_setup_timeout_{suffix}"
+            self.config[name] = min(self.config[name], self.config["request_timeout_ms"])
+
+    def get_connection(self, node_id: Any, timeout_ms: float | None = None, **more: Any) -> Any:
+        """Return a connection, to a bootstrap server that was tried only when all were."""
+        if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
+            count = len(self.cluster.bootstrap_brokers())
+            if len(self._tried) >= count:
+                self._tried.clear()
+            if node_id in self._tried:
+                raise errors.NodeNotReadyError(node_id)  # It draws again.
+            self._tried.add(node_id)
+            timeout_ms = min(timeout_ms, self.config["request_timeout_ms"] / count)
+        return super().get_connection(node_id, timeout_ms=timeout_ms, **more)
+
+
 class Connection:
     """The settings of one object of kafka-python, and how long one waits for it."""
 
@@ -162,7 +192,8 @@ class Connection:
         made: list[KafkaNetClient] = []
 
         def make_network(**settings: Any) -> KafkaNetClient:
-            made.append(KafkaNetClient(**settings))
+            net = NetworkSelector(**settings)
+            made.append(KafkaNetClient(net, _Manager(net, **settings), **settings))
             return made[-1]
 
         _troubles.forget()

@@ -19,6 +19,9 @@ FRAME_BYTES = 4_096
 #: The clients count in 32 bits, and a frame comes on top.
 LARGEST_MESSAGE_BYTES = 1_000_000_000
 
+#: With so many copies, all but one have to be there for a record to be accepted and kept.
+COPIES_TO_LOSE_ONE = 3
+
 Retention = Annotated[float, Meta(ge=1.0, le=3_153_600_000.0)]
 
 
@@ -85,7 +88,8 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         cluster need two names.
     topic_prefix: Stands before every topic's name.
     partitions: Of `context.events`; fixed for the topic's life.
-    replication_factor, min_insync_replicas: Of the topics that are created. None: the broker's.
+    replication_factor, min_insync_replicas: Of the topics that are created. None: 2 of three copies
+        or more; the broker's with fewer.
     compression: Of everything that is sent.
     linger_milliseconds: How long the first records of an append may wait for the rest of it. It
         costs events no latency, since an append ends with a flush; reports, which are posted, wait
@@ -146,6 +150,17 @@ class KafkaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def server(self) -> str:
         """What error messages call the server."""
         return f"kafka {self.bootstrap_servers}"
+
+    @property
+    def needed_insync_replicas(self) -> int | None:
+        """How many copies there must be of what is acknowledged; None: the broker says it.
+
+        With one, which is the broker's default, an acknowledged record is lost with a leader that
+        was alone for a while.
+        """
+        if self.min_insync_replicas is None and self.replication_factor >= COPIES_TO_LOSE_ONE:
+            return COPIES_TO_LOSE_ONE - 1
+        return self.min_insync_replicas
 
     def topic(self, name: str) -> str:
         """Return what Kafka calls a topic of the log."""

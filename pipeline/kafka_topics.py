@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from typing import TypeVar
 
 from pipeline.kafka_client import Client, NewTopic, TopicState, open_client
 from pipeline.kafka_errors import unavailable
@@ -20,9 +21,13 @@ from synchroscope.ports import (
     STATE,
 )
 
+_Answer = TypeVar("_Answer")
 _FOR_EVER = "-1"
+_UNCLEAN = "unclean.leader.election.enable"
 _CREATE = "`synchroscope prepare --config FILE`"
 _VISIBLE_POLL_SECONDS = 0.05
+#: One broker knows of a new topic before another one does: so long a topic is looked for.
+VISIBLE_SECONDS = 1.0
 
 #: The state is read whole when a role starts: it is compacted early and often, so that what is to
 #: be read stays near one record a key.
@@ -52,8 +57,8 @@ def wanted_topics(settings: KafkaSettings) -> dict[str, NewTopic]:
         "max.message.bytes": str(settings.message_bytes + FRAME_BYTES),
         "compression.type": "producer",
     }
-    if settings.min_insync_replicas is not None:
-        common["min.insync.replicas"] = str(settings.min_insync_replicas)
+    if settings.needed_insync_replicas is not None:
+        common["min.insync.replicas"] = str(settings.needed_insync_replicas)
     return {
         topic: NewTopic(
             settings.topic(topic),
@@ -85,12 +90,20 @@ def ensure_topics(settings: KafkaSettings) -> list[str]:
             return []
         client.create_topics(missing)
         names = [topic.name for topic in missing]
-        deadline = time.monotonic() + settings.request_timeout_seconds
-        while not set(names) <= client.partition_counts().keys():
-            if time.monotonic() >= deadline:
-                raise unavailable(settings, "creating topics", "they do not appear")
-            time.sleep(_VISIBLE_POLL_SECONDS)
+        seen = _with(names, client.partition_counts, settings.request_timeout_seconds)
+        if not set(names) <= seen.keys():
+            raise unavailable(settings, "creating topics", "they do not appear")
         return names
+
+
+def _with(
+    names: Iterable[str], ask: Callable[[], dict[str, _Answer]], seconds: float
+) -> dict[str, _Answer]:
+    """Return an answer that has all the names, or the last one when time is over."""
+    wanted, deadline = set(names), time.monotonic() + seconds
+    while not wanted <= (answer := ask()).keys() and time.monotonic() < deadline:
+        time.sleep(_VISIBLE_POLL_SECONDS)
+    return answer
 
 
 def delete_topics(settings: KafkaSettings) -> None:
@@ -102,8 +115,9 @@ def delete_topics(settings: KafkaSettings) -> None:
 def check_topics(settings: KafkaSettings) -> list[str]:
     """Return a sentence for each way in which the topics are not as they should be."""
     wanted = wanted_topics(settings)
+    names = [topic.name for topic in wanted.values()]
     with closing(open_client(settings)) as client:
-        states = client.topics([topic.name for topic in wanted.values()])
+        states = _with(names, lambda: client.topics(names), VISIBLE_SECONDS)
     deviations: list[str] = []
     for topic in wanted.values():
         state = states.get(topic.name)
@@ -122,6 +136,11 @@ def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
         found.append(
             f"topic {wanted.name} has replication factor {state.replication_factor}, configured "
             f"is {wanted.replication_factor}: reassign it with kafka-reassign-partitions"
+        )
+    if state.settings.get(_UNCLEAN) == "true" and wanted.replication_factor > 1:
+        found.append(
+            f"topic {wanted.name} has {_UNCLEAN}=true, with which acknowledged records are lost: "
+            f"kafka-configs --alter --topic {wanted.name} --add-config {_UNCLEAN}=false"
         )
     for name, value in wanted.settings.items():
         actual = state.settings.get(name, "")
@@ -157,9 +176,11 @@ def _count_deviates(wanted: NewTopic, count: int) -> str:
 
 def check_partitions(settings: KafkaSettings, client: Client) -> dict[str, int]:
     """Return the partition counts of the log's topics; raise if one is missing or deviates."""
-    counts = client.partition_counts()
+    wanted = wanted_topics(settings)
+    names = [topic.name for topic in wanted.values()]
+    counts = _with(names, client.partition_counts, VISIBLE_SECONDS)
     deviations = []
-    for topic in wanted_topics(settings).values():
+    for topic in wanted.values():
         count = counts.get(topic.name)
         if count is None:
             deviations.append(f"topic {topic.name} is missing: create it with {_CREATE}")
@@ -167,4 +188,4 @@ def check_partitions(settings: KafkaSettings, client: Client) -> dict[str, int]:
             deviations.append(_count_deviates(topic, count))
     if deviations:
         raise ConfigurationError(f"{settings.server}: {'; '.join(deviations)}")
-    return {topic: wanted.partitions for topic, wanted in wanted_topics(settings).items()}
+    return {name: topic.partitions for name, topic in wanted.items()}

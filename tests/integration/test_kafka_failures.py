@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import gc
 import signal
+import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from pipeline.division_kafka import KafkaDivision
+from pipeline.kafka_client import open_client
 from pipeline.kafka_settings import KafkaSecurity, KafkaSettings
 from pipeline.kafka_topics import ensure_topics
 from pipeline.log_kafka import KafkaLog
-from synchroscope.errors import ConfigurationError, SynchroscopeError, UnavailableError
-from synchroscope.ports import EVENTS, NewRecord
+from synchroscope.errors import (
+    ConfigurationError,
+    FencedError,
+    SynchroscopeError,
+    UnavailableError,
+)
+from synchroscope.ports import EVENTS, NewRecord, Record
 from tests.private_kafka import PASSWORD, USER, PrivateKafka, private_kafka
 from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
 from tests.waiting import until
 
 WAIT_SECONDS = 60.0
 PATIENCE_SECONDS = 2.0
+PAUSE_SECONDS = 0.01
 
 
 # kafka-python leaves the socket of a refused connection to the garbage collector.
@@ -79,6 +87,45 @@ def test_a_wrong_address_is_named_with_the_setting(client: str, address: str) ->
     with pytest.raises(UnavailableError, match="bootstrap_servers") as caught:
         KafkaLog(settings)
     assert caught.value.server == f"kafka {address}"
+
+
+def test_servers_that_hang_do_not_keep_a_client_from_the_one_that_answers(
+    broker: PrivateKafka, private: KafkaSettings, to_close: ExitStack
+) -> None:
+    silent = [to_close.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in silent]
+    settings = replace(
+        private,
+        bootstrap_servers=",".join([*addresses, broker.address]),
+        request_timeout_seconds=3.0,
+    )
+    for _ in range(5):
+        with closing(KafkaLog(settings)) as log:
+            assert log.head(EVENTS, 0) == 0
+
+
+def test_a_writer_that_is_closed_ends_at_once_and_not_with_the_next_collection_of_garbage(
+    private: KafkaSettings, to_close: ExitStack
+) -> None:
+    client = to_close.enter_context(closing(open_client(private)))
+    gc.collect()
+    gc.disable()
+    to_close.callback(gc.enable)
+    before = set(client_threads())
+    writer = client.writer("w")
+    assert set(client_threads()) - before
+    writer.close()
+    until(lambda: not set(client_threads()) - before, "its threads to end", WAIT_SECONDS)
+
+
+def client_threads() -> list[str]:
+    """Return the threads of this process that are librdkafka's or kafka-python's."""
+    found = [f"{one.name} {one.native_id}" for one in threading.enumerate() if one is not None]
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):
+            name = (task / "comm").read_text()
+            found += [f"{name} {task.name}"] if name.startswith("rdk:") else []
+    return found
 
 
 def test_a_broker_that_speaks_without_login_is_a_matter_of_configuration(client: str) -> None:
@@ -172,12 +219,12 @@ class Counter:
             try:
                 with closing(KafkaLog(self._settings, writer="w", atomic=self._atomic)) as log:
                     self._count(log)
-            except UnavailableError as error:
+            except (UnavailableError, FencedError) as error:
                 self.troubles.append(error)
 
     def _count(self, log: KafkaLog) -> None:
         number = self._next(log)
-        while not self._stopping.is_set():
+        while not self._stopping.wait(PAUSE_SECONDS):
             records = [
                 NewRecord(EVENTS, partition, b"k", str(number + step).encode())
                 for step in range(3)
@@ -213,14 +260,21 @@ def values(log: KafkaLog, partition: int) -> list[int]:
     return found
 
 
-class Follower:
-    """Reads both partitions through one log that it never opens anew."""
+def number_of(record: Record) -> int:
+    return int(record.value)
 
-    def __init__(self, settings: KafkaSettings) -> None:
+
+class Follower:
+    """Reads all partitions through one log that it never opens anew."""
+
+    def __init__(
+        self, settings: KafkaSettings, number_of: Callable[[Record], int] = number_of
+    ) -> None:
         self._log = KafkaLog(settings)
+        self._number_of = number_of
         self._stopping = threading.Event()
-        self._positions = [0, 0]
-        self.found: list[list[int]] = [[], []]
+        self._positions = [0] * settings.partitions
+        self.found: list[list[int]] = [[] for _ in self._positions]
         self.failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -238,9 +292,9 @@ class Follower:
 
     def _step(self) -> int:
         count = 0
-        for partition in (0, 1):
+        for partition in range(len(self._positions)):
             batch = self._log.read(EVENTS, partition, self._positions[partition], 1_000)
-            self.found[partition] += [int(record.value) for record in batch.records]
+            self.found[partition] += map(self._number_of, batch.records)
             self._positions[partition] = batch.position
             count += len(batch.records)
         return count
