@@ -38,7 +38,7 @@ from validator.reference import Reference
 EVENTS_COUNT = 400_000
 USERS = 10_000
 PARTITIONS = 4
-FOLD_RECORDS = 1_024
+FOLD_RECORDS = 2_048
 QUIX_PYTHON = Path(sys.prefix) / "quix" / "bin" / "python"
 QUIX_SECONDS = 240.0
 _ID_CHARACTERS = 8
@@ -224,7 +224,7 @@ def compared(
         }
         if python is not None:
             sides["Quix Streams"] = lambda: quix_all(python, known, count, core)
-        rounds = [{n: side() for n, side in sides.items()} for _ in range(settings.few_repeats)]
+        rounds = [{n: side() for n, side in sides.items()} for _ in range(settings.repeats)]
     other = [one.get("Quix Streams", one["naive loop"]) for one in rounds]
     limit = "Quix Streams" if python is not None else "naive loop: quixstreams is not installed"
     name = f"{title} ({mean_bytes(records):.0f} B)"

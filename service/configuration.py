@@ -146,7 +146,7 @@ class ValidatorSection(_Section, frozen=True):
     evidence_limit_seconds: Seconds = 30.0
     request_timeout_seconds: Seconds = 2.0
     checkpoint_interval_seconds: Seconds = 0.5
-    fold_records: Records = 1_024
+    fold_records: Records = 2_048
     digest: DigestSection = DigestSection()
     repair: RepairSection = RepairSection()
 

@@ -71,7 +71,8 @@ def read_columns(records: Records, published: int, plan: Plan) -> ReadColumns | 
     pairs = np.array([_groups(plan, *one) for one in combinations], np.intp).reshape(-1, 2)
     groups = pairs[_whole(rows)]
     # Null is no fact: what it would be goes nowhere.
-    groups[np.frombuffer(nulls, np.bool_).reshape(-1, 2)] = NOWHERE
+    if 1 in nulls:
+        groups[np.frombuffer(nulls, np.bool_).reshape(-1, 2)] = NOWHERE
     return ReadColumns(
         np.frombuffer(marks, np.uint64),
         np.frombuffer(positions, np.int64).tolist(),

@@ -356,7 +356,10 @@ class BatchFold:
 
 
 def _ranked(numbers: Whole, size: int) -> tuple[Whole, Whole]:
-    """Return the distinct numbers, all below `size`, in order, and each one's place among them."""
+    """Return numbers below `size` in order, those that there are and maybe others, and each one's
+    place among them."""
+    if size <= len(numbers):
+        return np.arange(size), numbers
     if size > MAXIMUM_SPARSENESS * len(numbers):
         distinct, places = np.unique(numbers, return_inverse=True)
         return distinct, places

@@ -127,7 +127,7 @@ class Validator:
         marker_interval: int = 1_024,
         evidence_limit_seconds: float = 30.0,
         request_timeout_seconds: float = 2.0,
-        fold_records: int = 1_024,
+        fold_records: int = 2_048,
         checkpoint_interval_seconds: float = 0.5,
         repeat_window: int = REPEAT_WINDOW,
         partitions: Sequence[int] | None = None,
