@@ -12,6 +12,7 @@ from synchroscope.errors import (
     SynchroscopeError,
     UnavailableError,
 )
+from synchroscope.ports import TopicPartition
 
 # Codes of the Kafka protocol; both clients carry them.
 OFFSET_OUT_OF_RANGE = 1
@@ -127,4 +128,25 @@ def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableEr
         f"{text} while {doing}: check that kafka bootstrap_servers is right, that "
         "security.protocol is as its listener has it, and that the brokers run, for every "
         "partition as many as min.insync.replicas; one whose disk is full stops",
+    )
+
+
+def damaged(settings: KafkaSettings, place: TopicPartition, offset: int) -> UnavailableError:
+    """Return the error for a batch whose checksum is not right."""
+    return UnavailableError(
+        settings.server,
+        f"{place[0]} partition {place[1]} has a batch at offset {offset} that is not as it was "
+        "written (wrong checksum): have the partition led by a broker with a sound copy, or "
+        "restore the topic",
+    )
+
+
+def leaping(settings: KafkaSettings, place: TopicPartition, offset: int) -> UnavailableError:
+    """Return the error for a record that stands before others of lower offsets."""
+    return UnavailableError(
+        settings.server,
+        f"{place[0]} partition {place[1]} has a record at offset {offset} before others of lower "
+        "offsets: somebody wrote a malformed batch, and nothing behind it can be told apart; "
+        "remove the records up to there (kafka-delete-records.sh), and let nobody but this "
+        "installation write to the topic",
     )

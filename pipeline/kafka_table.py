@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pipeline.kafka_client import Client, OnWait
-from pipeline.kafka_errors import unavailable
+from pipeline.kafka_errors import damaged, unavailable
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.ports import Record, TopicPartition
 
@@ -77,6 +77,9 @@ class KeyTable:
         for chunk in self._reader.poll(timeout_seconds):
             if chunk.error is not None:
                 raise chunk.error
+            if chunk.damaged_at >= 0:
+                self._reader.stop(self._place)
+                raise damaged(self._settings, self._place, chunk.damaged_at)
             if chunk.is_out_of_range:
                 self._restart()
                 return

@@ -14,10 +14,10 @@ import numpy as np
 from msgspec import Struct
 
 from pipeline.kafka_client import Chunk, OnWait, Reader
-from pipeline.kafka_errors import unavailable
+from pipeline.kafka_errors import damaged, leaping, unavailable
 from pipeline.kafka_settings import KafkaSettings
-from synchroscope.errors import SynchroscopeError, UnavailableError
-from synchroscope.ports import Batch, Record, TopicPartition
+from synchroscope.errors import SynchroscopeError
+from synchroscope.ports import Batch, TopicPartition
 from synchroscope.records import Records
 
 SLICE_SECONDS = 1.0
@@ -104,12 +104,13 @@ class Window:
         self.is_lost = chunk.is_out_of_range
         self.error = chunk.error
         if chunk.damaged_at >= 0:
-            self.error, self.is_lost = _damaged(self._settings, chunk), True
+            self.error, self.is_lost = damaged(self._settings, chunk.place, chunk.damaged_at), True
             records, position = records[: records.place_of(chunk.damaged_at)], chunk.damaged_at
             size = records.payload_bytes()
         sound = self._sound_count(records, chunk.end) if records else 0
         if sound < len(records):
-            self.error, self.is_lost = _leaping(self._settings, chunk.place, records[sound]), True
+            offset = records[sound].offset
+            self.error, self.is_lost = leaping(self._settings, chunk.place, offset), True
             records, position = records[:sound], records[sound - 1].offset + 1 if sound else -1
             size = records.payload_bytes()
         if records and records.first_offset < self.end:
@@ -187,27 +188,6 @@ class Window:
 
 def _first_offset(piece: _Piece) -> int:
     return piece.records.first_offset
-
-
-def _damaged(settings: KafkaSettings, chunk: Chunk) -> UnavailableError:
-    topic, partition = chunk.place
-    return UnavailableError(
-        settings.server,
-        f"{topic} partition {partition} has a batch at offset {chunk.damaged_at} that is not as it "
-        "was written (wrong checksum): have the partition's leader taken over by a replica with a "
-        "sound copy, or restore the topic",
-    )
-
-
-def _leaping(settings: KafkaSettings, place: TopicPartition, record: Record) -> UnavailableError:
-    topic, partition = place
-    return UnavailableError(
-        settings.server,
-        f"{topic} partition {partition} has a record at offset {record.offset} before others of "
-        "lower offsets: somebody wrote a malformed batch, and nothing behind it can be told apart; "
-        f"remove the records up to there (kafka-delete-records.sh), and let only synchroscope's "
-        "own user write to the topic",
-    )
 
 
 class Follower:

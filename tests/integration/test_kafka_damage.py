@@ -13,7 +13,7 @@ import pytest
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.log_kafka import KafkaLog
 from synchroscope.errors import UnavailableError
-from synchroscope.ports import EVENTS, NewRecord
+from synchroscope.ports import EVENTS, STATE, NewRecord
 from tests.kafka_batches import COMPLETE_AT, batch_bytes, produce_raw, with_sum
 from tests.private_kafka import PrivateKafka, private_kafka
 from tests.topics import KAFKA_CLIENTS, new_topics
@@ -50,6 +50,27 @@ def settings(broker: PrivateKafka, client: str) -> Iterator[KafkaSettings]:
         )
 
 
+class Rot:
+    """A bit on the broker's disk that is not what it was."""
+
+    def __init__(self, folder: Path, topic: str, where: bytes) -> None:
+        (self._segment,) = (folder / "data" / f"{topic}-0").glob("*.log")
+        data = self._segment.read_bytes()
+        self._at = data.index(where)
+        self._sound = data[self._at]
+
+    def spoil(self) -> None:
+        self._write(self._sound ^ 1)
+
+    def heal(self) -> None:
+        self._write(self._sound)
+
+    def _write(self, byte: int) -> None:
+        with self._segment.open("r+b") as file:
+            file.seek(self._at)
+            file.write(bytes([byte]))
+
+
 def filled(settings: KafkaSettings, partition: int) -> None:
     """Append some batches."""
     with closing(KafkaLog(settings)) as log:
@@ -82,16 +103,8 @@ def test_a_batch_that_rotted_is_told_of_and_what_is_behind_it_is_not_lost(
 ) -> None:
     for partition in (0, 1):
         filled(settings, partition)
-    (segment,) = (folder / "data" / f"{settings.topic(EVENTS)}-0").glob("*.log")
-    sound = segment.read_bytes()
-    at = sound.index(b"value-2-5")
-
-    def write(byte: int) -> None:
-        with segment.open("r+b") as file:
-            file.seek(at)
-            file.write(bytes([byte]))
-
-    write(sound[at] ^ 1)
+    rot = Rot(folder, settings.topic(EVENTS), b"value-2-5")
+    rot.spoil()
     with closing(KafkaLog(settings)) as log:
         assert read_until_it_fails(log, 0, 0, 60)[0] == list(range(20))
         for _ in range(3):
@@ -100,8 +113,25 @@ def test_a_batch_that_rotted_is_told_of_and_what_is_behind_it_is_not_lost(
             assert "offset 20" in error
             assert "checksum" in error or "crc" in error
         assert read_until_it_fails(log, 1, 0, 60) == (list(range(60)), "")
-        write(sound[at])
+        rot.heal()
         assert read_until_it_fails(log, 0, 20, 40) == (list(range(20, 60)), "")
+
+
+def test_what_is_known_of_keys_is_not_told_past_a_batch_that_rotted(
+    settings: KafkaSettings, folder: Path
+) -> None:
+    with closing(KafkaLog(settings)) as log:
+        for number in range(3):
+            log.append([NewRecord(STATE, 0, b"k%d" % number, b"state-%d" % number)], 1.0)
+    rot = Rot(folder, settings.topic(STATE), b"state-1")
+    rot.spoil()
+    with closing(KafkaLog(settings)) as log:
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="offset 1"):
+                log.latest(STATE, b"k2")
+        rot.heal()
+        newest = log.latest(STATE, b"k2")
+        assert newest is not None and newest.value == b"state-2"
 
 
 @pytest.mark.parametrize("is_read_meanwhile", [False, True])
