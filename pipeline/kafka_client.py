@@ -27,17 +27,13 @@ FIRST_LOOK_SECONDS = 0.5
 
 
 def looks_seconds(timeout_seconds: float) -> tuple[float, ...]:
-    """Return how long to try to connect, and to try again: a time-out in parts that grow.
+    """Return how long to try to connect, and to try again: twice shortly, then the whole time-out.
 
     A client goes on trying whatever the broker answers. After each part one looks whether that is
-    a refusal, as of a wrong password: it is told soon, and a slow broker has the longest part.
+    a refusal, as of a wrong password: it is told soon, and a slow broker has all of its time.
     """
-    looks, look, rest = list[float](), FIRST_LOOK_SECONDS, timeout_seconds
-    while rest - look >= 2 * look:
-        looks.append(look)
-        rest -= look
-        look *= 2
-    return (*looks, rest)
+    short = (FIRST_LOOK_SECONDS, 2 * FIRST_LOOK_SECONDS)
+    return (*(look for look in short if 4 * look <= timeout_seconds), timeout_seconds)
 
 
 class Chunk(Struct):
@@ -46,8 +42,7 @@ class Chunk(Struct):
     ``bytes`` are those of the records' keys and values. ``position`` is past control records and
     aborted ones as far as the client knows.
     ``is_out_of_range``: the position asked for is not in the partition any more, or not yet.
-    ``end`` is the partition's end as the client knows it, ``damaged_at`` where a batch begins that
-    is not as it was written; -1: it knows none.
+    ``damaged_at`` is where a batch begins that is not as it was written; -1: there is none.
     """
 
     place: TopicPartition
@@ -56,7 +51,6 @@ class Chunk(Struct):
     is_out_of_range: bool = False
     error: SynchroscopeError | None = None
     bytes: int = 0
-    end: int = -1
     damaged_at: int = -1
 
 

@@ -84,10 +84,6 @@ class ConfluentReader:
             # Messages are gone before others are made, which then take their place in the cache.
             if self._take(chunks, self._consumer.consume(PORTION_RECORDS, 0)) < PORTION_RECORDS:
                 break
-        for chunk in chunks.values():
-            if chunk.records:
-                place = Place(*chunk.place)
-                _, chunk.end = self._consumer.get_watermark_offsets(place, cached=True)
         return list(chunks.values())
 
     def _take(self, chunks: dict[TopicPartition, Chunk], messages: list[Any]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pipeline.kafka_settings import KafkaSettings
 from synchroscope.errors import (
     ConfigurationError,
+    DamagedPartitionError,
     FencedError,
     SynchroscopeError,
     UnavailableError,
@@ -131,9 +132,9 @@ def unavailable(settings: KafkaSettings, doing: str, text: str) -> UnavailableEr
     )
 
 
-def damaged(settings: KafkaSettings, place: TopicPartition, offset: int) -> UnavailableError:
+def damaged(settings: KafkaSettings, place: TopicPartition, offset: int) -> SynchroscopeError:
     """Return the error for a batch whose checksum is not right."""
-    return UnavailableError(
+    return DamagedPartitionError(
         settings.server,
         f"{place[0]} partition {place[1]} has a batch at offset {offset} that is not as it was "
         "written (wrong checksum): have the partition led by a broker with a sound copy, or "
@@ -141,12 +142,12 @@ def damaged(settings: KafkaSettings, place: TopicPartition, offset: int) -> Unav
     )
 
 
-def leaping(settings: KafkaSettings, place: TopicPartition, offset: int) -> UnavailableError:
-    """Return the error for a record that stands before others of lower offsets."""
-    return UnavailableError(
+def leaping(settings: KafkaSettings, place: TopicPartition, offset: int) -> SynchroscopeError:
+    """Return the error for records whose offsets do not rise."""
+    return DamagedPartitionError(
         settings.server,
-        f"{place[0]} partition {place[1]} has a record at offset {offset} before others of lower "
-        "offsets: somebody wrote a malformed batch, and nothing behind it can be told apart; "
-        "remove the records up to there (kafka-delete-records.sh), and let nobody but this "
-        "installation write to the topic",
+        f"{place[0]} partition {place[1]} holds a record that says it is at offset {offset}, "
+        "before others of lower offsets: somebody wrote a malformed batch, and where one would go "
+        "on behind it cannot be told; have the topic made anew from the event store "
+        "(docs/configuration.md says how), and let nobody else write to it",
     )

@@ -115,8 +115,7 @@ class PythonReader:
             name = place.topic, place.partition
             for records in stretches:
                 size = records.payload_bytes()
-                end = self._consumer.highwater(place) or -1
-                chunks.append(Chunk(name, records, records.last_offset + 1, bytes=size, end=end))
+                chunks.append(Chunk(name, records, records.last_offset + 1, bytes=size))
             chunks.append(Chunk(name, Records.of(()), position))
         return chunks
 

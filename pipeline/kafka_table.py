@@ -60,6 +60,9 @@ class KeyTable:
                 )
             elif self._on_wait is not None:
                 self._on_wait()
+        if self._position > end:
+            # Others wrote meanwhile, or a malformed batch says that its records lie further on.
+            self._position = min(self._position, self._client.end(self._place, committed=False))
         self._reader.stop(self._place)
 
     def _patience_seconds(self) -> float:

@@ -23,6 +23,7 @@ from synchroscope.ports import (
 
 _Answer = TypeVar("_Answer")
 _FOR_EVER = "-1"
+_INSYNC = "min.insync.replicas"
 _UNCLEAN = "unclean.leader.election.enable"
 _CREATE = "`synchroscope prepare --config FILE`"
 _VISIBLE_POLL_SECONDS = 0.05
@@ -58,7 +59,7 @@ def wanted_topics(settings: KafkaSettings) -> dict[str, NewTopic]:
         "compression.type": "producer",
     }
     if settings.needed_insync_replicas is not None:
-        common["min.insync.replicas"] = str(settings.needed_insync_replicas)
+        common[_INSYNC] = str(settings.needed_insync_replicas)
     return {
         topic: NewTopic(
             settings.topic(topic),
@@ -114,24 +115,33 @@ def delete_topics(settings: KafkaSettings) -> None:
 
 def check_topics(settings: KafkaSettings) -> list[str]:
     """Return a sentence for each way in which the topics are not as they should be."""
+    deviations, advice = look_at_topics(settings)
+    return deviations + advice
+
+
+def look_at_topics(settings: KafkaSettings) -> tuple[list[str], list[str]]:
+    """Return what `check_topics` does, in two lists: what must be changed, and what could be safer.
+
+    Topics that were made with other settings, or by an earlier release, may go on being used.
+    """
     wanted = wanted_topics(settings)
     names = [topic.name for topic in wanted.values()]
     with closing(open_client(settings)) as client:
         states = _with(names, lambda: client.topics(names), VISIBLE_SECONDS)
     deviations: list[str] = []
+    advice: list[str] = []
     for topic in wanted.values():
         state = states.get(topic.name)
         if state is None:
             deviations.append(f"topic {topic.name} is missing: create it with {_CREATE}")
         else:
             deviations += _deviations(topic, state)
-    return deviations
+            advice += _advice(topic, state)
+    return deviations, advice
 
 
-def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
+def _advice(wanted: NewTopic, state: TopicState) -> list[str]:
     found = []
-    if state.partitions != wanted.partitions:
-        found.append(_count_deviates(wanted, state.partitions))
     if state.replication_factor < wanted.replication_factor:
         found.append(
             f"topic {wanted.name} has replication factor {state.replication_factor}, configured "
@@ -142,13 +152,29 @@ def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
             f"topic {wanted.name} has {_UNCLEAN}=true, with which acknowledged records are lost: "
             f"kafka-configs --alter --topic {wanted.name} --add-config {_UNCLEAN}=false"
         )
+    needed, actual = wanted.settings.get(_INSYNC), int(state.settings.get(_INSYNC) or 0)
+    if needed is not None and actual < int(needed):
+        kept = f"; or keep it as it is with kafka min_insync_replicas: {actual}"
+        found.append(_setting_deviates(wanted, state, _INSYNC) + kept)
+    return found
+
+
+def _setting_deviates(wanted: NewTopic, state: TopicState, name: str) -> str:
+    value = wanted.settings[name]
+    return (
+        f"topic {wanted.name} has {name}={state.settings.get(name, '')}, needed is {value}: "
+        f"kafka-configs --alter --topic {wanted.name} --add-config {name}={value}"
+    )
+
+
+def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
+    found = []
+    if state.partitions != wanted.partitions:
+        found.append(_count_deviates(wanted, state.partitions))
     for name, value in wanted.settings.items():
         actual = state.settings.get(name, "")
-        if not _is_good(name, value, actual):
-            found.append(
-                f"topic {wanted.name} has {name}={actual}, needed is {value}: "
-                f"kafka-configs --alter --topic {wanted.name} --add-config {name}={value}"
-            )
+        if name != _INSYNC and not _is_good(name, value, actual):
+            found.append(_setting_deviates(wanted, state, name))
     return found
 
 
@@ -158,7 +184,7 @@ def _is_good(name: str, wanted: str, actual: str) -> bool:
     if name in ("retention.ms", "retention.bytes"):
         # Losing records early is a deviation; keeping them longer, or tuning, is the owner's right.
         return actual == _FOR_EVER or (wanted != _FOR_EVER and int(actual or 0) >= int(wanted))
-    if name in ("max.message.bytes", "min.insync.replicas"):
+    if name == "max.message.bytes":
         return int(actual or 0) >= int(wanted)
     return True
 

@@ -107,7 +107,7 @@ class Window:
             self.error, self.is_lost = damaged(self._settings, chunk.place, chunk.damaged_at), True
             records, position = records[: records.place_of(chunk.damaged_at)], chunk.damaged_at
             size = records.payload_bytes()
-        sound = self._sound_count(records, chunk.end) if records else 0
+        sound = self._sound_count(records) if records else 0
         if sound < len(records):
             offset = records[sound].offset
             self.error, self.is_lost = leaping(self._settings, chunk.place, offset), True
@@ -120,7 +120,7 @@ class Window:
             self._add(records, size)
         self.end = max(self.end, position)
 
-    def _sound_count(self, records: Records, end: int) -> int:
+    def _sound_count(self, records: Records) -> int:
         """Return how many of the first records stand where their offsets say.
 
         The broker does not check the offsets within a batch. Whoever may write can have one leap,
@@ -129,7 +129,7 @@ class Window:
         if records.first_offset < self.end and not self._may_come_again(records.first_offset):
             return 0
         offsets = np.frombuffer(records.columns.offsets, np.int64)[records.start : records.stop]
-        bounds = np.append(offsets[1:], end if end >= 0 else _NO_END)
+        bounds = np.append(offsets[1:], _NO_END)
         if (offsets < bounds).all():
             return len(records)
         bounds = np.minimum.accumulate(bounds[::-1])[::-1]

@@ -13,9 +13,19 @@ from pipeline.scrubbing import (
     DEFAULT_SCRUB_KEYS_PER_SECOND,
     Scrubbing,
 )
+from synchroscope.blocked import Blocked
 from synchroscope.hop_tallies import ReplicaTally
 from synchroscope.latency import Latencies
-from synchroscope.ports import EVENTS, REPORTS, REQUESTS, Log, NewRecord, Progress, Record
+from synchroscope.ports import (
+    EVENTS,
+    REPORTS,
+    REQUESTS,
+    Batch,
+    Log,
+    NewRecord,
+    Progress,
+    Record,
+)
 from synchroscope.recorded import recorded_at
 from synchroscope.replica import Change, Replica
 from synchroscope.report import (
@@ -103,6 +113,8 @@ class Projector:
         self._owned: dict[int, int] = {}
         self._found: set[int] = set()
         self._fresh_from: dict[int, int] = {}
+        #: What of the log cannot be read on; the other partitions are gone on with.
+        self.blocked = Blocked()
         self.own(dict.fromkeys(range(log.partitions(EVENTS)), 0))
         self._request_position = log.head(REQUESTS, 0)
         self._reported_at: float | None = None
@@ -125,6 +137,7 @@ class Projector:
                 self.scrubbing.lost(number)
                 self._fresh_from.pop(number, None)
         self._owned = dict(partitions)
+        self.blocked.keep(set(self._owned))
         self.scrubbing.own(self._owned)
         self._unreported = True
         for number in self._owned:
@@ -193,7 +206,12 @@ class Projector:
 
     def _apply(self, partition: int) -> int:
         position = self.replica.position(partition)
-        batch = self._events.read(EVENTS, partition, position, self._batch_records)
+        batch: Batch | None = None
+        if self.blocked.is_due(partition):
+            with self.blocked.noting(partition):
+                batch = self._events.read(EVENTS, partition, position, self._batch_records)
+        if batch is None:
+            return 0
         records = list(batch.records)  # Made once: they are gone over several times.
         if batch.position == position and not records:
             return 0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from synchroscope.errors import DamagedPartitionError
 from synchroscope.ports import EVENTS, Log
 
 CLOCK_TOLERANCE_SECONDS = 1.0
@@ -39,7 +40,10 @@ def lag_of(log: Log, partition: int, position: int, head: int, now: float) -> La
         return Lag(None, None)
     if position == head:
         return Lag(0, 0.0)
-    batch = log.read(EVENTS, partition, position, 1)
+    try:
+        batch = log.read(EVENTS, partition, position, 1)
+    except DamagedPartitionError:
+        return Lag(head - position, None)
     if batch.records:
         return Lag(head - position, _age(batch.records[0].timestamp, now))
     if batch.position >= head:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.kafka_settings import chosen_client
-from pipeline.kafka_topics import check_topics, ensure_topics
+from pipeline.kafka_topics import ensure_topics, look_at_topics
 from pipeline.log_kafka import KafkaLog
 from service.board import retirement_note
 from service.configuration import Configuration
@@ -31,12 +31,15 @@ LOOK_SECONDS = 0.2
 
 
 def prepare(configuration: Configuration, console: Console) -> int:
-    """Create topics and tables that are missing; say what deviates. Returns the exit code."""
+    """Create topics and tables that are missing; say what deviates. Returns the exit code.
+
+    What only could be safer is said and lets the processes start that wait for this.
+    """
     ensure_topics(configuration.log.kafka)
     migrate(configuration)
-    deviations = check_topics(configuration.log.kafka)
-    for deviation in deviations:
-        console.print(deviation, style="yellow", highlight=False, soft_wrap=True)
+    deviations, advice = look_at_topics(configuration.log.kafka)
+    for sentence in deviations + [f"could be safer: {sentence}" for sentence in advice]:
+        console.print(sentence, style="yellow", highlight=False, soft_wrap=True)
     if not deviations:
         console.print("topics and tables are as they must be", highlight=False)
     return 2 if deviations else 0

@@ -18,6 +18,7 @@ from service.hosts import Held, Identity, SplitLog, Teller
 from service.lag import known, lag_of
 from service.stores import make_hasher, open_database, replica_plans
 from service.supervision import Health
+from synchroscope.blocked import Blocked
 from synchroscope.errors import FencedError
 from synchroscope.ports import EVENTS
 from validator.hops import HopAuditor
@@ -60,12 +61,13 @@ class ValidatorHost(Held):
         self._writers: dict[int, KafkaLog] = {}
         self.validators: dict[int, Validator] = {}
         self._beside: list[Beside] = []
+        self._blocked = Blocked()
         self._stack.callback(self._drop_all)
 
     def step(self, now: float) -> int:
         """Step the validators of the partitions that this process owns."""
         self._follow(self.division.owned())
-        consumed = sum(validator.step(now).consumed for validator in self.validators.values())
+        consumed = sum(self._step(number, now) for number in list(self.validators))
         consumed += sum(part.step(now) for part in self._beside)
         if self._teller.is_due(now):
             reader = self._reader()
@@ -78,6 +80,13 @@ class ValidatorHost(Held):
             if self._read_retired() != self._retired:
                 raise FencedError("which replicas are expected has changed")
         return consumed
+
+    def _step(self, number: int, now: float) -> int:
+        """Step one validator; one that has to read again what is damaged begins anew later."""
+        with self._blocked.noting(number):
+            return self.validators[number].step(now).consumed
+        self._drop(number)
+        return 0
 
     def _reader(self) -> ReaderWork:
         """Return how far the validators have folded the log."""
@@ -103,10 +112,13 @@ class ValidatorHost(Held):
             if owned.get(number) != self._terms[number]:
                 self._drop(number)
         for number, term in owned.items():
-            if number not in self.validators:
+            if number not in self.validators and self._blocked.is_due(number):
                 self._terms[number] = term
-                self.validators[number] = self._make(number)
-                if number == AUDITING_PARTITION:
+                with self._blocked.noting(number):
+                    self.validators[number] = self._make(number)
+                if number not in self.validators:
+                    self._drop(number)
+                elif number == AUDITING_PARTITION:
                     self._beside = self._make_beside()
 
     def _make(self, number: int) -> Validator:

@@ -82,6 +82,10 @@ class UnavailableError(SynchroscopeError):
         self.server = server
 
 
+class DamagedPartitionError(UnavailableError):
+    """One partition of a log cannot be read on; the others can."""
+
+
 class FencedError(SynchroscopeError):
     """Another process has taken over what this one was writing; nothing of this write is stored.
 

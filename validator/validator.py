@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from synchroscope.blocked import Blocked
 from synchroscope.digest import DEFAULT_BITS, Hasher
 from synchroscope.errors import FencedError
 from synchroscope.foreign import decoded
@@ -184,6 +185,8 @@ class Validator:
         self._reports_position = 0
         self._requests_position = log.head(REQUESTS, 0)
         self._proofs = Proofs()
+        #: What of the log cannot be read on.
+        self.blocked = Blocked()
         self.checks = {"match": 0, "mismatch": 0, "unknown": 0}
         self._checkpoint_at: float | None = None
         self._dirty = False
@@ -196,8 +199,11 @@ class Validator:
         consumed = self._read_reports(now)
         self._read_checks(now)
         for partition in self.reference.partitions:
+            if not self.blocked.is_due(partition):
+                continue
             wanted = self._wanted(partition)
-            consumed += self.reference.advance(partition, self._fold_records, wanted)
+            with self.blocked.noting(partition):
+                consumed += self.reference.advance(partition, self._fold_records, wanted)
         self._refused.open(self.reference.drain_refused(), now)
         for watch in self._watches.values():
             for number, part in watch.partitions.items():
@@ -484,7 +490,11 @@ class Validator:
     def _judge_now(self, watch: ReplicaWatch, now: float) -> Judged:
         return judge_replica(
             watch,
-            {p: self.reference.current(p).unproven for p in self.reference.partitions},
+            {
+                number: self.reference.current(number).unproven
+                or self.blocked.reasons.get(number, "")
+                for number in self.reference.partitions
+            },
             bool(self._ledger.open_findings(watch.name)),
             now,
             self._evidence_limit_seconds,

@@ -7,7 +7,7 @@ import pytest
 from pipeline.kafka_client import Chunk
 from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_windows import Follower, Window
-from synchroscope.errors import UnavailableError
+from synchroscope.errors import DamagedPartitionError
 from synchroscope.ports import Record, TopicPartition
 from synchroscope.records import Records
 
@@ -129,27 +129,26 @@ def test_pieces_are_bounded_by_the_windows_bytes_and_records() -> None:
 
 
 LEAPS = {
-    "within": ([0, 1, 73, 2, 3], -1, 2),
-    "at the end": ([0, 1, 73], 3, 2),
-    "twice": ([5, 1, 2], -1, 0),
-    "the same twice": ([0, 1, 1, 2], -1, 1),
+    "within": ([0, 1, 73, 2, 3], 2),
+    "at once": ([5, 1, 2], 0),
+    "the same twice": ([0, 1, 1, 2], 1),
 }
 
 
-def leaping(offsets: list[int], end: int = -1) -> Chunk:
+def leaping(offsets: list[int]) -> Chunk:
     records = Records.of([Record(offset, b"k", b"xy", (), 0.0) for offset in offsets])
     position, size = max(offsets) + 1, records.payload_bytes()
-    return Chunk(PLACE, records, position, bytes=size, end=end)
+    return Chunk(PLACE, records, position, bytes=size)
 
 
 @pytest.mark.parametrize("kind", LEAPS)
 def test_where_offsets_leap_nothing_is_taken_from_there_on(kind: str) -> None:
-    offsets, end, sound = LEAPS[kind]
+    offsets, sound = LEAPS[kind]
     window = window_of()
-    window.add(leaping(offsets, end))
+    window.add(leaping(offsets))
     window.add(Chunk(PLACE, Records.of(()), max(offsets) + 1))
-    assert isinstance(window.error, UnavailableError)
-    assert f"record at offset {offsets[sound]}" in str(window.error)
+    assert isinstance(window.error, DamagedPartitionError)
+    assert f"at offset {offsets[sound]}, before others" in str(window.error)
     assert window.is_lost
     assert [record.offset for record in window.take(0, 9).records] == offsets[:sound]
     assert (window.end, window.bytes) == (sound, 3 * sound)
@@ -189,7 +188,7 @@ def test_a_reader_is_told_of_a_leap_at_every_try() -> None:
     for _ in range(3):
         if PLACE not in full.windows:
             full.start(PLACE, position, 0, 4)
-        with pytest.raises(UnavailableError, match="malformed batch"):
+        with pytest.raises(DamagedPartitionError, match="malformed batch"):
             full.read(PLACE, position, 7, 4)
         assert PLACE not in full.windows
     assert position == 3
