@@ -80,6 +80,10 @@ class UnavailableError(SynchroscopeError):
     def __init__(self, server: str, message: str) -> None:
         super().__init__(f"{server}: {message}")
         self.server = server
+        self._message = message
+
+    def __reduce__(self) -> tuple[type[UnavailableError], tuple[str, str]]:
+        return type(self), (self.server, self._message)
 
 
 class DamagedPartitionError(UnavailableError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -92,6 +93,12 @@ def test_the_other_partitions_go_on_and_this_one_later(
     assert validator.reference.position(1) == COUNT
     assert "damaged" not in status.reason
     assert projector.blocked.reasons == {}
+
+
+def test_the_error_goes_from_one_process_to_another() -> None:
+    error = DamagedPartitionError("kafka", "partition 1 is damaged")
+    other = pickle.loads(pickle.dumps(error))
+    assert (type(other), str(other), other.server) == (type(error), str(error), "kafka")
 
 
 def test_it_is_not_tried_at_every_step(log: Rotten) -> None:
