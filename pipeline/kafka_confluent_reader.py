@@ -23,7 +23,7 @@ POLL_PORTIONS = 10
 PREFETCH_RECORDS = 5_000
 PREFETCH_KIBIBYTES = 16_384
 #: What one answer brings of a partition: an eighth of librdkafka's own choice is unpacked within
-#: the processor's cache (docs/benchmarks.md has the factor).
+#: the processor's cache.
 FETCH_BYTES = 131_072
 
 

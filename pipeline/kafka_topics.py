@@ -173,7 +173,7 @@ def _deviations(wanted: NewTopic, state: TopicState) -> list[str]:
         found.append(_count_deviates(wanted, state.partitions))
     for name, value in wanted.settings.items():
         actual = state.settings.get(name, "")
-        if name != _INSYNC and not _is_good(name, value, actual):
+        if not _is_good(name, value, actual):
             found.append(_setting_deviates(wanted, state, name))
     return found
 

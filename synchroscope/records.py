@@ -88,8 +88,6 @@ class Records(Sequence[Record]):
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, (Records, list)) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"Records.of({list(self)!r})"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -27,22 +27,11 @@ from synchroscope.errors import (
 )
 from synchroscope.ports import EVENTS, FINDINGS, STATE, NewRecord, Record
 from tests.contract.killing import acknowledged_when_killed
-from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
+from tests.topics import kafka_settings, new_topics
 from tests.waiting import until
 
 WAIT_SECONDS = 20.0
 OpenLog = Callable[..., KafkaLog]
-
-
-@pytest.fixture(params=KAFKA_CLIENTS)
-def client(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def to_close() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ made or changed by asking.
 
 from __future__ import annotations
 
-import gc
 import io
 import json
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,15 +30,10 @@ from tests.topics import KAFKA_CLIENTS, kafka_settings
 SECRET = "s3cret-s3cret"
 
 # kafka-python leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def refused_sockets_are_collected() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("refused_sockets_are_collected"),
+]
 
 
 class World:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -47,15 +45,10 @@ MOST_FENCED = 2
 COORDINATED = "__consumer_offsets"
 
 # kafka-python leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def refused_sockets_are_collected() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("refused_sockets_are_collected"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +56,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateCluster
     folder: Path = tmp_path_factory.mktemp("cluster")
     with private_cluster(folder) as started:
         yield started
-
-
-@pytest.fixture
-def to_close() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def topics(

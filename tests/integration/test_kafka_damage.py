@@ -17,15 +17,10 @@ from synchroscope.errors import DamagedPartitionError
 from synchroscope.ports import EVENTS, STATE, NewRecord
 from tests.kafka_batches import COMPLETE_AT, batch_bytes, produce_raw, with_sum
 from tests.private_kafka import PrivateKafka, private_kafka
-from tests.topics import KAFKA_CLIENTS, new_topics
+from tests.topics import new_topics
 
 PATIENCE_SECONDS = 3.0
 APPENDS, RECORDS = 6, 10
-
-
-@pytest.fixture(params=KAFKA_CLIENTS)
-def client(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(scope="module")

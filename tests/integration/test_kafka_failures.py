@@ -7,7 +7,6 @@ import signal
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from synchroscope.errors import (
 )
 from synchroscope.ports import EVENTS, NewRecord, Record
 from tests.private_kafka import PASSWORD, USER, PrivateKafka, private_kafka
-from tests.topics import KAFKA_CLIENTS, kafka_settings, new_topics
+from tests.topics import kafka_settings, new_topics
 from tests.waiting import until
 
 WAIT_SECONDS = 60.0
@@ -37,26 +36,10 @@ PAUSE_SECONDS = 0.01
 
 
 # kafka-python leaves the socket of a refused connection to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def refused_sockets_are_collected() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
-@pytest.fixture(params=KAFKA_CLIENTS)
-def client(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def to_close() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    pytest.mark.usefixtures("refused_sockets_are_collected"),
+]
 
 
 @pytest.fixture(scope="module")

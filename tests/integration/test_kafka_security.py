@@ -58,17 +58,6 @@ def refused_sockets_are_collected(caplog: pytest.LogCaptureFixture) -> Iterator[
         gc.collect()
 
 
-@pytest.fixture(params=KAFKA_CLIENTS)
-def client(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def to_close() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
 @pytest.fixture(scope="module")
 def started(
     tmp_path_factory: pytest.TempPathFactory,
